@@ -1,0 +1,29 @@
+"""Errors of the model layer; each docstring is the first line of its message."""
+
+
+class ModelError(Exception):
+    """A model could not be hosted or asked."""
+
+
+class UnknownModelError(ModelError):
+    """No model of that id is in the catalog (a human must choose another)."""
+
+
+class IntegrityError(ModelError):
+    """A model file is not what its publisher signed off (a human must fetch it again)."""
+
+
+class DownloadError(ModelError):
+    """A model could not be fetched from any of its sources (a human must provide one)."""
+
+
+class GrammarError(ModelError):
+    """A schema or grammar cannot be enforced while decoding (a programming error of the caller)."""
+
+
+class BudgetExceededError(ModelError):
+    """An answer did not end within its token budget (the caller may ask again with more)."""
+
+
+class CancelledError(ModelError):
+    """A generation was cancelled by its caller."""

@@ -1,0 +1,41 @@
+"""Errors of the tool layer; each docstring is the first line of its message."""
+
+
+class ToolError(Exception):
+    """A tool could not do what it was asked."""
+
+
+class UnknownToolError(ToolError):
+    """No tool of that name is registered."""
+
+
+class UnknownHostError(ToolError):
+    """The host is not in the inventory."""
+
+
+class ArgumentError(ToolError):
+    """Arguments of a tool are not valid (the model or the caller can mend them)."""
+
+
+class InventoryError(ToolError):
+    """The inventory is not usable (a human must mend it)."""
+
+
+class CollectError(ToolError):
+    """A fact could not be read from its host."""
+
+
+class PlanError(ToolError):
+    """An action cannot be planned on this target (another action or a human is needed)."""
+
+
+class ApplyError(ToolError):
+    """An action failed while it was applied; its outcome says how far it came."""
+
+
+class DriftError(ToolError):
+    """The target is no longer as it was when the plan was made."""
+
+
+class RollbackError(ToolError):
+    """A change could not be undone (a human must decide)."""

@@ -1,0 +1,62 @@
+"""Findings: what a plain analyzer says about the result of a fact."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Severity(StrEnum):
+    """How far from normal a finding is."""
+
+    NORMAL = "normal"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class FindingKind(StrEnum):
+    """What a finding is about; a cause lists the kinds that support it."""
+
+    CHECK_FAILING = "check-failing"
+    CHECK_PASSING = "check-passing"
+    SERVICE_NOT_RUNNING = "service-not-running"
+    SERVICE_RESTARTED = "service-restarted"
+    SERVICE_RUNNING = "service-running"
+    FILESYSTEM_FULL = "filesystem-full"
+    FILESYSTEM_FILLING = "filesystem-filling"
+    LARGE_FILE = "large-file"
+    CONFIG_CHANGED = "config-changed"
+    CONFIG_INVALID = "config-invalid"
+    MEMORY_LOW = "memory-low"
+    CPU_BUSY = "cpu-busy"
+    PROCESS_HEAVY = "process-heavy"
+    CERTIFICATE_EXPIRING = "certificate-expiring"
+    LOG_NO_SPACE = "log-no-space"
+    LOG_CONFIG_ERROR = "log-config-error"
+    LOG_CONNECTION = "log-connection"
+    LOG_MEMORY = "log-memory"
+    LOG_PERMISSION = "log-permission"
+    LOG_PORT_TAKEN = "log-port-taken"
+    LOG_CERTIFICATE = "log-certificate"
+    LOG_ERRORS = "log-errors"
+    SUSPICIOUS_TEXT = "suspicious-text"
+    CUSTOM = "custom"
+
+
+class Finding(BaseModel):
+    """One statement of a plain analyzer, made from trusted values only.
+
+    Attributes:
+        kind: What it is about; a tool of a user's own may use any text of its own.
+        subject: What it is said of: a service, a path, a process id, an address.
+        text: One short sentence for the model and for people; never text that others can write.
+        severity: How far from normal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    subject: str
+    text: str
+    severity: Severity = Severity.NORMAL

@@ -1,0 +1,175 @@
+"""The hosts that may be touched, their labels and services: read from YAML, checked at load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from watchkeeper.tools.errors import InventoryError, UnknownHostError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HttpCheck(_Strict):
+    """An HTTP address that answers with an expected status while all is well."""
+
+    kind: Literal["http"] = "http"
+    url: str
+    expect: int = 200
+    timeout: float = Field(default=3.0, gt=0, le=60, description="seconds")
+
+
+class TcpCheck(_Strict):
+    """A TCP port that accepts connections while all is well."""
+
+    kind: Literal["tcp"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    timeout: float = Field(default=3.0, gt=0, le=60, description="seconds")
+
+
+Check = Annotated[HttpCheck | TcpCheck, Field(discriminator="kind")]
+
+
+class Supervisord(_Strict):
+    """A service that supervisord keeps running.
+
+    Attributes:
+        socket: Path of supervisord's UNIX socket.
+        program: Name of the program in supervisord's configuration (default: the service's name).
+    """
+
+    kind: Literal["supervisord"]
+    socket: Path
+    program: str | None = None
+
+
+class Systemd(_Strict):
+    """A service that systemd keeps running; ``unit`` defaults to the service's name."""
+
+    kind: Literal["systemd"]
+    unit: str | None = None
+
+
+class Service(_Strict):
+    """A service of a host.
+
+    Attributes:
+        name: Its name, unique on the host.
+        supervisor: What keeps it running.
+        logs: Its log files.
+        config: Its configuration files.
+        data: Its data folders.
+        checks: What answers while it is well.
+        depends_on: Other services of the host that it needs.
+    """
+
+    name: Name
+    supervisor: Annotated[Supervisord | Systemd, Field(discriminator="kind")]
+    logs: tuple[Path, ...] = ()
+    config: tuple[Path, ...] = ()
+    data: tuple[Path, ...] = ()
+    checks: tuple[Check, ...] = ()
+    depends_on: tuple[Name, ...] = ()
+
+
+class HostSpec(_Strict):
+    """A machine, its labels and its services.
+
+    Attributes:
+        name: Its name, unique in the inventory.
+        connection: How it is reached.
+        labels: What policy rules may ask for, e.g. ``environment``, ``role``, ``criticality``.
+        services: What runs on it.
+    """
+
+    name: Name
+    connection: Literal["local"] = "local"
+    labels: dict[str, str] = Field(default_factory=dict)
+    services: tuple[Service, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HostSpec:
+        names = [service.name for service in self.services]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"service {name!r} is defined twice on host {self.name!r}")
+        for service in self.services:
+            for needed in service.depends_on:
+                if needed not in names:
+                    raise ValueError(
+                        f"service {service.name!r} depends on {needed!r}, which host {self.name!r} does not have"
+                    )
+        return self
+
+    def service(self, name: str) -> Service:
+        """Return the service of that name.
+
+        Raises:
+            InventoryError: If the host has no such service.
+        """
+        for service in self.services:
+            if service.name == name:
+                return service
+        known = ", ".join(s.name for s in self.services) or "none"
+        raise InventoryError(f"service {name!r} is not on host {self.name!r} (it has: {known})")
+
+
+class Inventory(_Strict):
+    """All hosts that Watchkeeper may look at; what is not here cannot be touched."""
+
+    hosts: tuple[HostSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Inventory:
+        names = [host.name for host in self.hosts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"host {name!r} is defined twice")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> Inventory:
+        """Read an inventory from a YAML file.
+
+        Raises:
+            InventoryError: If the file is missing, is not YAML, or does not describe an inventory.
+        """
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InventoryError(f"inventory {str(path)!r} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            place = " ".join(str(error).split())
+            raise InventoryError(f"inventory {str(path)!r} is not valid YAML: {place}") from error
+        try:
+            return cls.model_validate(data if data is not None else {})
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "top level"
+            raise InventoryError(
+                f"inventory {str(path)!r}: {place}: {first['msg']} (got {first['input']!r:.80})"
+            ) from error
+
+    def __iter__(self) -> Iterator[HostSpec]:  # type: ignore[override]
+        return iter(self.hosts)
+
+    def host(self, name: str) -> HostSpec:
+        """Return the host of that name.
+
+        Raises:
+            UnknownHostError: If it is not in the inventory.
+        """
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        known = ", ".join(h.name for h in self.hosts) or "none"
+        raise UnknownHostError(f"host {name!r} is not in the inventory (it has: {known})")

@@ -1,0 +1,135 @@
+"""The registry: facts and actions by name, and the one way in which a fact becomes evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from watchkeeper.tools.action import Action
+from watchkeeper.tools.errors import ArgumentError, CollectError, UnknownToolError
+from watchkeeper.tools.evidence import Evidence, digest_json
+from watchkeeper.tools.fact import Arguments, Fact
+from watchkeeper.tools.host import Target
+
+AnyFact = Fact[Any, Any]
+AnyAction = Action[Any]
+
+
+class Registry:
+    """Facts and actions by name."""
+
+    def __init__(self, tools: Iterable[AnyFact | AnyAction] = ()) -> None:
+        self._facts: dict[str, AnyFact] = {}
+        self._actions: dict[str, AnyAction] = {}
+        for tool in tools:
+            self.add(tool)
+
+    def add(self, tool: AnyFact | AnyAction) -> None:
+        """Register a fact or an action.
+
+        Raises:
+            ValueError: If the name is taken.
+        """
+        if tool.name in self._facts or tool.name in self._actions:
+            raise ValueError(f"a tool named {tool.name!r} is registered already")
+        if isinstance(tool, Fact):
+            self._facts[tool.name] = tool
+        else:
+            self._actions[tool.name] = tool
+
+    @property
+    def facts(self) -> tuple[AnyFact, ...]:
+        """All facts, in the order of registration."""
+        return tuple(self._facts.values())
+
+    @property
+    def actions(self) -> tuple[AnyAction, ...]:
+        """All actions, in the order of registration."""
+        return tuple(self._actions.values())
+
+    def fact(self, name: str) -> AnyFact:
+        """Return a fact.
+
+        Raises:
+            UnknownToolError: If there is none of that name.
+        """
+        if name not in self._facts:
+            raise UnknownToolError(f"fact {name!r} is not registered (known: {', '.join(self._facts)})")
+        return self._facts[name]
+
+    def action(self, name: str) -> AnyAction:
+        """Return an action.
+
+        Raises:
+            UnknownToolError: If there is none of that name.
+        """
+        if name not in self._actions:
+            raise UnknownToolError(f"action {name!r} is not registered (known: {', '.join(self._actions)})")
+        return self._actions[name]
+
+    def gather(
+        self,
+        name: str,
+        target: Target,
+        values: dict[str, Any],
+        *,
+        id: str,  # noqa: A002
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Evidence:
+        """Call a fact and keep what came of it; a host that cannot be read is evidence too.
+
+        Raises:
+            UnknownToolError: If there is no such fact.
+            ArgumentError: If the arguments are not valid.
+        """
+        fact = self.fact(name)
+        arguments = parse(fact, values)
+        started = time.monotonic()
+        collected_at = now()
+        try:
+            result = fact.interpret(fact.collect(target, arguments), arguments)
+        except CollectError as error:
+            return Evidence(
+                id=id,
+                fact=name,
+                host=target.host.name,
+                arguments=arguments.model_dump(mode="json"),
+                result=None,
+                error=str(error),
+                provenance=fact.provenance,
+                digest=digest_json(None),
+                collected_at=collected_at,
+                seconds=time.monotonic() - started,
+            )
+        dumped = result.model_dump(mode="json")
+        return Evidence(
+            id=id,
+            fact=name,
+            host=target.host.name,
+            arguments=arguments.model_dump(mode="json"),
+            result=dumped,
+            findings=tuple(fact.findings(result, arguments)),
+            provenance=fact.provenance,
+            digest=digest_json(dumped),
+            collected_at=collected_at,
+            seconds=time.monotonic() - started,
+        )
+
+
+def parse(tool: AnyFact | AnyAction, values: dict[str, Any]) -> Arguments:
+    """Validate the arguments of a tool.
+
+    Raises:
+        ArgumentError: With the value and the place, if they are not valid.
+    """
+    try:
+        arguments: Arguments = tool.parse_arguments(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "arguments"
+        raise ArgumentError(f"{tool.name}: {place}: {first['msg']} (got {first['input']!r:.80})") from error
+    return arguments

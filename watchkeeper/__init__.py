@@ -1,0 +1,1 @@
+"""Watchkeeper: IT operations by agents that never leave the building."""
