@@ -153,7 +153,7 @@ class ChoiceRequest:
 
     Attributes:
         messages: The conversation, ending with the question.
-        lead: Beginning of the assistant's answer that every option continues, e.g. ``"The root cause is that"``.
+        lead: Beginning of the answer that every option continues, e.g. ``"The root cause is that"``.
         options: Texts of the options; distinct and not empty.
         neutral: The same conversation without its evidence. Where given, an option's score is the
             log-probability under ``messages`` minus the one under ``neutral``, which removes the

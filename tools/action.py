@@ -126,7 +126,7 @@ class Action(ABC, Generic[A]):
     def probe(self, target: Target, plan: ActionPlan) -> ProbeAnswer:
         """After a crash between intent and outcome: look whether apply took place."""
 
-    def rollback(self, target: Target, plan: ActionPlan) -> Outcome:
+    def rollback(self, target: Target, plan: ActionPlan) -> Outcome:  # noqa: ARG002
         """Undo the effect; safe to repeat.
 
         Raises:

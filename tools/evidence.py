@@ -46,4 +46,4 @@ class Evidence(BaseModel):
 
 def digest_json(value: JsonValue) -> str:
     """SHA-256 of a value's canonical JSON, in hexadecimal (RFC 8785)."""
-    return hashlib.sha256(rfc8785.dumps(value)).hexdigest()  # type: ignore[arg-type]
+    return hashlib.sha256(rfc8785.dumps(value)).hexdigest()

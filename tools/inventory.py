@@ -106,7 +106,7 @@ class HostSpec(_Strict):
             for needed in service.depends_on:
                 if needed not in names:
                     raise ValueError(
-                        f"service {service.name!r} depends on {needed!r}, which host {self.name!r} does not have"
+                        f"service {service.name!r} depends on {needed!r}, which is not on host {self.name!r}"
                     )
         return self
 
