@@ -1,0 +1,144 @@
+"""Causes: what can be wrong with a server, which findings support it, and what may mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from watchkeeper.tools.findings import FindingKind
+from watchkeeper.tools.inventory import HostSpec
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A further step that an action needs to take effect, e.g. a restart after a new configuration."""
+
+    action: str
+    arguments: dict[str, Any]
+
+
+FollowUpRule = Callable[[HostSpec, dict[str, Any]], tuple[FollowUp, ...]]
+"""From the host and the first step's arguments to the steps that must follow it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Something that can be wrong.
+
+    Attributes:
+        id: Its name.
+        text: What it is, continuing "The root cause is that", with ``{subject}`` where its subject stands.
+        supported_by: Kinds of findings that support it and name its subject.
+        strengthened_by: Kinds that support it further without naming its subject; alone they do not suggest it.
+        requires: Kinds of which at least one of each must have been found, whatever the subject.
+        excluded_by: Kinds about the same subject that contradict it.
+        remedies: Actions that may mend it; none means that a person must.
+        follow_up: Which steps must follow a remedy, by the remedy's action.
+    """
+
+    id: str
+    text: str
+    supported_by: tuple[str, ...]
+    strengthened_by: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    excluded_by: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+    follow_up: tuple[tuple[str, FollowUpRule], ...] = ()
+
+    def steps_after(self, action: str, host: HostSpec, arguments: dict[str, Any]) -> tuple[FollowUp, ...]:
+        """Return the steps that must follow one of its remedies."""
+        for name, rule in self.follow_up:
+            if name == action:
+                return rule(host, arguments)
+        return ()
+
+
+def restart_owners(host: HostSpec, arguments: dict[str, Any]) -> tuple[FollowUp, ...]:
+    """Restart the services that read a configuration file, so that they read it again."""
+    path = str(arguments.get("path", ""))
+    return tuple(
+        FollowUp("service.restart", {"service": service.name})
+        for service in host.services
+        if any(str(file) == path for file in service.config)
+    )
+
+
+PROCESS_STOPPED = Cause(
+    id="process-stopped",
+    text="service {subject} is not running: its process stopped and was not started again",
+    supported_by=(FindingKind.SERVICE_NOT_RUNNING,),
+    remedies=("service.start", "service.restart"),
+)
+PROCESS_HUNG = Cause(
+    id="process-hung",
+    text="the process of service {subject} runs but hangs and must be restarted",
+    supported_by=(FindingKind.SERVICE_RUNNING, FindingKind.SERVICE_RESTARTED),
+    requires=(FindingKind.CHECK_FAILING,),
+    excluded_by=(FindingKind.SERVICE_NOT_RUNNING,),
+    remedies=("service.restart",),
+)
+DISK_FULL = Cause(
+    id="disk-full",
+    text="the file system {subject} is full: no space is left to write",
+    supported_by=(FindingKind.FILESYSTEM_FULL, FindingKind.FILESYSTEM_FILLING),
+    strengthened_by=(FindingKind.LOG_NO_SPACE, FindingKind.LARGE_FILE),
+    remedies=("disk.reclaim",),
+)
+CONFIG_BROKEN = Cause(
+    id="config-broken",
+    text="the changed configuration file {subject} is wrong and broke the service",
+    supported_by=(FindingKind.CONFIG_CHANGED, FindingKind.CONFIG_INVALID),
+    strengthened_by=(FindingKind.LOG_CONFIG_ERROR,),
+    remedies=("config.restore",),
+    follow_up=(("config.restore", restart_owners),),
+)
+MEMORY_EXHAUSTED = Cause(
+    id="memory-exhausted",
+    text="the memory of {subject} is used up",
+    supported_by=(FindingKind.MEMORY_LOW,),
+    strengthened_by=(FindingKind.LOG_MEMORY, FindingKind.PROCESS_HEAVY),
+    remedies=("service.restart", "process.end"),
+)
+CPU_SATURATED = Cause(
+    id="cpu-saturated",
+    text="the processors of {subject} are saturated",
+    supported_by=(FindingKind.CPU_BUSY,),
+    strengthened_by=(FindingKind.PROCESS_HEAVY,),
+    remedies=("process.end", "service.restart"),
+)
+DEPENDENCY_DOWN = Cause(
+    id="dependency-down",
+    text="something that {subject} depends on cannot be reached over the network",
+    supported_by=(FindingKind.LOG_CONNECTION,),
+    requires=(FindingKind.CHECK_FAILING,),
+)
+CERTIFICATE_EXPIRED = Cause(
+    id="certificate-expired",
+    text="the TLS certificate of {subject} has expired",
+    supported_by=(FindingKind.CERTIFICATE_EXPIRING, FindingKind.LOG_CERTIFICATE),
+)
+PORT_TAKEN = Cause(
+    id="port-taken",
+    text="service {subject} cannot start because another process holds its port",
+    supported_by=(FindingKind.LOG_PORT_TAKEN,),
+    remedies=("process.end",),
+)
+NOTHING_WRONG = Cause(
+    id="nothing-wrong",
+    text="nothing is wrong any more: the check passes again and the alert is stale",
+    supported_by=(FindingKind.CHECK_PASSING,),
+    excluded_by=(FindingKind.CHECK_FAILING,),
+)
+BUILTIN_CAUSES = (
+    PROCESS_STOPPED,
+    PROCESS_HUNG,
+    DISK_FULL,
+    CONFIG_BROKEN,
+    MEMORY_EXHAUSTED,
+    CPU_SATURATED,
+    DEPENDENCY_DOWN,
+    CERTIFICATE_EXPIRED,
+    PORT_TAKEN,
+    NOTHING_WRONG,
+)

@@ -1,0 +1,71 @@
+"""Hypotheses: the causes that some evidence supports, each with its subject and its support."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from watchkeeper.agents.case import Case
+from watchkeeper.agents.causes import Cause
+from watchkeeper.tools.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """A finding and the evidence that it was made from."""
+
+    evidence: str
+    finding: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A cause with its subject.
+
+    Attributes:
+        cause: What may be wrong.
+        subject: What it is said of.
+        support: What speaks for it; never empty.
+    """
+
+    cause: Cause
+    subject: str
+    support: tuple[Support, ...]
+
+    @property
+    def key(self) -> str:
+        """A stable name, so that it has its turn once."""
+        return f"{self.cause.id}:{self.subject}"
+
+    @property
+    def text(self) -> str:
+        """The hypothesis in words, continuing "The root cause is that"."""
+        return self.cause.text.format(subject=self.subject)
+
+
+def supported(causes: Sequence[Cause], case: Case, *, without: Iterable[str] = ()) -> tuple[Hypothesis, ...]:
+    """Return the hypotheses that the evidence supports, in the order of the causes.
+
+    Args:
+        causes: What is known to go wrong.
+        case: The evidence.
+        without: Keys of hypotheses that had their turn.
+    """
+    found = [Support(evidence, finding) for evidence, finding in case.findings()]
+    kinds = {item.finding.kind for item in found}
+    tried = set(without)
+    hypotheses: list[Hypothesis] = []
+    for cause in causes:
+        if any(kind not in kinds for kind in cause.requires):
+            continue
+        further = tuple(item for item in found if item.finding.kind in cause.strengthened_by)
+        excluded = {item.finding.subject for item in found if item.finding.kind in cause.excluded_by}
+        by_subject: dict[str, list[Support]] = {}
+        for item in found:
+            if item.finding.kind in cause.supported_by and item.finding.subject not in excluded:
+                by_subject.setdefault(item.finding.subject, []).append(item)
+        for subject, support in by_subject.items():
+            hypothesis = Hypothesis(cause, subject, tuple(support) + further)
+            if hypothesis.key not in tried:
+                hypotheses.append(hypothesis)
+    return tuple(hypotheses)
