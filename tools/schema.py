@@ -1,0 +1,191 @@
+"""What a tool may be called with: JSON schemas for a model, narrowed to what the inventory knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+from pydantic import Field
+from pydantic_core import PydanticUndefined
+
+from watchkeeper.tools.action import Action
+from watchkeeper.tools.errors import ArgumentError
+from watchkeeper.tools.fact import Fact
+from watchkeeper.tools.inventory import HostSpec, HttpCheck
+
+Tool = Fact[Any, Any] | Action[Any]
+Vocabulary = Literal["service", "path", "config", "log", "data", "url", "pid"]
+
+_KEPT = (
+    "type",
+    "description",
+    "enum",
+    "const",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+)
+
+
+@runtime_checkable
+class Enumerable(Protocol):
+    """A fact that knows by itself which calls of it make sense on a host."""
+
+    def candidates(self, spec: HostSpec) -> Iterable[dict[str, Any]]:
+        """Return the arguments of each call that makes sense for the host's inventory."""
+        ...
+
+
+def known(vocabulary: Vocabulary, *, description: str | None = None) -> Any:
+    """Mark an argument as naming something of the inventory; used inside ``Annotated``.
+
+    ``service: Annotated[str, known("service")]`` makes the field an enum of the services known, in every
+    schema made with a vocabulary.
+
+    Args:
+        vocabulary: Name of the set of values: ``service``, ``config``, ``log``, ``data`` and ``url`` come
+            from the inventory (``vocabulary_of``); ``path`` and ``pid`` from what facts found.
+        description: What the field is, for the model.
+
+    Raises:
+        ValueError: If there is no such vocabulary.
+    """
+    if vocabulary not in get_args(Vocabulary):
+        raise ValueError(f"vocabulary {vocabulary!r} is not one of {', '.join(get_args(Vocabulary))}")
+    return Field(description=description, json_schema_extra={"vocabulary": vocabulary})
+
+
+def folders_of(spec: HostSpec) -> list[str]:
+    """Return the data folders and the folders of the logs of a host, each once."""
+    found: dict[str, None] = {}
+    for service in spec.services:
+        found |= dict.fromkeys(str(folder) for folder in service.data)
+        found |= dict.fromkeys(str(log.parent) for log in service.logs)
+    return list(found)
+
+
+def vocabulary_of(spec: HostSpec) -> dict[str, list[str]]:
+    """Return the values that a host's inventory knows, by vocabulary.
+
+    ``path`` and ``pid`` are left out: they come from evidence, and whoever holds it adds them.
+    ``data`` is every folder worth looking at: data folders, and the folders of logs.
+    """
+    services = spec.services
+    return {
+        "service": [s.name for s in services],
+        "config": list(dict.fromkeys(str(path) for s in services for path in s.config)),
+        "log": list(dict.fromkeys(str(path) for s in services for path in s.logs)),
+        "data": folders_of(spec),
+        "url": list(dict.fromkeys(c.url for s in services for c in s.checks if isinstance(c, HttpCheck))),
+    }
+
+
+def argument_schema(tool: Tool, vocabulary: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    """Return the JSON schema of a tool's arguments, for a model.
+
+    The schema is canonical: references are resolved, titles and defaults are left out, fields stand in
+    the order of their definition, and a field that may be null is one that may be left out. So the same
+    tool gives the same bytes, and a prompt's prefix stays shared.
+
+    Args:
+        tool: A fact or an action.
+        vocabulary: The values known, by vocabulary name; a name that is missing narrows nothing.
+
+    Raises:
+        ArgumentError: If a required argument has no value to choose from, so that the tool cannot be
+            called on this host.
+    """
+    full = tool.arguments_type.model_json_schema()
+    definitions = full.get("$defs", {})
+    required = full.get("required", [])
+    properties: dict[str, Any] = {}
+    for name, schema in full.get("properties", {}).items():
+        narrowed = _narrow(schema, definitions, vocabulary or {})
+        if narrowed is not None:
+            properties[name] = narrowed
+        elif name in required:
+            raise ArgumentError(
+                f"{tool.name}: {name}: nothing to choose from (the host has no {schema['vocabulary']!r})"
+            )
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name in required],
+        "additionalProperties": False,
+    }
+
+
+def candidate_calls(fact: Fact[Any, Any], spec: HostSpec) -> list[dict[str, Any]]:
+    """Return the arguments of every call of a fact that makes sense for a host's inventory.
+
+    A fact that has a ``candidates`` method (see ``Enumerable``) says so itself. Otherwise every required
+    argument must be of a vocabulary, and all combinations are returned: one empty call for a fact that
+    needs no arguments, none for a fact whose arguments the inventory does not know.
+    """
+    if isinstance(fact, Enumerable):
+        return [dict(call) for call in fact.candidates(spec)]
+    values = vocabulary_of(spec)
+    choices: list[list[tuple[str, str]]] = []
+    for name, field in fact.arguments_type.model_fields.items():
+        if field.default is not PydanticUndefined or field.default_factory is not None:
+            continue
+        extra = field.json_schema_extra
+        vocabulary = extra.get("vocabulary") if isinstance(extra, dict) else None
+        known_values = values.get(vocabulary, []) if isinstance(vocabulary, str) else []
+        choices.append([(name, value) for value in known_values])
+    return [dict(call) for call in product(*choices)]
+
+
+def _narrow(
+    schema: Mapping[str, Any], definitions: Mapping[str, Any], vocabulary: Mapping[str, Sequence[str]]
+) -> dict[str, Any] | None:
+    """Make one schema canonical; None if its vocabulary is known and empty."""
+    schema = _resolve(schema, definitions)
+    name: str = schema.get("vocabulary", "")
+    result = {key: schema[key] for key in _KEPT if key in schema}
+    values = list(vocabulary[name]) if name in vocabulary else None
+    if values is not None and not values:
+        return None
+    if schema.get("type") == "array":
+        items = dict(schema.get("items", {}))
+        if name:
+            items["vocabulary"] = name
+        narrowed = _narrow(items, definitions, vocabulary)
+        if narrowed is None:
+            return None
+        return result | {"items": narrowed}
+    if schema.get("type") == "object" and "properties" in schema:
+        inner = {k: _narrow(v, definitions, vocabulary) for k, v in schema["properties"].items()}
+        properties = {k: v for k, v in inner.items() if v is not None}
+        result["properties"] = properties
+        result["required"] = [k for k in properties if k in schema.get("required", [])]
+        result["additionalProperties"] = False
+    if "anyOf" in schema:
+        branches = [_narrow(branch, definitions, vocabulary) for branch in schema["anyOf"]]
+        result["anyOf"] = [branch for branch in branches if branch is not None]
+    if values is not None:
+        result["enum"] = [int(v) for v in values] if schema.get("type") == "integer" else values
+    return result
+
+
+def _resolve(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Follow references and take null out of a choice; what the field itself says wins."""
+    merged = dict(schema)
+    while True:
+        if "$ref" in merged:
+            merged = dict(definitions[merged.pop("$ref").rsplit("/", 1)[-1]]) | merged
+        elif "anyOf" in merged:
+            branches = [branch for branch in merged["anyOf"] if branch.get("type") != "null"]
+            if len(branches) != 1:
+                return merged | {"anyOf": branches}
+            del merged["anyOf"]
+            merged = dict(branches[0]) | merged
+        else:
+            return merged
