@@ -1,0 +1,98 @@
+"""Alerts: signals that something may be wrong, with the condition that tells whether it still is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
+
+from watchkeeper.runtime.documents import DocumentError, read_document
+from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.tools.evidence import digest_json
+from watchkeeper.tools.findings import FindingKind, Severity
+from watchkeeper.tools.inventory import Check, Name
+
+_CHECK: TypeAdapter[Check] = TypeAdapter(Check)
+_CHECK_FACTS = {"http": "http.check", "tcp": "tcp.check"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Condition(_Strict):
+    """What is wrong, as a fact that anyone can read again.
+
+    A check may be written in its short form, ``{kind: http, url: http://127.0.0.1:8080/, expect: 200}``.
+
+    Attributes:
+        fact: Name of the fact.
+        arguments: Its arguments.
+        firing: Kinds of findings, any of which says that the alert still fires.
+    """
+
+    fact: str = Field(min_length=1)
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    firing: tuple[str, ...] = Field(default=(FindingKind.CHECK_FAILING.value,), min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_check(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "kind" in value and "fact" not in value:
+            check = _CHECK.validate_python(value)
+            return {
+                "fact": _CHECK_FACTS[check.kind],
+                "arguments": check.model_dump(mode="json", exclude={"kind"}),
+                "firing": (FindingKind.CHECK_FAILING.value,),
+            }
+        return value
+
+
+class Alert(_Strict):
+    """One signal that something may be wrong.
+
+    Attributes:
+        title: What is wrong, in a few words.
+        host: Where; a host of the inventory.
+        service: Which of its services, if it is about one.
+        severity: How bad, as whoever raised it sees it.
+        condition: What tells whether it still fires.
+        description: More text; anyone may have written it, so it is never trusted.
+        labels: For people and filters.
+    """
+
+    title: str = Field(min_length=1, max_length=300)
+    host: Name
+    service: Name | None = None
+    severity: Severity = Severity.CRITICAL
+    condition: Condition
+    description: str = Field(default="", max_length=20_000)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of host, service and condition: alerts that share it are one incident."""
+        return digest_json(
+            {
+                "host": self.host,
+                "service": self.service,
+                "condition": self.condition.model_dump(mode="json"),
+            }
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Alert:
+        """Read an alert from a YAML file.
+
+        Raises:
+            ConfigurationError: If the file is missing, is not YAML, or does not describe an alert.
+        """
+        try:
+            document = read_document(path, "alert")
+        except DocumentError as error:
+            raise ConfigurationError(str(error)) from error
+        try:
+            return cls.model_validate(document.data)
+        except ValidationError as error:
+            raise ConfigurationError(f"alert {document.explain(error)}") from error

@@ -1,0 +1,45 @@
+"""Errors of the runtime; each docstring is the first line of its message."""
+
+
+class OperationError(Exception):
+    """An operation could not go on."""
+
+
+class ConfigurationError(OperationError):
+    """A setting, an alert or another file of the operator is not usable (a human must mend it)."""
+
+
+class StoreError(OperationError):
+    """The state of Watchkeeper cannot be read or written (a human must decide)."""
+
+
+class PolicyError(OperationError):
+    """A policy is not usable, so nothing would be allowed under it (a human must mend it)."""
+
+
+class ApprovalError(OperationError):
+    """An approval is unknown, used, expired, or not this person's to give."""
+
+
+class AuditError(OperationError):
+    """The audit log cannot be trusted or written (a human must look)."""
+
+
+class LedgerError(OperationError):
+    """The effect ledger forbids this: an effect is done at most once."""
+
+
+class UnknownIncidentError(OperationError):
+    """No incident of that id is in the store."""
+
+
+class UnknownRecordError(OperationError):
+    """No decision or step of that id is in the store."""
+
+
+class IncidentBusyError(OperationError):
+    """Another process runs this incident now (wait for it, or end it)."""
+
+
+class TransitionError(OperationError):
+    """An incident cannot go from its status to that one."""

@@ -1,0 +1,293 @@
+"""What happens to an incident, as typed events: the store keeps them, people and programs watch them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+from watchkeeper.tools.action import ProbeAnswer, Reversibility
+from watchkeeper.tools.findings import Finding, Severity
+
+UNSET = datetime.min.replace(tzinfo=UTC)
+"""The time of an event that was not stored yet."""
+
+
+class DiagnosisStatus(StrEnum):
+    """How sure a diagnosis is."""
+
+    CONFIRMED = "confirmed"
+    LIKELY = "likely"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Record(BaseModel):
+    """A part of an event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseEvent(Record):
+    """What every event has.
+
+    Attributes:
+        incident_id: Incident it belongs to; set by the store.
+        seq: Its place among the events of the incident, from 1; set by the store.
+        at: When it was stored (UTC); set by the store.
+    """
+
+    incident_id: str = ""
+    seq: int = 0
+    at: datetime = UNSET
+
+
+class Call(Record):
+    """One call of a fact."""
+
+    fact: str
+    host: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Option(Record):
+    """An option of a closed question, with its share of the probability."""
+
+    text: str
+    probability: float = Field(ge=0, le=1)
+
+
+class Claim(Record):
+    """A statement of a diagnosis, and the evidence that supports it."""
+
+    text: str
+    evidence_ids: tuple[str, ...]
+
+
+class IncidentOpened(BaseEvent):
+    """An alert opened the incident, or was grouped into it."""
+
+    kind: Literal["incident-opened"] = "incident-opened"
+    title: str
+    host: str
+    service: str | None = None
+    severity: Severity
+    grouped: bool = False
+
+
+class StageEntered(BaseEvent):
+    """The state machine went on to another stage."""
+
+    kind: Literal["stage-entered"] = "stage-entered"
+    stage: str
+
+
+class TriageDone(BaseEvent):
+    """It was decided how severe the incident is."""
+
+    kind: Literal["triage-done"] = "triage-done"
+    severity: Severity
+    summary: str
+
+
+class FactsChosen(BaseEvent):
+    """It was decided what to look at next; ``probabilities`` belong to ``calls``."""
+
+    kind: Literal["facts-chosen"] = "facts-chosen"
+    calls: tuple[Call, ...]
+    probabilities: tuple[float, ...] = ()
+
+
+class EvidenceGathered(BaseEvent):
+    """A fact was read (or could not be: ``error``)."""
+
+    kind: Literal["evidence-gathered"] = "evidence-gathered"
+    evidence_id: str
+    fact: str
+    host: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    error: str = ""
+    seconds: float = 0.0
+
+
+class SuspiciousText(BaseEvent):
+    """Text that others can write tries to give orders; ``quote`` is for people, never for a model."""
+
+    kind: Literal["suspicious-text"] = "suspicious-text"
+    evidence_id: str
+    quote: str
+
+
+class DecisionMade(BaseEvent):
+    """An agent answered a closed question; ``accepted`` is false where doubt overruled the answer."""
+
+    kind: Literal["decision-made"] = "decision-made"
+    decision_id: str
+    role: str
+    question: str
+    options: tuple[Option, ...]
+    chosen: int
+    accepted: bool = True
+    confidence: float = Field(ge=0, le=1)
+
+
+class DiagnosisMade(BaseEvent):
+    """A root cause was named, with claims that cite evidence."""
+
+    kind: Literal["diagnosis-made"] = "diagnosis-made"
+    cause: str
+    subject: str = ""
+    status: DiagnosisStatus
+    probability: float = Field(ge=0, le=1)
+    claims: tuple[Claim, ...] = ()
+
+
+class PlanProposed(BaseEvent):
+    """A step was planned against the state of its target."""
+
+    kind: Literal["plan-proposed"] = "plan-proposed"
+    step_id: str
+    action: str
+    host: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    summary: str = ""
+    diff: str = ""
+    reversibility: Reversibility
+    risk: str = ""
+
+
+class PlanRefused(BaseEvent):
+    """A step made no sense on its target, or was not linted."""
+
+    kind: Literal["plan-refused"] = "plan-refused"
+    action: str = ""
+    reason: str
+
+
+class PolicyDecided(BaseEvent):
+    """The policy answered for a step."""
+
+    kind: Literal["policy-decided"] = "policy-decided"
+    step_id: str
+    decision: Literal["allow", "ask", "deny"]
+    rule: str
+    reason: str
+    tier: int
+
+
+class ApprovalRequested(BaseEvent):
+    """People are asked about one exact action."""
+
+    kind: Literal["approval-requested"] = "approval-requested"
+    approval_id: str
+    step_id: str
+    summary: str
+    expires_at: datetime
+
+
+class ApprovalDecided(BaseEvent):
+    """A person answered."""
+
+    kind: Literal["approval-decided"] = "approval-decided"
+    approval_id: str
+    answer: str
+    by: str
+    reason: str = ""
+    self_approved: bool = False
+
+
+class EffectIntended(BaseEvent):
+    """An effect is about to happen."""
+
+    kind: Literal["effect-intended"] = "effect-intended"
+    step_id: str
+    key: str
+
+
+class EffectDone(BaseEvent):
+    """An effect happened, or failed."""
+
+    kind: Literal["effect-done"] = "effect-done"
+    step_id: str
+    ok: bool
+    detail: str
+
+
+class EffectInDoubt(BaseEvent):
+    """A crash hid whether an effect happened; the action's probe answered this."""
+
+    kind: Literal["effect-in-doubt"] = "effect-in-doubt"
+    step_id: str
+    answer: ProbeAnswer
+
+
+class Verified(BaseEvent):
+    """Whether the action's effect is there, and whether the alert's condition is clear."""
+
+    kind: Literal["verified"] = "verified"
+    step_id: str
+    effect_ok: bool
+    condition_clear: bool
+    detail: str
+
+
+class RolledBack(BaseEvent):
+    """A change was taken back, or could not be."""
+
+    kind: Literal["rolled-back"] = "rolled-back"
+    step_id: str
+    ok: bool
+    detail: str
+
+
+class Escalated(BaseEvent):
+    """The incident is handed to people."""
+
+    kind: Literal["escalated"] = "escalated"
+    reason: str
+
+
+class IncidentClosed(BaseEvent):
+    """The work on the incident ended with this status."""
+
+    kind: Literal["incident-closed"] = "incident-closed"
+    status: str
+    summary: str
+
+
+class Progress(BaseEvent):
+    """A piece of text while an answer is being generated; shown, never stored."""
+
+    kind: Literal["progress"] = "progress"
+    text: str
+
+
+Event = Annotated[
+    IncidentOpened
+    | StageEntered
+    | TriageDone
+    | FactsChosen
+    | EvidenceGathered
+    | SuspiciousText
+    | DecisionMade
+    | DiagnosisMade
+    | PlanProposed
+    | PlanRefused
+    | PolicyDecided
+    | ApprovalRequested
+    | ApprovalDecided
+    | EffectIntended
+    | EffectDone
+    | EffectInDoubt
+    | Verified
+    | RolledBack
+    | Escalated
+    | IncidentClosed
+    | Progress,
+    Field(discriminator="kind"),
+]
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+"""Reads an event from JSON by its ``kind``."""

@@ -1,0 +1,398 @@
+"""Incidents: alerts grouped by fingerprint, with a life, events and evidence."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Row, func, select, update
+
+from watchkeeper.runtime import schema
+from watchkeeper.runtime.alerts import Alert
+from watchkeeper.runtime.clock import Clock, short_id, utc_now
+from watchkeeper.runtime.errors import IncidentBusyError, StoreError, TransitionError, UnknownIncidentError
+from watchkeeper.runtime.events import EVENT, BaseEvent, Event, IncidentOpened, Progress
+from watchkeeper.runtime.store import Store
+from watchkeeper.tools.evidence import Evidence
+from watchkeeper.tools.findings import Severity
+
+
+class IncidentStatus(StrEnum):
+    """Where an incident stands."""
+
+    OPEN = "open"
+    INVESTIGATING = "investigating"
+    AWAITING_APPROVAL = "awaiting-approval"
+    MITIGATING = "mitigating"
+    RESOLVED = "resolved"
+    ESCALATED = "escalated"
+    CLOSED = "closed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether Watchkeeper has no more work to do on it; a new alert then opens a new incident."""
+        return self.value in schema.ENDED
+
+
+_LIVE = {
+    IncidentStatus.INVESTIGATING,
+    IncidentStatus.AWAITING_APPROVAL,
+    IncidentStatus.MITIGATING,
+    IncidentStatus.RESOLVED,
+    IncidentStatus.ESCALATED,
+    IncidentStatus.CLOSED,
+}
+TRANSITIONS: dict[IncidentStatus, frozenset[IncidentStatus]] = {
+    IncidentStatus.OPEN: frozenset(_LIVE),
+    IncidentStatus.INVESTIGATING: frozenset(_LIVE),
+    IncidentStatus.AWAITING_APPROVAL: frozenset(_LIVE),
+    IncidentStatus.MITIGATING: frozenset(_LIVE),
+    IncidentStatus.ESCALATED: frozenset({IncidentStatus.RESOLVED, IncidentStatus.CLOSED}),
+    IncidentStatus.RESOLVED: frozenset({IncidentStatus.CLOSED}),
+    IncidentStatus.CLOSED: frozenset(),
+}
+"""Where an incident may go from each status; staying where it is is always possible."""
+
+
+class Incident(BaseModel):
+    """Alerts about one thing, and where the work on it stands.
+
+    Attributes:
+        id: ``INC-7K3Q``.
+        fingerprint: What its alerts have in common.
+        status: Where it stands.
+        severity: As triage sees it (until then, as the alert said).
+        alert: The first alert.
+        alert_count: How many were grouped into it.
+        opened_at: When the first came.
+        updated_at: When anything about it changed last.
+        ended_at: When the work on it ended.
+        summary: What came of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    fingerprint: str
+    status: IncidentStatus
+    severity: Severity
+    alert: Alert
+    alert_count: int
+    opened_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+    summary: str = ""
+
+
+E = TypeVar("E", bound=BaseEvent)
+
+
+class Incidents:
+    """Incidents in the store."""
+
+    def __init__(self, store: Store, *, now: Clock = utc_now, short: Callable[[int], str] = short_id) -> None:
+        self._store = store
+        self._now = now
+        self._short = short
+
+    def open(self, alert: Alert) -> Incident:
+        """Open an incident for an alert, or group the alert into the live one of its fingerprint."""
+        at = self._now()
+        with self._store.transaction() as connection:
+            live = connection.execute(
+                select(schema.incidents.c.id).where(
+                    schema.incidents.c.fingerprint == alert.fingerprint,
+                    schema.incidents.c.status.not_in(schema.ENDED),
+                )
+            ).scalar()
+            if live is None:
+                id = self._free_id()  # noqa: A001 (the field's name)
+                connection.execute(
+                    schema.incidents.insert().values(
+                        id=id,
+                        fingerprint=alert.fingerprint,
+                        status=IncidentStatus.OPEN.value,
+                        severity=alert.severity.value,
+                        alert=alert.model_dump_json(),
+                        alert_count=1,
+                        opened_at=at,
+                        updated_at=at,
+                    )
+                )
+            else:
+                id = live  # noqa: A001 (the field's name)
+                connection.execute(
+                    update(schema.incidents)
+                    .where(schema.incidents.c.id == id)
+                    .values(alert_count=schema.incidents.c.alert_count + 1, updated_at=at)
+                )
+            self.append_event(
+                id,
+                IncidentOpened(
+                    title=alert.title,
+                    host=alert.host,
+                    service=alert.service,
+                    severity=alert.severity,
+                    grouped=live is not None,
+                ),
+            )
+            return self.get(id)
+
+    def get(self, id: str) -> Incident:  # noqa: A002 (the field's name)
+        """Return an incident.
+
+        Raises:
+            UnknownIncidentError: If there is none of that id.
+        """
+        with self._store.reading() as connection:
+            row = connection.execute(select(schema.incidents).where(schema.incidents.c.id == id)).first()
+        if row is None:
+            raise UnknownIncidentError(
+                f"incident {id!r} is not in {str(self._store.path)!r}; see `watchkeeper incidents list`"
+            )
+        return _incident(row)
+
+    def list(self, *, live: bool | None = None, limit: int = 100) -> tuple[Incident, ...]:
+        """Return incidents, the newest first; only live or only ended ones where ``live`` is given."""
+        query = select(schema.incidents).order_by(
+            schema.incidents.c.opened_at.desc(), schema.incidents.c.id.desc()
+        )
+        if live is not None:
+            status = schema.incidents.c.status
+            query = query.where(status.not_in(schema.ENDED) if live else status.in_(schema.ENDED))
+        with self._store.reading() as connection:
+            return tuple(_incident(row) for row in connection.execute(query.limit(limit)))
+
+    def set_status(
+        self,
+        id: str,  # noqa: A002 (the field's name)
+        status: IncidentStatus,
+        *,
+        summary: str | None = None,
+    ) -> Incident:
+        """Move an incident on; setting the status that it has changes nothing but the summary.
+
+        Raises:
+            TransitionError: If it cannot go there from where it is.
+            UnknownIncidentError: If there is none of that id.
+        """
+        with self._store.transaction() as connection:
+            incident = self.get(id)
+            if status is not incident.status and status not in TRANSITIONS[incident.status]:
+                allowed = ", ".join(sorted(s.value for s in TRANSITIONS[incident.status])) or "nowhere"
+                raise TransitionError(
+                    f"incident {id!r} is {incident.status.value!r} and cannot become {status.value!r} "
+                    f"(from there it goes to: {allowed})"
+                )
+            at = self._now()
+            ended_at = (incident.ended_at or at) if status.ended else None
+            connection.execute(
+                update(schema.incidents)
+                .where(schema.incidents.c.id == id)
+                .values(
+                    status=status.value,
+                    updated_at=at,
+                    ended_at=ended_at,
+                    summary=incident.summary if summary is None else summary,
+                )
+            )
+            return self.get(id)
+
+    def set_severity(self, id: str, severity: Severity) -> Incident:  # noqa: A002 (the field's name)
+        """Keep what triage says of the severity.
+
+        Raises:
+            UnknownIncidentError: If there is none of that id.
+        """
+        with self._store.transaction() as connection:
+            self.get(id)
+            connection.execute(
+                update(schema.incidents)
+                .where(schema.incidents.c.id == id)
+                .values(severity=severity.value, updated_at=self._now())
+            )
+            return self.get(id)
+
+    def append_event(
+        self,
+        id: str,  # noqa: A002 (the field's name)
+        event: E,
+        *,
+        key: str | None = None,
+    ) -> E:
+        """Keep an event and return it with its incident, place and time.
+
+        ``Progress`` is given its time and not kept.
+
+        Args:
+            id: The incident.
+            event: What happened.
+            key: Name of this occasion, unique within the incident: a node that is repeated after a crash
+                gets the event that was kept the first time.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        if isinstance(event, Progress):
+            return event.model_copy(update={"incident_id": id, "at": self._now()})
+        table = schema.events
+        with self._store.transaction() as connection:
+            self.get(id)
+            if key is not None:
+                kept = connection.execute(
+                    select(table.c.body).where(table.c.incident_id == id, table.c.call_key == key)
+                ).scalar()
+                if kept is not None:
+                    return type(event).model_validate_json(kept)
+            last = connection.execute(
+                select(func.coalesce(func.max(table.c.seq), 0)).where(table.c.incident_id == id)
+            ).scalar_one()
+            stored = event.model_copy(update={"incident_id": id, "seq": last + 1, "at": self._now()})
+            connection.execute(
+                table.insert().values(
+                    incident_id=id,
+                    seq=stored.seq,
+                    call_key=key,
+                    kind=getattr(stored, "kind", ""),
+                    at=stored.at,
+                    body=stored.model_dump_json(),
+                )
+            )
+        return stored
+
+    def events(self, id: str, *, after: int = 0) -> tuple[Event, ...]:  # noqa: A002 (the field's name)
+        """Return the events of an incident in their order, those with ``seq`` above ``after``.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        table = schema.events
+        with self._store.reading() as connection:
+            self.get(id)
+            rows = connection.execute(
+                select(table.c.body)
+                .where(table.c.incident_id == id, table.c.seq > after)
+                .order_by(table.c.seq)
+            ).scalars()
+            return tuple(EVENT.validate_json(body) for body in rows)
+
+    def add_evidence(
+        self,
+        id: str,  # noqa: A002 (the field's name)
+        call_key: str,
+        gather: Callable[[str], Evidence],
+    ) -> Evidence:
+        """Keep what a fact said, once for each call.
+
+        Args:
+            id: The incident.
+            call_key: Name of the call, unique within the incident: a node that is repeated after a crash
+                gets the evidence that was kept the first time.
+            gather: Reads the fact under the evidence id it is given (``E1``, ``E2``, ...); not called if the
+                evidence is there. It runs outside of any transaction.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        kept = self.find_evidence(id, call_key)
+        if kept is not None:
+            return kept
+        evidence = gather(f"E{self._evidence_count(id) + 1}")
+        table = schema.evidence
+        with self._store.transaction() as connection:
+            kept = self.find_evidence(id, call_key)
+            if kept is not None:
+                return kept
+            number = self._evidence_count(id) + 1
+            evidence = evidence.model_copy(update={"id": f"E{number}"})
+            connection.execute(
+                table.insert().values(
+                    incident_id=id, number=number, call_key=call_key, body=evidence.model_dump_json()
+                )
+            )
+        return evidence
+
+    def find_evidence(self, id: str, call_key: str) -> Evidence | None:  # noqa: A002 (the field's name)
+        """Return the evidence of a call, or None if it was not kept yet."""
+        table = schema.evidence
+        with self._store.reading() as connection:
+            body = connection.execute(
+                select(table.c.body).where(table.c.incident_id == id, table.c.call_key == call_key)
+            ).scalar()
+        return None if body is None else Evidence.model_validate_json(body)
+
+    def evidence(self, id: str, only: Sequence[str] | None = None) -> tuple[Evidence, ...]:  # noqa: A002 (the field's name)
+        """Return the evidence of an incident in its order; only these ids where given.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        table = schema.evidence
+        with self._store.reading() as connection:
+            self.get(id)
+            rows = connection.execute(
+                select(table.c.body).where(table.c.incident_id == id).order_by(table.c.number)
+            ).scalars()
+            found = tuple(Evidence.model_validate_json(body) for body in rows)
+        return found if only is None else tuple(e for e in found if e.id in only)
+
+    @contextmanager
+    def lock(self, id: str) -> Iterator[None]:  # noqa: A002 (the field's name)
+        """Hold an incident, so that no two processes (or threads) run it at once.
+
+        The lock is the kernel's: it is free again when its process ends, however it ends.
+
+        Raises:
+            IncidentBusyError: If it is held.
+            UnknownIncidentError: If there is no such incident.
+        """
+        self.get(id)
+        path = self._store.path.parent / "locks" / f"{id}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"lock {str(path)!r} cannot be made: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+                raise IncidentBusyError(
+                    f"incident {id!r} is being run by process {holder}; wait for it or stop it first"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _evidence_count(self, id: str) -> int:  # noqa: A002 (the field's name)
+        table = schema.evidence
+        with self._store.reading() as connection:
+            self.get(id)
+            return connection.execute(
+                select(func.count()).select_from(table).where(table.c.incident_id == id)
+            ).scalar_one()
+
+    def _free_id(self) -> str:
+        with self._store.reading() as connection:
+            for attempt in range(100):
+                id = f"INC-{self._short(4 + attempt // 10)}"  # noqa: A001 (the field's name)
+                taken = select(schema.incidents.c.id).where(schema.incidents.c.id == id)
+                if connection.execute(taken).first() is None:
+                    return id
+        raise StoreError(
+            "no free incident id was found in 100 attempts: the source of randomness repeats itself"
+        )
+
+
+def _incident(row: Row[tuple[object, ...]]) -> Incident:
+    values = dict(row._mapping)
+    return Incident(**{**values, "alert": Alert.model_validate_json(values["alert"])})

@@ -1,0 +1,274 @@
+"""The effect ledger: what was about to be done and what came of it, written around every effect."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Row, select, update
+
+from watchkeeper.runtime import schema
+from watchkeeper.runtime.approvals import Approvals
+from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.errors import LedgerError
+from watchkeeper.runtime.store import Store
+from watchkeeper.tools.action import Outcome, ProbeAnswer
+
+
+class EffectState(StrEnum):
+    """What is known of an effect.
+
+    ``INTENDED`` and ``ROLLING_BACK`` without a process at work mean IN DOUBT.
+    """
+
+    NONE = "none"
+    INTENDED = "intended"
+    DONE = "done"
+    FAILED = "failed"
+    NOT_DONE = "not-done"
+    ROLLING_BACK = "rolling-back"
+    ROLLED_BACK = "rolled-back"
+    ROLLBACK_FAILED = "rollback-failed"
+
+
+class Effect(BaseModel):
+    """One effect, as the ledger knows it.
+
+    Attributes:
+        key: Step id and action digest.
+        incident_id: Incident it is for.
+        step_id: Step it belongs to.
+        digest: Digest of the action.
+        approval_id: Approval that it used up.
+        state: What is known.
+        intended_at: When it was about to happen.
+        completed_at: When its outcome was known.
+        settled_by: Who said what happened where a crash hid it: ``"probe"`` or a person.
+        outcome: What came of it.
+        rollback_intended_at: When it was about to be taken back (last attempt).
+        rollback_completed_at: When it was known what came of that.
+        rollback_attempts: How often taking it back was begun.
+        rollback_outcome: What came of that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    incident_id: str
+    step_id: str
+    digest: str
+    approval_id: str | None = None
+    state: EffectState
+    intended_at: datetime
+    completed_at: datetime | None = None
+    settled_by: str | None = None
+    outcome: Outcome | None = None
+    rollback_intended_at: datetime | None = None
+    rollback_completed_at: datetime | None = None
+    rollback_attempts: int = 0
+    rollback_outcome: Outcome | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether its last outcome is not known."""
+        return self.state in {EffectState.INTENDED, EffectState.ROLLING_BACK}
+
+
+def effect_key(step_id: str, digest: str) -> str:
+    """The key of an effect: the step and exactly this action."""
+    return f"{step_id}:{digest}"
+
+
+class Ledger:
+    """Effects in the store.
+
+    Args:
+        store: Where they are kept.
+        approvals: Used up together with the intent.
+        now: The time.
+    """
+
+    def __init__(self, store: Store, approvals: Approvals, *, now: Clock = utc_now) -> None:
+        self._store = store
+        self._approvals = approvals
+        self._now = now
+
+    def intend(
+        self, *, incident_id: str, step_id: str, digest: str, approval_id: str | None = None
+    ) -> Effect:
+        """Write that an effect is about to happen; it is on the disk when this returns.
+
+        The approval, where one is needed, is used up in the same transaction: either both are written or
+        neither, so that a crash before the effect wastes nothing and a crash after it repeats nothing.
+
+        Raises:
+            LedgerError: If this effect was intended before, whatever came of it.
+            ApprovalError: If the approval cannot be used for it.
+        """
+        key = effect_key(step_id, digest)
+        table = schema.effects
+        with self._store.transaction(outermost=True) as connection:
+            before = self.find(key)
+            if before is not None:
+                raise LedgerError(
+                    f"effect {key!r} was intended at {before.intended_at:%Y-%m-%d %H:%M:%S} UTC and is "
+                    f"{before.state.value!r}: it is not done twice; plan a new step"
+                )
+            if approval_id is not None:
+                self._approvals.use(approval_id, digest)
+            connection.execute(
+                table.insert().values(
+                    key=key,
+                    incident_id=incident_id,
+                    step_id=step_id,
+                    digest=digest,
+                    approval_id=approval_id,
+                    state=EffectState.INTENDED.value,
+                    intended_at=self._now(),
+                    rollback_attempts=0,
+                )
+            )
+            return self.get(key)
+
+    def complete(self, key: str, *, ok: bool, outcome: Outcome) -> Effect:
+        """Write what came of an effect.
+
+        Raises:
+            LedgerError: If it was not intended, or its outcome is known already.
+        """
+        return self._move(
+            key,
+            {EffectState.INTENDED},
+            EffectState.DONE if ok else EffectState.FAILED,
+            completed_at=self._now(),
+            outcome=outcome.model_dump_json(),
+        )
+
+    def settle(self, key: str, answer: ProbeAnswer, *, by: str = "probe", detail: str = "") -> Effect:
+        """Write whether an effect in doubt took place, as its probe or a person found.
+
+        ``UNKNOWN`` leaves it in doubt.
+
+        Raises:
+            LedgerError: If it is not in doubt.
+        """
+        if answer is ProbeAnswer.UNKNOWN:
+            effect = self.get(key)
+            if effect.state is not EffectState.INTENDED:
+                raise LedgerError(f"effect {key!r} is {effect.state.value!r}: there is nothing to settle")
+            return effect
+        done = answer is ProbeAnswer.DONE
+        said = detail or f"{'took' if done else 'did not take'} place, says {by}"
+        return self._move(
+            key,
+            {EffectState.INTENDED},
+            EffectState.DONE if done else EffectState.NOT_DONE,
+            completed_at=self._now(),
+            settled_by=by,
+            outcome=Outcome(detail=said).model_dump_json(),
+        )
+
+    def intend_rollback(self, key: str) -> Effect:
+        """Write that an effect is about to be taken back; it is on the disk when this returns.
+
+        Taking back is safe to repeat, so one that a crash cut short may be intended again.
+
+        Raises:
+            LedgerError: If there is nothing to take back, or it was taken back already.
+        """
+        return self._move(
+            key,
+            {EffectState.DONE, EffectState.FAILED, EffectState.ROLLING_BACK, EffectState.ROLLBACK_FAILED},
+            EffectState.ROLLING_BACK,
+            outermost=True,
+            rollback_intended_at=self._now(),
+            rollback_completed_at=None,
+            rollback_attempts=schema.effects.c.rollback_attempts + 1,
+        )
+
+    def complete_rollback(self, key: str, *, ok: bool, outcome: Outcome) -> Effect:
+        """Write what came of taking an effect back.
+
+        Raises:
+            LedgerError: If it was not being taken back.
+        """
+        return self._move(
+            key,
+            {EffectState.ROLLING_BACK},
+            EffectState.ROLLED_BACK if ok else EffectState.ROLLBACK_FAILED,
+            rollback_completed_at=self._now(),
+            rollback_outcome=outcome.model_dump_json(),
+        )
+
+    def state(self, key: str) -> EffectState:
+        """Return what is known of an effect (``NONE``: it was never intended)."""
+        effect = self.find(key)
+        return EffectState.NONE if effect is None else effect.state
+
+    def find(self, key: str) -> Effect | None:
+        """Return an effect, or None if it was never intended."""
+        with self._store.reading() as connection:
+            row = connection.execute(select(schema.effects).where(schema.effects.c.key == key)).first()
+        return None if row is None else _effect(row)
+
+    def get(self, key: str) -> Effect:
+        """Return an effect.
+
+        Raises:
+            LedgerError: If it was never intended.
+        """
+        effect = self.find(key)
+        if effect is None:
+            raise LedgerError(f"effect {key!r} was never intended: write the intent before the effect")
+        return effect
+
+    def list(self, incident_id: str) -> tuple[Effect, ...]:
+        """Return the effects of an incident in their order."""
+        table = schema.effects
+        with self._store.reading() as connection:
+            rows = connection.execute(
+                select(table).where(table.c.incident_id == incident_id).order_by(table.c.intended_at)
+            )
+            return tuple(_effect(row) for row in rows)
+
+    def in_doubt(self, incident_id: str | None = None) -> tuple[Effect, ...]:
+        """Return the effects whose last outcome is not known, the oldest first."""
+        table = schema.effects
+        doubtful = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
+        query = select(table).where(table.c.state.in_(doubtful)).order_by(table.c.intended_at)
+        if incident_id is not None:
+            query = query.where(table.c.incident_id == incident_id)
+        with self._store.reading() as connection:
+            return tuple(_effect(row) for row in connection.execute(query))
+
+    def _move(
+        self,
+        key: str,
+        sources: Collection[EffectState],
+        state: EffectState,
+        *,
+        outermost: bool = False,
+        **values: object,
+    ) -> Effect:
+        table = schema.effects
+        with self._store.transaction(outermost=outermost) as connection:
+            changed = connection.execute(
+                update(table)
+                .where(table.c.key == key, table.c.state.in_([s.value for s in sources]))
+                .values(state=state.value, **values)
+            ).rowcount
+            if changed == 1:
+                return self.get(key)
+        raise LedgerError(
+            f"effect {key!r} is {self.get(key).state.value!r} and cannot become {state.value!r}"
+        )
+
+
+def _effect(row: Row[tuple[object, ...]]) -> Effect:
+    values = dict(row._mapping)
+    for name in ("outcome", "rollback_outcome"):
+        if values[name] is not None:
+            values[name] = Outcome.model_validate_json(values[name])
+    return Effect(**values)

@@ -1,0 +1,100 @@
+"""What a policy is asked and what it answers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+
+from watchkeeper.runtime.clock import utc_now
+from watchkeeper.tools.action import Reversibility
+from watchkeeper.tools.findings import Severity
+
+
+class Verdict(StrEnum):
+    """What a policy answers for one concrete action."""
+
+    ALLOW = "allow"
+    ASK = "ask"
+    DENY = "deny"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicyRequest(_Record):
+    """One concrete action, as a policy sees it.
+
+    Attributes:
+        action: Registered name.
+        version: Version of the action.
+        reversibility: What can be done about it afterwards.
+        arguments: Its arguments.
+        host: Name of the host.
+        labels: Labels of the host.
+        requester: Who wants it.
+        now: When.
+        diff_lines: Lines of the plan's diff.
+        severity: Severity of the incident.
+        actions_taken: Actions that were applied for the incident before.
+    """
+
+    action: str
+    version: int = 1
+    reversibility: Reversibility
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    host: str
+    labels: dict[str, str] = Field(default_factory=dict)
+    requester: str = ""
+    now: AwareDatetime = Field(default_factory=utc_now)
+    diff_lines: int = Field(default=0, ge=0)
+    severity: Severity = Severity.CRITICAL
+    actions_taken: int = Field(default=0, ge=0)
+
+    def variables(self) -> dict[str, Any]:
+        """The variables that a rule's condition may use."""
+        moment: datetime = self.now
+        return {
+            "action": {
+                "name": self.action,
+                "version": self.version,
+                "reversibility": self.reversibility.value,
+            },
+            "arguments": self.arguments,
+            "host": {"name": self.host, "labels": self.labels},
+            "requester": self.requester,
+            "now": moment,
+            "diff_lines": self.diff_lines,
+            "incident": {"severity": self.severity.value, "actions_taken": self.actions_taken},
+        }
+
+
+class RuleTrace(_Record):
+    """What one rule said: ``matched``, ``not-matched`` or ``error``, and why."""
+
+    rule: str
+    outcome: str
+    detail: str = ""
+
+
+class PolicyDecision(_Record):
+    """The answer of a policy.
+
+    Attributes:
+        decision: What may be done.
+        tier: How much say it needs where people are asked: 1 one person, 2 a second person, 3 two others.
+        rule: Rule that decided; ``"-"`` where none did.
+        reason: Why, for people and for the agent that must choose something else.
+        policy_digest: SHA-256 of the policy that answered.
+        trace: What every rule said that was looked at.
+    """
+
+    decision: Verdict
+    tier: int = Field(default=1, ge=1, le=3)
+    rule: str
+    reason: str
+    policy_digest: str
+    trace: tuple[RuleTrace, ...] = ()

@@ -1,0 +1,187 @@
+"""Tables of the store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+
+SCHEMA_VERSION = 1
+"""Raised with every change of a table."""
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment as fixed-width UTC text, which sorts and compares as time does."""
+
+    impl = String(27)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Write a moment.
+
+        Raises:
+            ValueError: If it has no time zone.
+        """
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone")
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Read a moment."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+metadata = MetaData()
+
+meta = Table(
+    "watchkeeper_meta",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+ENDED = ("resolved", "escalated", "closed")
+"""Statuses in which Watchkeeper has no more work to do on an incident."""
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("fingerprint", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("severity", String, nullable=False),
+    Column("alert", Text, nullable=False),
+    Column("alert_count", Integer, nullable=False),
+    Column("opened_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("summary", Text, nullable=False, server_default=""),
+    Index("incidents_by_time", "opened_at"),
+    Index(
+        "one_live_incident_a_fingerprint",
+        "fingerprint",
+        unique=True,
+        sqlite_where=text("status NOT IN ('resolved', 'escalated', 'closed')"),
+        postgresql_where=text("status NOT IN ('resolved', 'escalated', 'closed')"),
+    ),
+)
+
+
+def _incident() -> Column[str]:
+    return Column("incident_id", String, ForeignKey("incidents.id"), nullable=False)
+
+
+events = Table(
+    "events",
+    metadata,
+    Column("incident_id", String, ForeignKey("incidents.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("call_key", String),
+    Column("kind", String, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("incident_id", "call_key"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("incident_id", String, ForeignKey("incidents.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("call_key", String, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("incident_id", "call_key"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", String, primary_key=True),
+    _incident(),
+    Column("number", Integer, nullable=False),
+    Column("call_key", String),
+    Column("role", String, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("incident_id", "number"),
+    UniqueConstraint("incident_id", "call_key"),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("id", String, primary_key=True),
+    _incident(),
+    Column("number", Integer, nullable=False),
+    Column("call_key", String),
+    Column("status", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("incident_id", "number"),
+    UniqueConstraint("incident_id", "call_key"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", String, primary_key=True),
+    _incident(),
+    Column("step_id", String, ForeignKey("steps.id"), nullable=False),
+    Column("kind", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("tier", Integer, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("diff", Text, nullable=False),
+    Column("requester", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("requested_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("ttl_seconds", Integer, nullable=False),
+    Column("answer", String),
+    Column("decided_by", String),
+    Column("decided_at", UtcTime),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("self_approved", Boolean, nullable=False, default=False),
+    Column("use_by", UtcTime),
+    Column("used_at", UtcTime),
+    Index("approvals_by_status", "status", "expires_at"),
+)
+
+effects = Table(
+    "effects",
+    metadata,
+    Column("key", String, primary_key=True),
+    _incident(),
+    Column("step_id", String, ForeignKey("steps.id"), nullable=False),
+    Column("digest", String, nullable=False),
+    Column("approval_id", String, ForeignKey("approvals.id"), unique=True),
+    Column("state", String, nullable=False),
+    Column("intended_at", UtcTime, nullable=False),
+    Column("completed_at", UtcTime),
+    Column("settled_by", String),
+    Column("outcome", Text),
+    Column("rollback_intended_at", UtcTime),
+    Column("rollback_completed_at", UtcTime),
+    Column("rollback_attempts", Integer, nullable=False, default=0),
+    Column("rollback_outcome", Text),
+    Index("effects_by_state", "state"),
+)

@@ -1,0 +1,141 @@
+"""Settings: read from a YAML file and the environment, checked at load."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from watchkeeper.runtime.documents import Document, DocumentError, read_document
+from watchkeeper.runtime.errors import ConfigurationError
+
+PREFIX = "WATCHKEEPER_"
+FILE = "config.yaml"
+
+
+def default_home() -> Path:
+    """Folder of Watchkeeper's state: ``WATCHKEEPER_HOME``, or the user's data folder."""
+    given = os.environ.get(f"{PREFIX}HOME")
+    return Path(given).expanduser() if given else user_data_path("watchkeeper")
+
+
+class Settings(BaseSettings):
+    """What an operator may set; see ``load_settings``.
+
+    Attributes:
+        home: Folder of all state.
+        model: Catalog id of the language model.
+        quantization: How its weights are held.
+        inventory: The hosts that may be touched (default: ``inventory.yaml`` in the home).
+        policy: The rules (default: ``policy.yaml`` in the home, else the one that comes along).
+        min_confidence: Probability under which an agent's answer is not followed.
+        max_actions: Actions that may be applied for one incident.
+        max_facts: Facts that may be read for one incident.
+        max_tokens: Tokens that may be generated for one incident.
+        max_seconds: Time to work on one incident, without waiting for people.
+        approval_ttl_seconds: Time to answer an approval, and again to use it.
+        solo: Whether one person alone may approve what they asked for (tier 1 only; recorded).
+        cpu_watts: Power drawn while a model computes, to estimate energy.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=default_home)
+    model: str = Field(default="qwen2.5-coder-0.5b-instruct", min_length=1)
+    quantization: Literal["auto", "nf4", "int8", "none"] = "auto"
+    inventory: Path | None = None
+    policy: Path | None = None
+    min_confidence: float = Field(default=0.10, ge=0, le=1)
+    max_actions: int = Field(default=6, ge=0, le=1000)
+    max_facts: int = Field(default=24, ge=1, le=10_000)
+    max_tokens: int = Field(default=20_000, ge=1)
+    max_seconds: float = Field(default=900, gt=0, allow_inf_nan=False)
+    approval_ttl_seconds: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    solo: bool = False
+    cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
+
+    @field_validator("home", "inventory", "policy")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()
+
+    @property
+    def inventory_path(self) -> Path:
+        """The inventory file."""
+        return self.inventory or self.home / "inventory.yaml"
+
+    @property
+    def policy_path(self) -> Path | None:
+        """The policy file; None for the policy that comes with Watchkeeper."""
+        if self.policy is not None:
+            return self.policy
+        own = self.home / "policy.yaml"
+        return own if own.exists() else None
+
+    @property
+    def store_path(self) -> Path:
+        """The database."""
+        return self.home / "watchkeeper.db"
+
+    @property
+    def audit_path(self) -> Path:
+        """Folder of the audit log."""
+        return self.home / "audit"
+
+    @property
+    def keys_path(self) -> Path:
+        """Folder of keys."""
+        return self.home / "keys"
+
+    @property
+    def hosts_path(self) -> Path:
+        """Folder of what actions keep for each host (quarantine, last good versions)."""
+        return self.home / "hosts"
+
+
+def load_settings(path: Path | None = None, **given: Any) -> Settings:
+    """Read the settings: what is given beats the environment, which beats the file.
+
+    Args:
+        path: The file; default: ``WATCHKEEPER_CONFIG``, else ``config.yaml`` in the home where there is one.
+            Relative paths in it are relative to it.
+        **given: Settings that beat all others (options of a command); None means not given.
+
+    Raises:
+        ConfigurationError: With the value and the place, if one is not right.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    home = Path(given["home"]).expanduser() if "home" in given else default_home()
+    named = path or (Path(os.environ[f"{PREFIX}CONFIG"]) if os.environ.get(f"{PREFIX}CONFIG") else None)
+    file = named or (home / FILE if (home / FILE).exists() else None)
+    document = Document(home / FILE, {}, {})
+    if file is not None:
+        try:
+            document = read_document(file.expanduser(), "configuration")
+        except DocumentError as error:
+            raise ConfigurationError(str(error)) from error
+        if not isinstance(document.data, dict):
+            raise ConfigurationError(f"configuration {str(file)!r} must hold names and values")
+    data = dict(document.data)
+    for name in ("home", "inventory", "policy"):
+        if isinstance(data.get(name), str):
+            data[name] = document.path.parent / Path(data[name]).expanduser()
+    try:
+        return Settings(**{**data, **EnvSettingsSource(Settings)(), **given})
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, document, given)) from error
+
+
+def _explain(error: ValidationError, document: Document, given: dict[str, Any]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    variable = f"{PREFIX}{name.upper()}"
+    if name not in given and variable in os.environ:
+        return f"environment variable {variable}: {first['msg']} (got {os.environ[variable]!r:.80})"
+    if name not in given and (name,) in document.lines:
+        return f"configuration {document.explain(error)}"
+    return f"setting {name!r}: {first['msg']} (got {first['input']!r:.80})"
