@@ -182,11 +182,11 @@ class Approvals:
             ).scalar()
             if asked is not None:
                 return self.get(asked)
-            id = self._free_id()  # noqa: A001 (the field's name)
+            approval_id = self._free_id()
             seconds = max(1, round(ttl_seconds))
             connection.execute(
                 table.insert().values(
-                    id=id,
+                    id=approval_id,
                     incident_id=incident_id,
                     step_id=step_id,
                     kind=kind.value,
@@ -202,11 +202,11 @@ class Approvals:
                     self_approved=False,
                 )
             )
-            return self.get(id)
+            return self.get(approval_id)
 
     def decide(
         self,
-        id: str,  # noqa: A002 (the field's name)
+        approval_id: str,
         answer: Answer,
         *,
         by: str,
@@ -219,10 +219,10 @@ class Approvals:
                 or if who asked may not answer it.
         """
         table = schema.approvals
-        asked = self.get(id)
+        asked = self.get(approval_id)
         if answer not in ANSWERS[asked.kind]:
             fitting = " or ".join(repr(a.value) for a in ANSWERS[asked.kind])
-            raise ApprovalError(f"approval {id!r} is answered {fitting}, not {answer.value!r}")
+            raise ApprovalError(f"approval {approval_id!r} is answered {fitting}, not {answer.value!r}")
         self._check_person(asked, answer, by)
         at = self._now()
         rejected = answer is Answer.REJECT
@@ -230,7 +230,7 @@ class Approvals:
             changed = connection.execute(
                 update(table)
                 .where(
-                    table.c.id == id,
+                    table.c.id == approval_id,
                     table.c.status == ApprovalStatus.PENDING.value,
                     table.c.expires_at > at,
                 )
@@ -245,10 +245,10 @@ class Approvals:
                 )
             ).rowcount
             if changed == 1:
-                return self.get(id)
-        raise ApprovalError(f"approval {id!r} {_state(self.get(id))}")
+                return self.get(approval_id)
+        raise ApprovalError(f"approval {approval_id!r} {_state(self.get(approval_id))}")
 
-    def use(self, id: str, digest: str) -> Approval:  # noqa: A002 (the field's name)
+    def use(self, approval_id: str, digest: str) -> Approval:
         """Use a yes, exactly once and for exactly the action it is bound to.
 
         Raises:
@@ -261,7 +261,7 @@ class Approvals:
             changed = connection.execute(
                 update(table)
                 .where(
-                    table.c.id == id,
+                    table.c.id == approval_id,
                     table.c.kind == ApprovalKind.ACTION.value,
                     table.c.status == ApprovalStatus.APPROVED.value,
                     table.c.digest == digest,
@@ -270,28 +270,32 @@ class Approvals:
                 .values(status=ApprovalStatus.USED.value, used_at=at)
             ).rowcount
             if changed == 1:
-                return self.get(id)
-        asked = self.get(id)
+                return self.get(approval_id)
+        asked = self.get(approval_id)
         if asked.kind is not ApprovalKind.ACTION:
-            raise ApprovalError(f"approval {id!r} asks whether something was done: it allows nothing")
+            raise ApprovalError(
+                f"approval {approval_id!r} asks whether something was done: it allows nothing"
+            )
         if asked.status is ApprovalStatus.APPROVED and asked.digest != digest:
             raise ApprovalError(
-                f"approval {id!r} is for another action than the one at hand (arguments, target, "
+                f"approval {approval_id!r} is for another action than the one at hand (arguments, target, "
                 "preconditions or policy changed since it was asked): ask again"
             )
-        raise ApprovalError(f"approval {id!r} {_state(asked)}")
+        raise ApprovalError(f"approval {approval_id!r} {_state(asked)}")
 
-    def get(self, id: str) -> Approval:  # noqa: A002 (the field's name)
+    def get(self, approval_id: str) -> Approval:
         """Return a question as it stands now.
 
         Raises:
             ApprovalError: If there is none of that id.
         """
         with self._store.reading() as connection:
-            row = connection.execute(select(schema.approvals).where(schema.approvals.c.id == id)).first()
+            row = connection.execute(
+                select(schema.approvals).where(schema.approvals.c.id == approval_id)
+            ).first()
         if row is None:
             raise ApprovalError(
-                f"approval {id!r} is unknown: it is not in {str(self._store.path)!r}; "
+                f"approval {approval_id!r} is unknown: it is not in {str(self._store.path)!r}; "
                 "see `watchkeeper approvals list`"
             )
         return self._approval(row)
@@ -363,10 +367,10 @@ class Approvals:
     def _free_id(self) -> str:
         with self._store.reading() as connection:
             for attempt in range(100):
-                id = f"APR-{self._short(5 + attempt // 10)}"  # noqa: A001 (the field's name)
-                taken = select(schema.approvals.c.id).where(schema.approvals.c.id == id)
+                approval_id = f"APR-{self._short(5 + attempt // 10)}"
+                taken = select(schema.approvals.c.id).where(schema.approvals.c.id == approval_id)
                 if connection.execute(taken).first() is None:
-                    return id
+                    return approval_id
         raise StoreError(
             "no free approval id was found in 100 attempts: the source of randomness repeats itself"
         )

@@ -125,7 +125,7 @@ class Decisions:
             ).scalar()
         return None if body is None else DecisionRecord.model_validate_json(body)
 
-    def get(self, id: str) -> DecisionRecord:  # noqa: A002 (the field's name)
+    def get(self, decision_id: str) -> DecisionRecord:
         """Return a record.
 
         Raises:
@@ -133,10 +133,10 @@ class Decisions:
         """
         table = schema.decisions
         with self._store.reading() as connection:
-            body = connection.execute(select(table.c.body).where(table.c.id == id)).scalar()
+            body = connection.execute(select(table.c.body).where(table.c.id == decision_id)).scalar()
         if body is None:
             raise UnknownRecordError(
-                f"decision {id!r} is not in {str(self._store.path)!r}; "
+                f"decision {decision_id!r} is not in {str(self._store.path)!r}; "
                 "see `watchkeeper decisions list INCIDENT`"
             )
         return DecisionRecord.model_validate_json(body)

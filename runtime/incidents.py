@@ -112,10 +112,10 @@ class Incidents:
                 )
             ).scalar()
             if live is None:
-                id = self._free_id()  # noqa: A001 (the field's name)
+                incident_id = self._free_id()
                 connection.execute(
                     schema.incidents.insert().values(
-                        id=id,
+                        id=incident_id,
                         fingerprint=alert.fingerprint,
                         status=IncidentStatus.OPEN.value,
                         severity=alert.severity.value,
@@ -126,14 +126,14 @@ class Incidents:
                     )
                 )
             else:
-                id = live  # noqa: A001 (the field's name)
+                incident_id = live
                 connection.execute(
                     update(schema.incidents)
-                    .where(schema.incidents.c.id == id)
+                    .where(schema.incidents.c.id == incident_id)
                     .values(alert_count=schema.incidents.c.alert_count + 1, updated_at=at)
                 )
             self.append_event(
-                id,
+                incident_id,
                 IncidentOpened(
                     title=alert.title,
                     host=alert.host,
@@ -142,19 +142,22 @@ class Incidents:
                     grouped=live is not None,
                 ),
             )
-            return self.get(id)
+            return self.get(incident_id)
 
-    def get(self, id: str) -> Incident:  # noqa: A002 (the field's name)
+    def get(self, incident_id: str) -> Incident:
         """Return an incident.
 
         Raises:
             UnknownIncidentError: If there is none of that id.
         """
         with self._store.reading() as connection:
-            row = connection.execute(select(schema.incidents).where(schema.incidents.c.id == id)).first()
+            row = connection.execute(
+                select(schema.incidents).where(schema.incidents.c.id == incident_id)
+            ).first()
         if row is None:
             raise UnknownIncidentError(
-                f"incident {id!r} is not in {str(self._store.path)!r}; see `watchkeeper incidents list`"
+                f"incident {incident_id!r} is not in {str(self._store.path)!r}; "
+                "see `watchkeeper incidents list`"
             )
         return _incident(row)
 
@@ -171,7 +174,7 @@ class Incidents:
 
     def set_status(
         self,
-        id: str,  # noqa: A002 (the field's name)
+        incident_id: str,
         status: IncidentStatus,
         *,
         summary: str | None = None,
@@ -183,18 +186,18 @@ class Incidents:
             UnknownIncidentError: If there is none of that id.
         """
         with self._store.transaction() as connection:
-            incident = self.get(id)
+            incident = self.get(incident_id)
             if status is not incident.status and status not in TRANSITIONS[incident.status]:
                 allowed = ", ".join(sorted(s.value for s in TRANSITIONS[incident.status])) or "nowhere"
                 raise TransitionError(
-                    f"incident {id!r} is {incident.status.value!r} and cannot become {status.value!r} "
-                    f"(from there it goes to: {allowed})"
+                    f"incident {incident_id!r} is {incident.status.value!r} and cannot become "
+                    f"{status.value!r} (from there it goes to: {allowed})"
                 )
             at = self._now()
             ended_at = (incident.ended_at or at) if status.ended else None
             connection.execute(
                 update(schema.incidents)
-                .where(schema.incidents.c.id == id)
+                .where(schema.incidents.c.id == incident_id)
                 .values(
                     status=status.value,
                     updated_at=at,
@@ -202,26 +205,26 @@ class Incidents:
                     summary=incident.summary if summary is None else summary,
                 )
             )
-            return self.get(id)
+            return self.get(incident_id)
 
-    def set_severity(self, id: str, severity: Severity) -> Incident:  # noqa: A002 (the field's name)
+    def set_severity(self, incident_id: str, severity: Severity) -> Incident:
         """Keep what triage says of the severity.
 
         Raises:
             UnknownIncidentError: If there is none of that id.
         """
         with self._store.transaction() as connection:
-            self.get(id)
+            self.get(incident_id)
             connection.execute(
                 update(schema.incidents)
-                .where(schema.incidents.c.id == id)
+                .where(schema.incidents.c.id == incident_id)
                 .values(severity=severity.value, updated_at=self._now())
             )
-            return self.get(id)
+            return self.get(incident_id)
 
     def append_event(
         self,
-        id: str,  # noqa: A002 (the field's name)
+        incident_id: str,
         event: E,
         *,
         key: str | None = None,
@@ -231,7 +234,7 @@ class Incidents:
         ``Progress`` is given its time and not kept.
 
         Args:
-            id: The incident.
+            incident_id: The incident.
             event: What happened.
             key: Name of this occasion, unique within the incident: a node that is repeated after a crash
                 gets the event that was kept the first time.
@@ -240,23 +243,23 @@ class Incidents:
             UnknownIncidentError: If there is no such incident.
         """
         if isinstance(event, Progress):
-            return event.model_copy(update={"incident_id": id, "at": self._now()})
+            return event.model_copy(update={"incident_id": incident_id, "at": self._now()})
         table = schema.events
         with self._store.transaction() as connection:
-            self.get(id)
+            self.get(incident_id)
             if key is not None:
                 kept = connection.execute(
-                    select(table.c.body).where(table.c.incident_id == id, table.c.call_key == key)
+                    select(table.c.body).where(table.c.incident_id == incident_id, table.c.call_key == key)
                 ).scalar()
                 if kept is not None:
                     return type(event).model_validate_json(kept)
             last = connection.execute(
-                select(func.coalesce(func.max(table.c.seq), 0)).where(table.c.incident_id == id)
+                select(func.coalesce(func.max(table.c.seq), 0)).where(table.c.incident_id == incident_id)
             ).scalar_one()
-            stored = event.model_copy(update={"incident_id": id, "seq": last + 1, "at": self._now()})
+            stored = event.model_copy(update={"incident_id": incident_id, "seq": last + 1, "at": self._now()})
             connection.execute(
                 table.insert().values(
-                    incident_id=id,
+                    incident_id=incident_id,
                     seq=stored.seq,
                     call_key=key,
                     kind=getattr(stored, "kind", ""),
@@ -266,7 +269,7 @@ class Incidents:
             )
         return stored
 
-    def events(self, id: str, *, after: int = 0) -> tuple[Event, ...]:  # noqa: A002 (the field's name)
+    def events(self, incident_id: str, *, after: int = 0) -> tuple[Event, ...]:
         """Return the events of an incident in their order, those with ``seq`` above ``after``.
 
         Raises:
@@ -274,24 +277,24 @@ class Incidents:
         """
         table = schema.events
         with self._store.reading() as connection:
-            self.get(id)
+            self.get(incident_id)
             rows = connection.execute(
                 select(table.c.body)
-                .where(table.c.incident_id == id, table.c.seq > after)
+                .where(table.c.incident_id == incident_id, table.c.seq > after)
                 .order_by(table.c.seq)
             ).scalars()
             return tuple(EVENT.validate_json(body) for body in rows)
 
     def add_evidence(
         self,
-        id: str,  # noqa: A002 (the field's name)
+        incident_id: str,
         call_key: str,
         gather: Callable[[str], Evidence],
     ) -> Evidence:
         """Keep what a fact said, once for each call.
 
         Args:
-            id: The incident.
+            incident_id: The incident.
             call_key: Name of the call, unique within the incident: a node that is repeated after a crash
                 gets the evidence that was kept the first time.
             gather: Reads the fact under the evidence id it is given (``E1``, ``E2``, ...); not called if the
@@ -300,34 +303,34 @@ class Incidents:
         Raises:
             UnknownIncidentError: If there is no such incident.
         """
-        kept = self.find_evidence(id, call_key)
+        kept = self.find_evidence(incident_id, call_key)
         if kept is not None:
             return kept
-        evidence = gather(f"E{self._evidence_count(id) + 1}")
+        evidence = gather(f"E{self._evidence_count(incident_id) + 1}")
         table = schema.evidence
         with self._store.transaction() as connection:
-            kept = self.find_evidence(id, call_key)
+            kept = self.find_evidence(incident_id, call_key)
             if kept is not None:
                 return kept
-            number = self._evidence_count(id) + 1
+            number = self._evidence_count(incident_id) + 1
             evidence = evidence.model_copy(update={"id": f"E{number}"})
             connection.execute(
                 table.insert().values(
-                    incident_id=id, number=number, call_key=call_key, body=evidence.model_dump_json()
+                    incident_id=incident_id, number=number, call_key=call_key, body=evidence.model_dump_json()
                 )
             )
         return evidence
 
-    def find_evidence(self, id: str, call_key: str) -> Evidence | None:  # noqa: A002 (the field's name)
+    def find_evidence(self, incident_id: str, call_key: str) -> Evidence | None:
         """Return the evidence of a call, or None if it was not kept yet."""
         table = schema.evidence
         with self._store.reading() as connection:
             body = connection.execute(
-                select(table.c.body).where(table.c.incident_id == id, table.c.call_key == call_key)
+                select(table.c.body).where(table.c.incident_id == incident_id, table.c.call_key == call_key)
             ).scalar()
         return None if body is None else Evidence.model_validate_json(body)
 
-    def evidence(self, id: str, only: Sequence[str] | None = None) -> tuple[Evidence, ...]:  # noqa: A002 (the field's name)
+    def evidence(self, incident_id: str, only: Sequence[str] | None = None) -> tuple[Evidence, ...]:
         """Return the evidence of an incident in its order; only these ids where given.
 
         Raises:
@@ -335,15 +338,15 @@ class Incidents:
         """
         table = schema.evidence
         with self._store.reading() as connection:
-            self.get(id)
+            self.get(incident_id)
             rows = connection.execute(
-                select(table.c.body).where(table.c.incident_id == id).order_by(table.c.number)
+                select(table.c.body).where(table.c.incident_id == incident_id).order_by(table.c.number)
             ).scalars()
             found = tuple(Evidence.model_validate_json(body) for body in rows)
         return found if only is None else tuple(e for e in found if e.id in only)
 
     @contextmanager
-    def lock(self, id: str) -> Iterator[None]:  # noqa: A002 (the field's name)
+    def lock(self, incident_id: str) -> Iterator[None]:
         """Hold an incident, so that no two processes (or threads) run it at once.
 
         The lock is the kernel's: it is free again when its process ends, however it ends.
@@ -352,8 +355,8 @@ class Incidents:
             IncidentBusyError: If it is held.
             UnknownIncidentError: If there is no such incident.
         """
-        self.get(id)
-        path = self._store.path.parent / "locks" / f"{id}.lock"
+        self.get(incident_id)
+        path = self._store.path.parent / "locks" / f"{incident_id}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -365,7 +368,7 @@ class Incidents:
             except BlockingIOError as error:
                 holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
                 raise IncidentBusyError(
-                    f"incident {id!r} is being run by process {holder}; wait for it or stop it first"
+                    f"incident {incident_id!r} is being run by process {holder}; wait for it or stop it first"
                 ) from error
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -373,21 +376,21 @@ class Incidents:
         finally:
             os.close(descriptor)
 
-    def _evidence_count(self, id: str) -> int:  # noqa: A002 (the field's name)
+    def _evidence_count(self, incident_id: str) -> int:
         table = schema.evidence
         with self._store.reading() as connection:
-            self.get(id)
+            self.get(incident_id)
             return connection.execute(
-                select(func.count()).select_from(table).where(table.c.incident_id == id)
+                select(func.count()).select_from(table).where(table.c.incident_id == incident_id)
             ).scalar_one()
 
     def _free_id(self) -> str:
         with self._store.reading() as connection:
             for attempt in range(100):
-                id = f"INC-{self._short(4 + attempt // 10)}"  # noqa: A001 (the field's name)
-                taken = select(schema.incidents.c.id).where(schema.incidents.c.id == id)
+                incident_id = f"INC-{self._short(4 + attempt // 10)}"
+                taken = select(schema.incidents.c.id).where(schema.incidents.c.id == incident_id)
                 if connection.execute(taken).first() is None:
-                    return id
+                    return incident_id
         raise StoreError(
             "no free incident id was found in 100 attempts: the source of randomness repeats itself"
         )

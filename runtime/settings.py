@@ -6,21 +6,15 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from watchkeeper.models.home import home_folder
 from watchkeeper.runtime.documents import Document, DocumentError, read_document
 from watchkeeper.runtime.errors import ConfigurationError
 
 PREFIX = "WATCHKEEPER_"
 FILE = "config.yaml"
-
-
-def default_home() -> Path:
-    """Folder of Watchkeeper's state: ``WATCHKEEPER_HOME``, or the user's data folder."""
-    given = os.environ.get(f"{PREFIX}HOME")
-    return Path(given).expanduser() if given else user_data_path("watchkeeper")
 
 
 class Settings(BaseSettings):
@@ -44,7 +38,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    home: Path = Field(default_factory=default_home)
+    home: Path = Field(default_factory=home_folder)
     model: str = Field(default="qwen2.5-coder-0.5b-instruct", min_length=1)
     quantization: Literal["auto", "nf4", "int8", "none"] = "auto"
     inventory: Path | None = None
@@ -109,7 +103,7 @@ def load_settings(path: Path | None = None, **given: Any) -> Settings:
         ConfigurationError: With the value and the place, if one is not right.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    home = Path(given["home"]).expanduser() if "home" in given else default_home()
+    home = Path(given["home"]).expanduser() if "home" in given else home_folder()
     named = path or (Path(os.environ[f"{PREFIX}CONFIG"]) if os.environ.get(f"{PREFIX}CONFIG") else None)
     file = named or (home / FILE if (home / FILE).exists() else None)
     document = Document(home / FILE, {}, {})

@@ -123,7 +123,7 @@ class Steps:
 
     def update(
         self,
-        id: str,  # noqa: A002 (the field's name)
+        step_id: str,
         *,
         status: StepStatus | None = None,
         detail: str | None = None,
@@ -140,10 +140,10 @@ class Steps:
         table = schema.steps
         with self._store.transaction() as connection:
             changes = {name: value for name, value in given.items() if value is not None}
-            step = self.get(id).model_copy(update={**changes, "updated_at": self._now()})
+            step = self.get(step_id).model_copy(update={**changes, "updated_at": self._now()})
             connection.execute(
                 update(table)
-                .where(table.c.id == id)
+                .where(table.c.id == step_id)
                 .values(
                     status=step.status.value,
                     digest=step.digest,
@@ -162,7 +162,7 @@ class Steps:
             ).scalar()
         return None if body is None else Step.model_validate_json(body)
 
-    def get(self, id: str) -> Step:  # noqa: A002 (the field's name)
+    def get(self, step_id: str) -> Step:
         """Return a step.
 
         Raises:
@@ -170,9 +170,9 @@ class Steps:
         """
         table = schema.steps
         with self._store.reading() as connection:
-            body = connection.execute(select(table.c.body).where(table.c.id == id)).scalar()
+            body = connection.execute(select(table.c.body).where(table.c.id == step_id)).scalar()
         if body is None:
-            raise UnknownRecordError(f"step {id!r} is not in {str(self._store.path)!r}")
+            raise UnknownRecordError(f"step {step_id!r} is not in {str(self._store.path)!r}")
         return Step.model_validate_json(body)
 
     def list(self, incident_id: str) -> tuple[Step, ...]:

@@ -186,10 +186,11 @@ class Store:
         return f"database {place}: {error}"
 
     def _damaged(self, what: str) -> str:
+        said = " ".join(what.replace("*** in database main ***", "").split())
         return (
-            f"database {str(self.path)!r} is damaged ({what}): restore it from a backup, or move it and its "
-            "-wal and -shm files aside to start anew; the audit log is kept apart from it and still tells "
-            "what was done"
+            f"database {str(self.path)!r} is damaged ({said:.120}): restore it from a backup, or move it "
+            "and its -wal and -shm files aside to start anew; the audit log is kept apart from it and still "
+            "tells what was done"
         )
 
     def _is_full(self) -> bool:
