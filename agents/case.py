@@ -23,8 +23,8 @@ class Attempt:
 class Case:
     """An incident as agents with tools see it.
 
-    Nothing in it was written by strangers: no log line, no alert text. Those are read by the quarantined reader,
-    whose enums and numbers arrive here as findings.
+    Nothing in it was written by strangers: no log line, no alert text. Those are read by the quarantined
+    reader, whose enums and numbers arrive here as findings.
 
     Attributes:
         host: The host and its services, from the inventory.

@@ -18,8 +18,15 @@ class FollowUp:
     arguments: dict[str, Any]
 
 
+Examination = Callable[[HostSpec, str], tuple[tuple[str, dict[str, Any]], ...]]
+"""From the host and a hypothesis' subject to the facts, with arguments, that a remedy needs first."""
+
 FollowUpRule = Callable[[HostSpec, dict[str, Any]], tuple[FollowUp, ...]]
 """From the host and the first step's arguments to the steps that must follow it."""
+
+
+def _nothing(host: HostSpec, subject: str) -> tuple[tuple[str, dict[str, Any]], ...]:  # noqa: ARG001
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +37,11 @@ class Cause:
         id: Its name.
         text: What it is, continuing "The root cause is that", with ``{subject}`` where its subject stands.
         supported_by: Kinds of findings that support it and name its subject.
-        strengthened_by: Kinds that support it further without naming its subject; alone they do not suggest it.
+        strengthened_by: Kinds that support it further but do not name its subject nor suggest it alone.
         requires: Kinds of which at least one of each must have been found, whatever the subject.
         excluded_by: Kinds about the same subject that contradict it.
         remedies: Actions that may mend it; none means that a person must.
+        examine: Which facts must be read before a remedy can be filled in.
         follow_up: Which steps must follow a remedy, by the remedy's action.
     """
 
@@ -44,6 +52,7 @@ class Cause:
     requires: tuple[str, ...] = ()
     excluded_by: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
+    examine: Examination = _nothing
     follow_up: tuple[tuple[str, FollowUpRule], ...] = ()
 
     def steps_after(self, action: str, host: HostSpec, arguments: dict[str, Any]) -> tuple[FollowUp, ...]:
@@ -62,6 +71,16 @@ def restart_owners(host: HostSpec, arguments: dict[str, Any]) -> tuple[FollowUp,
         for service in host.services
         if any(str(file) == path for file in service.config)
     )
+
+
+def largest_files(host: HostSpec, subject: str) -> tuple[tuple[str, dict[str, Any]], ...]:  # noqa: ARG001
+    """Look what fills a file system."""
+    return (("disk.largest", {"path": subject}),)
+
+
+def heaviest_processes(host: HostSpec, subject: str) -> tuple[tuple[str, dict[str, Any]], ...]:  # noqa: ARG001
+    """Look which processes use most."""
+    return (("process.list", {}),)
 
 
 PROCESS_STOPPED = Cause(
@@ -84,6 +103,7 @@ DISK_FULL = Cause(
     supported_by=(FindingKind.FILESYSTEM_FULL, FindingKind.FILESYSTEM_FILLING),
     strengthened_by=(FindingKind.LOG_NO_SPACE, FindingKind.LARGE_FILE),
     remedies=("disk.reclaim",),
+    examine=largest_files,
 )
 CONFIG_BROKEN = Cause(
     id="config-broken",
@@ -99,6 +119,7 @@ MEMORY_EXHAUSTED = Cause(
     supported_by=(FindingKind.MEMORY_LOW,),
     strengthened_by=(FindingKind.LOG_MEMORY, FindingKind.PROCESS_HEAVY),
     remedies=("service.restart", "process.end"),
+    examine=heaviest_processes,
 )
 CPU_SATURATED = Cause(
     id="cpu-saturated",
@@ -106,6 +127,7 @@ CPU_SATURATED = Cause(
     supported_by=(FindingKind.CPU_BUSY,),
     strengthened_by=(FindingKind.PROCESS_HEAVY,),
     remedies=("process.end", "service.restart"),
+    examine=heaviest_processes,
 )
 DEPENDENCY_DOWN = Cause(
     id="dependency-down",

@@ -67,15 +67,12 @@ def diagnose(
     )
     chosen = hypotheses[choice.best]
     probability = choice.options[choice.best].probability
-    if probability < min_confidence:
-        status = DiagnosisStatus.INCONCLUSIVE
-    else:
-        status = DiagnosisStatus.LIKELY
+    sure = probability >= min_confidence
     diagnosis = Diagnosis(
         cause=chosen.cause.id,
         subject=chosen.subject,
         text=chosen.text,
-        status=status,
+        status=DiagnosisStatus.LIKELY if sure else DiagnosisStatus.INCONCLUSIVE,
         probability=probability,
         claims=tuple(Claim(statement=item.finding.text, evidence=item.evidence) for item in chosen.support),
     )

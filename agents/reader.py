@@ -1,4 +1,4 @@
-"""The quarantined reader: the only agent that sees lines of strangers. It has no tools and answers in enums."""
+"""The quarantined reader: sees lines of strangers, holds no tools, and answers in enums."""
 
 from __future__ import annotations
 

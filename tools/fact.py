@@ -77,6 +77,14 @@ class Fact(ABC, Generic[A, R]):
         """Say what a plain analyzer sees in the result; pure, and from trusted values only."""
         return ()
 
+    def quotations(self, result: R) -> tuple[str, ...]:  # noqa: ARG002
+        """Return the lines of strangers that the result quotes: for the quarantined reader and people."""
+        return ()
+
+    def offers(self, result: R) -> dict[str, list[str]]:  # noqa: ARG002
+        """Return the values that the result offers to actions, by vocabulary, e.g. log files it found."""
+        return {}
+
     def describe(self, arguments: A) -> str:
         """Say what this call would tell, for the choice of the next fact, e.g. ``"how full /data is"``."""
         values = ", ".join(

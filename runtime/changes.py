@@ -1,0 +1,389 @@
+"""Changes: one action from its plan over policy and approval to its effect, and back.
+
+This is the only way in which anything is changed. It knows nothing of agents or graphs: the incident graph
+walks a step through it, and so may a graph of a user's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from watchkeeper.runtime.approvals import Approval, ApprovalKind, ApprovalStatus, action_digest
+from watchkeeper.runtime.errors import ApprovalError, LedgerError
+from watchkeeper.runtime.events import (
+    ApprovalRequested,
+    EffectDone,
+    EffectInDoubt,
+    EffectIntended,
+    PlanProposed,
+    PolicyDecided,
+    RolledBack,
+)
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.ledger import EffectState, effect_key
+from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
+from watchkeeper.runtime.site import Site
+from watchkeeper.runtime.steps import Step, StepStatus
+from watchkeeper.tools.action import ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
+from watchkeeper.tools.errors import DriftError, ToolError
+from watchkeeper.tools.registry import AnyAction, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of asking for an effect.
+
+    Attributes:
+        state: What the ledger knows of it now.
+        detail: For people.
+    """
+
+    state: EffectState
+    detail: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the effect took place."""
+        return self.state is EffectState.DONE
+
+
+class Changes:
+    """Walks plan steps through plan, policy, approval, effect, verification and rollback.
+
+    Args:
+        site: Hosts, actions and policy.
+        journal: Where everything is written.
+        requester: In whose name actions are asked for.
+        approval_ttl: Seconds after which an unanswered question is a no.
+    """
+
+    def __init__(self, site: Site, journal: Journal, *, requester: str, approval_ttl: float) -> None:
+        self._site = site
+        self._journal = journal
+        self._requester = requester
+        self._approval_ttl = approval_ttl
+
+    def propose(
+        self,
+        incident_id: str,
+        *,
+        host: str,
+        action: str,
+        arguments: dict[str, Any],
+        hypothesis: str = "",
+        key: str,
+    ) -> Step:
+        """Plan an action on its target and keep it as a step; changes nothing.
+
+        Args:
+            incident_id: The incident it is for.
+            host: Where; must be in the inventory.
+            action: Registered name.
+            arguments: Its arguments.
+            hypothesis: The diagnosis it acts on.
+            key: Name of this occasion; the same key gives the same step.
+
+        Raises:
+            UnknownHostError: If the host is not in the inventory.
+            UnknownToolError: If there is no such action.
+            ArgumentError: If the arguments are not valid.
+            PlanError: If the action makes no sense on the target.
+        """
+        journal = self._journal
+        kept = journal.steps.find(incident_id, key)
+        if kept is not None:
+            return kept
+        tool = self._site.registry.action(action)
+        target = self._site.target(host)
+        parsed = parse(tool, arguments)
+        step_id = journal.steps.next_id(incident_id)
+        plan = tool.plan(target, parsed, key=step_id)
+        values = parsed.model_dump(mode="json")
+        step = journal.steps.add(
+            Step(
+                id=step_id,
+                incident_id=incident_id,
+                hypothesis=hypothesis,
+                host=host,
+                action=action,
+                version=tool.version,
+                arguments=values,
+                reversibility=tool.reversibility,
+                plan=plan,
+                digest=self._digest(tool, host, values, plan),
+            ),
+            key=key,
+        )
+        journal.record(
+            incident_id,
+            PlanProposed(
+                step_id=step.id,
+                action=action,
+                host=host,
+                arguments=values,
+                summary=plan.summary,
+                diff=plan.diff,
+                reversibility=tool.reversibility,
+                risk=plan.risk,
+            ),
+            key=f"plan:{step.id}",
+        )
+        return step
+
+    def decide(self, step_id: str) -> PolicyDecision:
+        """Ask the policy about a step."""
+        journal = self._journal
+        step = journal.steps.get(step_id)
+        incident = journal.incidents.get(step.incident_id)
+        effects = journal.ledger.list(incident.id)
+        decision = self._site.policy.decide(
+            PolicyRequest(
+                action=step.action,
+                version=step.version,
+                reversibility=step.reversibility,
+                arguments=step.arguments,
+                host=step.host,
+                labels=self._site.inventory.host(step.host).labels,
+                requester=self._requester,
+                now=journal.now(),
+                diff_lines=len(step.plan.diff.splitlines()),
+                severity=incident.severity,
+                actions_taken=len([e for e in effects if e.state is not EffectState.NOT_DONE]),
+            )
+        )
+        status = {
+            Verdict.DENY: StepStatus.REFUSED,
+            Verdict.ASK: StepStatus.AWAITING,
+            Verdict.ALLOW: StepStatus.APPROVED,
+        }[decision.decision]
+        journal.steps.update(step_id, policy=decision, status=status, detail=decision.reason)
+        journal.record(
+            step.incident_id,
+            PolicyDecided(
+                step_id=step_id,
+                decision=decision.decision.value,
+                rule=decision.rule,
+                reason=decision.reason,
+                tier=decision.tier,
+            ),
+            key=f"policy:{step_id}",
+        )
+        return decision
+
+    def ask(self, step_id: str) -> Approval:
+        """Ask people about a step; asking again returns the open question."""
+        step = self._journal.steps.get(step_id)
+        if step.policy is None or step.policy.decision is not Verdict.ASK:
+            raise ApprovalError(f"step {step_id!r} was not put to people by the policy")
+        approval = self._journal.approvals.request(
+            incident_id=step.incident_id,
+            step_id=step.id,
+            digest=step.digest,
+            summary=step.plan.summary,
+            requester=self._requester,
+            tier=step.policy.tier,
+            diff=step.plan.diff,
+            ttl_seconds=self._approval_ttl,
+        )
+        self._tell_question(approval)
+        return approval
+
+    def ask_in_doubt(self, step_id: str) -> Approval:
+        """Ask people whether an effect took place that a crash hid."""
+        step = self._journal.steps.get(step_id)
+        approval = self._journal.approvals.request(
+            incident_id=step.incident_id,
+            step_id=step.id,
+            digest=step.digest,
+            summary=f"A crash hid whether this was done: {step.plan.summary}. Was it?",
+            requester=self._requester,
+            tier=1,
+            diff=step.plan.diff,
+            kind=ApprovalKind.IN_DOUBT,
+            ttl_seconds=self._approval_ttl,
+        )
+        self._tell_question(approval)
+        return approval
+
+    def settle(self, step_id: str, answer: ProbeAnswer, *, by: str) -> Applied:
+        """Write what a person says of an effect in doubt."""
+        step = self._journal.steps.get(step_id)
+        effect = self._journal.ledger.settle(effect_key(step.id, step.digest), answer, by=by)
+        self._mark(step, effect.state, effect.outcome.detail if effect.outcome else "")
+        return Applied(effect.state, effect.outcome.detail if effect.outcome else "")
+
+    def apply(self, step_id: str, approval_id: str | None = None) -> Applied:
+        """Do what a step says, at most once.
+
+        The target is planned again first: where what the approval is bound to has changed, nothing is
+        done. Called again after a crash, it does not repeat the effect but asks the action's probe.
+
+        Args:
+            step_id: The step.
+            approval_id: The approval to be used up; None where the policy allows the step by itself.
+
+        Returns:
+            What the ledger knows: ``DONE``, ``FAILED``, ``NOT_DONE`` (a crash came before the effect; plan a
+            new step), or ``INTENDED`` (in doubt: a person must say).
+
+        Raises:
+            ApprovalError: If the approval cannot be used for exactly this action.
+            DriftError: If the target or the policy is no longer what was approved.
+        """
+        journal = self._journal
+        step = journal.steps.get(step_id)
+        tool = self._site.registry.action(step.action)
+        key = effect_key(step.id, step.digest)
+        if journal.ledger.find(key) is not None:
+            return self._recover(step, tool, key)
+        if step.policy is None or step.policy.decision is Verdict.DENY:
+            raise ApprovalError(f"step {step_id!r} was not allowed by the policy")
+        if step.policy.decision is Verdict.ASK and approval_id is None:
+            raise ApprovalError(f"step {step_id!r} needs an approval")
+        self._check_drift(step, tool)
+        journal.ledger.intend(
+            incident_id=step.incident_id, step_id=step.id, digest=step.digest, approval_id=approval_id
+        )
+        journal.record(
+            step.incident_id, EffectIntended(step_id=step.id, key=key), key=f"effect-intended:{key}"
+        )
+        try:
+            outcome = tool.apply(self._site.target(step.host), step.plan)
+        except ToolError as error:
+            outcome = Outcome(detail=str(error))
+            ok = False
+        else:
+            ok = True
+        effect = journal.ledger.complete(key, ok=ok, outcome=outcome)
+        return self._tell_effect(step, effect.state, outcome.detail)
+
+    def verify(self, step_id: str) -> Verification:
+        """Look whether the effect of a step is there."""
+        step = self._journal.steps.get(step_id)
+        tool = self._site.registry.action(step.action)
+        try:
+            found = tool.verify(self._site.target(step.host), step.plan)
+        except ToolError as error:
+            found = Verification(ok=False, detail=str(error))
+        if found.ok:
+            self._journal.steps.update(step_id, status=StepStatus.VERIFIED, detail=found.detail)
+        return found
+
+    def rollback(self, step_id: str) -> Outcome | None:
+        """Take the effect of a step back; safe to repeat.
+
+        Returns:
+            What was done, or None where there is no way back or it failed: a person must look.
+        """
+        journal = self._journal
+        step = journal.steps.get(step_id)
+        key = effect_key(step.id, step.digest)
+        state = journal.ledger.state(key)
+        if state is EffectState.ROLLED_BACK:
+            effect = journal.ledger.get(key)
+            return effect.rollback_outcome
+        if state in {EffectState.NONE, EffectState.NOT_DONE}:
+            return Outcome(detail="nothing was done")
+        tool = self._site.registry.action(step.action)
+        if tool.reversibility is Reversibility.IRREVERSIBLE:
+            self._tell_rollback(step, None, f"{step.action!r} is irreversible: there is no way back")
+            return None
+        if state is EffectState.INTENDED:
+            raise LedgerError(f"effect {key!r} is in doubt: it is settled before it is taken back")
+        journal.ledger.intend_rollback(key)
+        try:
+            outcome = tool.rollback(self._site.target(step.host), step.plan)
+        except ToolError as error:
+            journal.ledger.complete_rollback(key, ok=False, outcome=Outcome(detail=str(error)))
+            self._tell_rollback(step, None, str(error))
+            return None
+        journal.ledger.complete_rollback(key, ok=True, outcome=outcome)
+        self._tell_rollback(step, outcome, outcome.detail)
+        return outcome
+
+    def _recover(self, step: Step, tool: AnyAction, key: str) -> Applied:
+        """Say what came of an effect that was intended before a crash."""
+        ledger = self._journal.ledger
+        effect = ledger.get(key)
+        if effect.state is EffectState.INTENDED:
+            try:
+                answer = tool.probe(self._site.target(step.host), step.plan)
+            except ToolError:
+                answer = ProbeAnswer.UNKNOWN
+            self._journal.record(step.incident_id, EffectInDoubt(step_id=step.id, answer=answer))
+            effect = ledger.settle(key, answer)
+        if effect.state is EffectState.INTENDED:
+            self._journal.steps.update(step.id, status=StepStatus.IN_DOUBT)
+            return Applied(effect.state, "a crash hid whether this was done, and its probe cannot tell")
+        return self._tell_effect(step, effect.state, effect.outcome.detail if effect.outcome else "")
+
+    def _check_drift(self, step: Step, tool: AnyAction) -> None:
+        """Refuse a step whose target, tool or policy is no longer what it was bound to.
+
+        Raises:
+            DriftError: Naming what changed.
+        """
+        target = self._site.target(step.host)
+        try:
+            fresh = tool.plan(target, parse(tool, dict(step.arguments)), key=step.plan.key)
+        except ToolError as error:
+            raise DriftError(f"step {step.id!r} cannot be planned any more: {error}") from error
+        if fresh.preconditions != step.plan.preconditions:
+            changed = ", ".join(
+                sorted(
+                    name
+                    for name in fresh.preconditions.keys() | step.plan.preconditions.keys()
+                    if fresh.preconditions.get(name) != step.plan.preconditions.get(name)
+                )
+            )
+            raise DriftError(f"step {step.id!r}: the target changed since it was planned: {changed}")
+        if self._digest(tool, step.host, step.arguments, fresh) != step.digest:
+            raise DriftError(
+                f"step {step.id!r}: its tool, arguments or the policy changed since it was planned"
+            )
+
+    def _digest(self, tool: AnyAction, host: str, arguments: dict[str, Any], plan: ActionPlan) -> str:
+        return action_digest(
+            tool=tool.name,
+            version=tool.version,
+            arguments=arguments,
+            host=host,
+            preconditions=plan.preconditions,
+            policy_digest=self._site.policy.digest,
+        )
+
+    def _tell_question(self, approval: Approval) -> None:
+        if approval.status is ApprovalStatus.PENDING:
+            self._journal.record(
+                approval.incident_id,
+                ApprovalRequested(
+                    approval_id=approval.id,
+                    step_id=approval.step_id,
+                    summary=approval.summary,
+                    expires_at=approval.expires_at,
+                ),
+                key=f"approval:{approval.id}",
+            )
+
+    def _tell_effect(self, step: Step, state: EffectState, detail: str) -> Applied:
+        self._mark(step, state, detail)
+        self._journal.record(
+            step.incident_id,
+            EffectDone(step_id=step.id, ok=state is EffectState.DONE, detail=detail),
+            key=f"effect-done:{step.id}",
+        )
+        return Applied(state, detail)
+
+    def _tell_rollback(self, step: Step, outcome: Outcome | None, detail: str) -> None:
+        status = StepStatus.FAILED if outcome is None else StepStatus.ROLLED_BACK
+        self._journal.steps.update(step.id, status=status, detail=detail)
+        self._journal.record(
+            step.incident_id,
+            RolledBack(step_id=step.id, ok=outcome is not None, detail=detail),
+            key=f"rolled-back:{step.id}",
+        )
+
+    def _mark(self, step: Step, state: EffectState, detail: str) -> None:
+        status = StepStatus.APPLIED if state is EffectState.DONE else StepStatus.FAILED
+        self._journal.steps.update(step.id, status=status, detail=detail)

@@ -1,0 +1,91 @@
+"""What every node of the incident graph works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from watchkeeper.agents import Attempt, Case, Diagnosis, Hypothesis, Team
+from watchkeeper.agents.hypotheses import Support
+from watchkeeper.runtime.incidents import Incident
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.settings import Settings
+from watchkeeper.runtime.site import Site
+from watchkeeper.runtime.state import IncidentState
+from watchkeeper.tools.evidence import Evidence
+from watchkeeper.tools.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The site, the team and the journal of a run.
+
+    Attributes:
+        site: Hosts, tools, policy.
+        team: Who decides.
+        journal: Where everything is written.
+        settings: Thresholds and budgets.
+        requester: In whose name actions are asked for.
+    """
+
+    site: Site
+    team: Team
+    journal: Journal
+    settings: Settings = field(default_factory=Settings)
+    requester: str = "watchkeeper"
+
+    def incident(self, state: IncidentState) -> Incident:
+        """Return the incident of a state."""
+        return self.journal.incidents.get(state["incident"])
+
+    def case(self, state: IncidentState) -> Case:
+        """Put together what agents with tools may know of an incident."""
+        incident = self.incident(state)
+        return Case(
+            host=self.site.inventory.host(incident.alert.host),
+            service=incident.alert.service or "",
+            condition=self.site.describe(incident.alert.condition),
+            evidence=self.journal.incidents.evidence(incident.id),
+            attempts=tuple(
+                Attempt(turn["text"], turn["action"], turn["result"])
+                for turn in state.get("turns", ())
+                if turn["action"]
+            ),
+        )
+
+    def hypothesis(self, state: IncidentState) -> tuple[Hypothesis, Diagnosis]:
+        """Return the hypothesis whose turn it is.
+
+        Raises:
+            KeyError: If its cause is not known to the team (any more).
+        """
+        diagnosis = Diagnosis.model_validate(state["diagnosis"])
+        cause = {cause.id: cause for cause in self.team.causes}[diagnosis.cause]
+        known: dict[tuple[str, str], Finding] = {
+            (item.id, finding.text): finding
+            for item in self.journal.incidents.evidence(state["incident"])
+            for finding in item.findings
+        }
+        support = tuple(
+            Support(claim.evidence, known[claim.evidence, claim.statement])
+            for claim in diagnosis.claims
+            if (claim.evidence, claim.statement) in known
+        )
+        return Hypothesis(cause, diagnosis.subject, support), diagnosis
+
+    def read_condition(self, incident: Incident) -> Evidence:
+        """Read the alert's own condition now, without keeping it."""
+        condition = incident.alert.condition
+        return self.site.registry.gather(
+            condition.fact,
+            self.site.target(incident.alert.host),
+            dict(condition.arguments),
+            id="E0",
+            now=self.journal.now,
+        )
+
+    def fires(self, incident: Incident, evidence: Evidence) -> bool:
+        """Whether a reading of the condition says that the alert still fires; an unreadable one does."""
+        if evidence.result is None:
+            return True
+        firing = incident.alert.condition.firing
+        return any(finding.kind in firing for finding in evidence.findings)

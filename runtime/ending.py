@@ -1,0 +1,60 @@
+"""Nodes that end: escalate and report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from watchkeeper.models.errors import ModelError
+from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.events import Escalated, IncidentClosed, StageEntered
+from watchkeeper.runtime.incidents import IncidentStatus
+from watchkeeper.runtime.report import build_report, record_lines
+from watchkeeper.runtime.report_markdown import write_report
+from watchkeeper.runtime.state import IncidentState
+
+Update = dict[str, Any]
+_STATUS = {
+    "resolved": IncidentStatus.RESOLVED,
+    "closed": IncidentStatus.CLOSED,
+    "escalate": IncidentStatus.ESCALATED,
+}
+
+
+class Ending:
+    """The nodes that hand over or sum up."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def escalate(self, state: IncidentState) -> Update:
+        """Hand the incident to people, with the reason and whatever was found."""
+        reason = state.get("reason") or "no reason was given"
+        self._context.journal.record(state["incident"], StageEntered(stage="escalate"), key="stage:escalate")
+        self._context.journal.record(state["incident"], Escalated(reason=reason), key="escalated")
+        return {"verdict": "escalate"}
+
+    def report(self, state: IncidentState) -> Update:
+        """Sum up: the end state, the model's summary where it is faithful, and the report's files."""
+        context = self._context
+        incident = context.incident(state)
+        context.journal.record(incident.id, StageEntered(stage="report"), key="stage:report")
+        verdict = state["verdict"]
+        reason = state.get("reason", "")
+        lines = record_lines(context.journal, incident.id, verdict=verdict, reason=reason)
+        try:
+            summary, decision = context.team.summarize(lines)
+            context.journal.decide(incident.id, decision, key="summary")
+        except ModelError:
+            # The incident has ended; a summary that could not be written must not keep it open.
+            summary = ""
+        context.journal.incidents.set_status(incident.id, _STATUS[verdict], summary=summary or reason)
+        context.journal.record(
+            incident.id,
+            IncidentClosed(status=_STATUS[verdict].value, summary=summary or reason),
+            key="closed",
+        )
+        write_report(
+            build_report(context.journal, incident.id, watts=context.settings.cpu_watts),
+            context.site.home / "reports",
+        )
+        return {}

@@ -1,0 +1,341 @@
+"""Nodes that find out: intake, triage, investigate, fact, assess, diagnose, settle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from langgraph.types import Send
+
+from watchkeeper.agents import FactCall, supported
+from watchkeeper.agents.causes import NOTHING_WRONG
+from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.events import (
+    Call,
+    Claim,
+    DiagnosisMade,
+    DiagnosisStatus,
+    EvidenceGathered,
+    FactsChosen,
+    StageEntered,
+    SuspiciousText,
+    TriageDone,
+    Verified,
+)
+from watchkeeper.runtime.incidents import IncidentStatus
+from watchkeeper.runtime.readings import reading_evidence
+from watchkeeper.runtime.state import FactTask, IncidentState, Turn
+from watchkeeper.tools.fact import Provenance
+from watchkeeper.tools.findings import Severity
+from watchkeeper.tools.schema import candidate_calls
+from watchkeeper.tools.suspicion import suspicion
+
+FACTS_A_ROUND = 3
+"""Facts that the investigator chooses at a time; they are read in parallel."""
+
+ROUNDS = 3
+"""Rounds before the first diagnosis: the condition itself, then two that the investigator chose."""
+
+CLEAR_READINGS = 3
+"""Readings in a row that must pass before a condition counts as clear."""
+
+CLEAR_PAUSE = 0.7
+"""Seconds between them."""
+
+Update = dict[str, Any]
+
+
+class Investigation:
+    """The nodes that look and think; none of them changes anything outside the journal."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def intake(self, state: IncidentState) -> Update:
+        """Begin: the incident is under investigation."""
+        self._enter(state, "intake")
+        self._context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
+        return {"round": 0, "applied": [], "queue": [], "repeat": 0, "verdict": "", "reason": ""}
+
+    def triage(self, state: IncidentState) -> Update:
+        """Let the quarantined triage agent judge the alert's text; its answer is an enum."""
+        self._enter(state, "triage")
+        incident = self._context.incident(state)
+        found, decisions = self._context.team.triage(
+            title=incident.alert.title, description=incident.alert.description
+        )
+        for number, decision in enumerate(decisions):
+            self._context.journal.decide(incident.id, decision, key=f"triage:{number}")
+        # The model may raise what the sender said, not lower it.
+        rank = {"info": 0, Severity.NORMAL: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
+        severity = max(
+            incident.alert.severity,
+            Severity.NORMAL if found.severity == "info" else Severity(found.severity),
+            key=lambda s: rank[s],
+        )
+        self._context.journal.incidents.set_severity(incident.id, severity)
+        for number, line in enumerate(suspicious_lines(incident.alert.description.splitlines())):
+            quote = incident.alert.description.splitlines()[line][:300]
+            self._context.journal.record(
+                incident.id,
+                SuspiciousText(evidence_id="alert", quote=quote),
+                key=f"suspicious:alert:{number}",
+            )
+        self._context.journal.record(
+            incident.id, TriageDone(severity=severity, summary=found.symptom), key="triage"
+        )
+        return {}
+
+    def investigate(self, state: IncidentState) -> Update:
+        """Choose what to look at next; the first round reads the alert's own condition and service."""
+        number = state["round"]
+        self._enter(state, f"investigate:{number}")
+        calls = self._remaining(state)
+        if number == 0:
+            chosen = tuple(call for call in calls if self._is_baseline(state, call))
+            probabilities: tuple[float, ...] = ()
+        else:
+            left = self._context.settings.max_facts - len(state.get("gathered", ()))
+            if not calls or left <= 0:
+                return {"calls": [], "round": number + 1}
+            chosen, decision = self._context.team.next_facts(
+                self._context.case(state), calls, take=min(FACTS_A_ROUND, left)
+            )
+            self._context.journal.decide(state["incident"], decision, key=f"investigate:{number}")
+            probabilities = tuple(decision.probabilities[index] for index in decision.chosen)
+        host = self._context.incident(state).alert.host
+        self._context.journal.record(
+            state["incident"],
+            FactsChosen(
+                calls=tuple(Call(fact=call.fact, host=host, arguments=call.arguments) for call in chosen),
+                probabilities=probabilities,
+            ),
+            key=f"facts:{number}",
+        )
+        return {"calls": [call.model_dump() for call in chosen], "round": number + 1}
+
+    def fan_out(self, state: IncidentState) -> list[Send] | str:
+        """One parallel branch for each chosen fact; straight on where there is none."""
+        if not state["calls"]:
+            return "diagnose"
+        return [
+            Send("fact", FactTask(incident=state["incident"], round=state["round"], call=call))
+            for call in state["calls"]
+        ]
+
+    def fact(self, state: FactTask) -> Update:
+        """Read one fact and keep it as evidence."""
+        call = FactCall.model_validate(state["call"])
+        self.gather(state["incident"], call)
+        return {"gathered": [call.key]}
+
+    def gather(self, incident_id: str, call: FactCall) -> None:
+        """Read a fact once and keep it; a second time does nothing."""
+        context = self._context
+        incident = context.journal.incidents.get(incident_id)
+        evidence = context.journal.incidents.add_evidence(
+            incident_id,
+            call.key,
+            lambda id: context.site.registry.gather(  # noqa: A006 (the field's name)
+                call.fact,
+                context.site.target(incident.alert.host),
+                call.arguments,
+                id=id,
+                now=context.journal.now,
+            ),
+        )
+        context.journal.record(
+            incident_id,
+            EvidenceGathered(
+                evidence_id=evidence.id,
+                fact=evidence.fact,
+                host=evidence.host,
+                arguments=evidence.arguments,
+                findings=evidence.findings,
+                error=evidence.error,
+                seconds=evidence.seconds,
+            ),
+            key=f"evidence:{evidence.id}",
+        )
+
+    def assess(self, state: IncidentState) -> Update:
+        """Join the branches; let the quarantined reader say what untrusted lines are about."""
+        context = self._context
+        incident = context.incident(state)
+        for item in context.journal.incidents.evidence(incident.id):
+            if item.provenance is not Provenance.UNTRUSTED or item.result is None:
+                continue
+            fact = context.site.registry.fact(item.fact)
+            lines = fact.quotations(fact.result_type.model_validate(item.result))
+            if not lines or context.journal.incidents.find_evidence(incident.id, f"reading:{item.id}"):
+                continue
+            suspicious = suspicious_lines(lines)
+            for number in suspicious:
+                context.journal.record(
+                    incident.id,
+                    SuspiciousText(evidence_id=item.id, quote=lines[number][:300]),
+                    key=f"suspicious:{item.id}:{number}",
+                )
+            reading, decision = context.team.read(item.id, lines, suspicious)
+            context.journal.decide(incident.id, decision, key=f"read:{item.id}")
+            context.journal.incidents.add_evidence(
+                incident.id,
+                f"reading:{item.id}",
+                lambda id, item=item, reading=reading, decision=decision: reading_evidence(  # type: ignore[misc]  # noqa: A006
+                    id, item, reading, decision.confidence, context.journal.now()
+                ),
+            )
+        return {"verdict": "diagnose" if state["round"] >= ROUNDS else "investigate"}
+
+    def diagnose(self, state: IncidentState) -> Update:
+        """Choose among the hypotheses that evidence supports, or say that nothing is conclusive."""
+        context = self._context
+        turn = len(state.get("turns", ()))
+        self._enter(state, f"diagnose:{turn}:{state['round']}")
+        spent = self._spent(state)
+        if spent:
+            return {"verdict": "escalate", "reason": spent}
+        case = context.case(state)
+        tried = [t["hypothesis"] for t in state.get("turns", ())]
+        hypotheses = supported(context.team.causes, case, without=tried)
+        more = bool(self._remaining(state)) and len(state["gathered"]) < context.settings.max_facts
+        if not hypotheses:
+            if more:
+                return {"verdict": "investigate"}
+            reason = (
+                "no cause is left that any evidence supports" if tried else "no evidence supports any cause"
+            )
+            return {"verdict": "escalate", "reason": f"INCONCLUSIVE: {reason}"}
+        threshold = context.settings.min_confidence
+        _, diagnosis, decision = context.team.diagnose(case, hypotheses, min_confidence=threshold)
+        doubtful = diagnosis.probability < threshold
+        key = f"diagnose:{turn}:{state['round']}"
+        context.journal.decide(
+            state["incident"], decision, key=key, accepted=not doubtful, threshold=threshold
+        )
+        context.journal.record(
+            state["incident"],
+            DiagnosisMade(
+                cause=diagnosis.cause,
+                subject=diagnosis.subject,
+                status=DiagnosisStatus(diagnosis.status.value.lower()),
+                probability=diagnosis.probability,
+                claims=tuple(
+                    Claim(text=claim.statement, evidence_ids=(claim.evidence,)) for claim in diagnosis.claims
+                ),
+            ),
+            key=key,
+        )
+        update: Update = {"diagnosis": diagnosis.model_dump(mode="json")}
+        if doubtful:
+            if more:
+                return update | {"verdict": "investigate"}
+            best = f"the best cause has probability {diagnosis.probability:.2f}, below {threshold:.2f}"
+            return update | {"verdict": "escalate", "reason": f"INCONCLUSIVE: {best}"}
+        return update | {"verdict": "settle" if diagnosis.cause == NOTHING_WRONG.id else "plan"}
+
+    def settle(self, state: IncidentState) -> Update:
+        """Look again, several times, before an alert is closed as stale."""
+        context = self._context
+        incident = context.incident(state)
+        self._enter(state, f"settle:{len(state.get('turns', ()))}")
+        clear = is_clear(context, incident.id, patience=0.0)
+        context.journal.record(
+            incident.id,
+            Verified(
+                step_id="",
+                effect_ok=True,
+                condition_clear=clear,
+                detail=f"{CLEAR_READINGS} readings in a row passed" if clear else "the condition fires again",
+            ),
+        )
+        if clear:
+            return {"verdict": "closed", "reason": "the alert's condition no longer holds; nothing was done"}
+        hypothesis, _ = context.hypothesis(state)
+        turn = Turn(
+            hypothesis=hypothesis.key, text=hypothesis.text, action="", result="the condition fires again"
+        )
+        return {"verdict": "diagnose", "turns": [turn]}
+
+    def _enter(self, state: IncidentState, stage: str) -> None:
+        self._context.journal.record(
+            state["incident"], StageEntered(stage=stage.split(":")[0]), key=f"stage:{stage}"
+        )
+
+    def _remaining(self, state: IncidentState) -> list[FactCall]:
+        """Every call that makes sense on the host and was not made yet, in the registry's order."""
+        context = self._context
+        incident = context.incident(state)
+        spec = context.site.inventory.host(incident.alert.host)
+        condition = incident.alert.condition
+        made = set(state.get("gathered", ()))
+        calls: dict[str, FactCall] = {}
+        wanted = [(condition.fact, dict(condition.arguments))]
+        for fact in context.site.registry.facts:
+            if context.team.may_ask(fact.name):
+                wanted += [(fact.name, values) for values in candidate_calls(fact, spec)]
+        for name, values in wanted:
+            fact = context.site.registry.fact(name)
+            arguments = fact.parse_arguments(values)
+            call = FactCall(
+                fact=name, arguments=arguments.model_dump(mode="json"), about=fact.describe(arguments)
+            )
+            if call.key not in made and call.about not in {c.about for c in calls.values()}:
+                calls[call.key] = call
+        return list(calls.values())
+
+    def _is_baseline(self, state: IncidentState, call: FactCall) -> bool:
+        alert = self._context.incident(state).alert
+        condition = self._context.site.registry.fact(alert.condition.fact)
+        arguments = condition.parse_arguments(dict(alert.condition.arguments)).model_dump(mode="json")
+        if call.fact == alert.condition.fact:
+            return bool(call.arguments == arguments)
+        return call.fact == "service.status" and call.arguments.get("service") == alert.service
+
+    def _spent(self, state: IncidentState) -> str:
+        """Say which budget of the incident is spent, or nothing."""
+        context = self._context
+        settings = context.settings
+        incident = context.incident(state)
+        usage = context.journal.usage(incident.id)
+        tokens = usage.prompt_tokens - usage.cached_tokens + usage.generated_tokens
+        age = (context.journal.now() - incident.opened_at).total_seconds()
+        actions = len(context.journal.ledger.list(incident.id))
+        if tokens > settings.max_tokens:
+            return f"the budget of {settings.max_tokens} tokens is spent ({tokens})"
+        if usage.seconds > settings.max_seconds:
+            return (
+                f"the budget of {settings.max_seconds} s of model time is spent ({age:.0f} s since it opened)"
+            )
+        if actions >= settings.max_actions:
+            return f"the budget of {settings.max_actions} actions is spent"
+        return ""
+
+
+def suspicious_lines(lines: Sequence[str]) -> tuple[int, ...]:
+    """Return the indices of the lines that tell somebody to do something."""
+    return tuple(number for number, line in enumerate(lines) if suspicion(line) is not None)
+
+
+def is_clear(context: Context, incident_id: str, *, patience: float) -> bool:
+    """Whether the alert's condition is clear: several readings in a row pass within a time.
+
+    Args:
+        context: The run.
+        incident_id: Whose condition is read.
+        patience: Seconds to wait for the first reading that passes.
+    """
+    incident = context.journal.incidents.get(incident_id)
+    deadline = time.monotonic() + patience
+    passed = 0
+    while True:
+        if context.fires(incident, context.read_condition(incident)):
+            passed = 0
+            if time.monotonic() >= deadline:
+                return False
+        else:
+            passed += 1
+            if passed >= CLEAR_READINGS:
+                return True
+        time.sleep(CLEAR_PAUSE)

@@ -1,0 +1,142 @@
+"""The journal: everything that is written down about incidents, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from watchkeeper.agents.decision import Decision
+from watchkeeper.models.interface import Usage
+from watchkeeper.runtime.approvals import Approvals
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.decisions import DecisionRecord, Decisions
+from watchkeeper.runtime.events import BaseEvent, DecisionMade, Event, Option, Progress
+from watchkeeper.runtime.incidents import Incidents
+from watchkeeper.runtime.ledger import Ledger
+from watchkeeper.runtime.steps import Steps
+from watchkeeper.runtime.store import Store
+
+Listener = Callable[[Event], None]
+E = TypeVar("E", bound=BaseEvent)
+
+
+class Journal:
+    """The store's repositories and the audit log.
+
+    Args:
+        home: Folder of Watchkeeper's state; created if missing.
+        solo: Whether one person alone may approve low tiers.
+        now: The time.
+
+    Raises:
+        StoreError: If the state cannot be opened.
+        AuditError: If the audit log cannot be written.
+    """
+
+    def __init__(self, home: Path, *, solo: bool = False, now: Clock = utc_now) -> None:
+        self.home = home
+        self.store = Store(home / "watchkeeper.db")
+        self.incidents = Incidents(self.store, now=now)
+        self.decisions = Decisions(self.store, now=now)
+        self.steps = Steps(self.store, now=now)
+        self.approvals = Approvals(self.store, solo=solo, now=now)
+        self.ledger = Ledger(self.store, self.approvals, now=now)
+        self.audit = AuditLog(home, now=now)
+        self.now = now
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call a listener with every event from now on; returns the way to stop that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def record(self, incident_id: str, event: E, *, key: str | None = None) -> E:
+        """Write an event into the store and the audit log, and tell the listeners.
+
+        The audit log is written after the store and repeated with it: an entry names its event's place,
+        so one that a crash made to be written twice is recognised.
+        """
+        stored = self.incidents.append_event(incident_id, event, key=key)
+        if not isinstance(stored, Progress):
+            self.audit.append(getattr(stored, "kind", "event"), stored.model_dump(mode="json"))
+        for listener in list(self._listeners):
+            listener(stored)  # type: ignore[arg-type]
+        return stored
+
+    def decide(
+        self, incident_id: str, decision: Decision, *, key: str, accepted: bool = True, threshold: float = 0.0
+    ) -> DecisionRecord:
+        """Keep why an agent chose what it chose, and tell it.
+
+        A question that a crash made to be asked again keeps its first record where the answer is the
+        same, and gets a further one where it is not: what was acted on is always on record.
+        """
+        record = _record_of(decision, accepted=accepted, threshold=threshold)
+        kept = self.decisions.add(incident_id, record, key=key)
+        if (kept.options, kept.chosen) != (record.options, record.chosen):
+            again = record.model_copy(update={"note": "asked again after a restart; " + record.note})
+            kept = self.decisions.add(incident_id, again)
+        self.record(
+            incident_id,
+            DecisionMade(
+                decision_id=kept.id,
+                role=kept.role,
+                question=kept.question,
+                options=kept.options,
+                chosen=kept.chosen,
+                accepted=kept.accepted,
+                confidence=kept.options[kept.chosen].probability,
+            ),
+            key=f"decision:{kept.id}",
+        )
+        return kept
+
+    def usage(self, incident_id: str) -> Usage:
+        """What the model cost so far."""
+        return total_usage(self.decisions.list(incident_id))
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+
+def total_usage(records: Iterable[DecisionRecord]) -> Usage:
+    """Add up what decisions cost."""
+    total = Usage()
+    for record in records:
+        total += Usage(
+            prompt_tokens=record.prompt_tokens,
+            cached_tokens=record.cached_tokens,
+            generated_tokens=record.generated_tokens,
+            seconds=record.seconds,
+        )
+    return total
+
+
+def _record_of(decision: Decision, *, accepted: bool, threshold: float) -> DecisionRecord:
+    options = decision.options or ("-",)
+    probabilities = decision.probabilities or (1.0,) * len(options)
+    further = [options[index] for index in decision.chosen[1:]]
+    return DecisionRecord(
+        role=decision.role,
+        question=decision.question,
+        options=tuple(
+            Option(text=text, probability=min(1.0, max(0.0, probability)))
+            for text, probability in zip(options, probabilities, strict=True)
+        ),
+        chosen=decision.chosen[0] if decision.chosen else 0,
+        accepted=accepted and bool(decision.chosen),
+        threshold=threshold,
+        model=decision.identity.id,
+        quantization=decision.identity.quantization,
+        model_digest=decision.identity.digest,
+        prompt_digest=decision.prompt_digest,
+        evidence_ids=decision.evidence,
+        prompt_tokens=decision.usage.prompt_tokens,
+        cached_tokens=decision.usage.cached_tokens,
+        generated_tokens=decision.usage.generated_tokens,
+        seconds=decision.usage.seconds,
+        note=f"taken too: {'; '.join(further)}" if further else "",
+    )

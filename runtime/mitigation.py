@@ -1,0 +1,316 @@
+"""Nodes that change: plan, lint, gate, approve, execute, doubt, verify, rollback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.types import interrupt
+
+from watchkeeper.agents import Diagnosis, DiagnosisStatus
+from watchkeeper.models.errors import BudgetExceededError, GrammarError
+from watchkeeper.runtime.approvals import Answer, ApprovalStatus
+from watchkeeper.runtime.changes import Changes
+from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.errors import ApprovalError
+from watchkeeper.runtime.events import ApprovalDecided, DiagnosisMade, PlanRefused, StageEntered, Verified
+from watchkeeper.runtime.events import DiagnosisStatus as StoredStatus
+from watchkeeper.runtime.incidents import IncidentStatus
+from watchkeeper.runtime.investigation import Investigation, is_clear
+from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.policy_types import Verdict
+from watchkeeper.runtime.remedies import examinations, order_of, remedies
+from watchkeeper.runtime.state import IncidentState, Turn
+from watchkeeper.runtime.steps import StepStatus
+from watchkeeper.tools.action import ProbeAnswer
+from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, ToolError
+
+SETTLE_SECONDS = 12.0
+"""Seconds that a remedy is given to make the alert's condition clear."""
+
+Update = dict[str, Any]
+
+
+class Mitigation:
+    """The nodes around a change; the effect itself is `Changes`' alone."""
+
+    def __init__(self, context: Context, changes: Changes, investigation: Investigation) -> None:
+        self._context = context
+        self._changes = changes
+        self._investigation = investigation
+
+    def remedy(self, state: IncidentState) -> Update:
+        """Let the model choose the action and write its arguments; runbook steps follow it."""
+        context = self._context
+        self._enter(state, "plan")
+        hypothesis, _ = context.hypothesis(state)
+        incident = context.incident(state)
+        spec = context.site.inventory.host(incident.alert.host)
+        for call in examinations(context, spec, hypothesis):
+            self._investigation.gather(incident.id, call)
+        case = context.case(state)
+        offered = remedies(context, spec, hypothesis, case.evidence)
+        if not offered:
+            return self._give_up(state, "", "no action that the policy allows mends this: it needs a person")
+        key = f"remedy:{len(state.get('turns', ()))}"
+        ranking, decision = context.team.choose_action(case, hypothesis, offered)
+        context.journal.decide(incident.id, decision, key=f"{key}:action")
+        chosen = offered[ranking[0]]
+        try:
+            remedy, filled = context.team.fill_arguments(case, hypothesis, chosen)
+        except (BudgetExceededError, GrammarError) as error:
+            return self._give_up(state, chosen.spec.name, f"its arguments could not be written: {error}")
+        context.journal.decide(incident.id, filled, key=f"{key}:arguments")
+        follow = hypothesis.cause.steps_after(remedy.action, spec, remedy.arguments)
+        queue = [{"action": remedy.action, "arguments": remedy.arguments}]
+        queue += [{"action": step.action, "arguments": step.arguments} for step in follow]
+        return {"queue": queue, "applied": [], "repeat": 0, "verdict": "propose"}
+
+    def propose(self, state: IncidentState) -> Update:
+        """Plan the next step of the queue against the state of its target."""
+        context = self._context
+        incident = context.incident(state)
+        hypothesis, _ = context.hypothesis(state)
+        step = state["queue"][0]
+        turn = len(state.get("turns", ()))
+        key = f"step:{turn}:{len(state['applied'])}:{state['repeat']}"
+        try:
+            planned = self._changes.propose(
+                incident.id,
+                host=incident.alert.host,
+                action=step["action"],
+                arguments=step["arguments"],
+                hypothesis=hypothesis.text,
+                key=key,
+            )
+        except (PlanError, ArgumentError) as error:
+            return self._give_up(state, step["action"], str(error))
+        except ToolError as error:
+            return self._give_up(state, step["action"], f"its target could not be read: {error}")
+        return {"step": planned.id, "verdict": "lint"}
+
+    def lint(self, state: IncidentState) -> Update:
+        """Refuse a step that makes no sense here and now, before anyone is asked about it."""
+        self._enter(state, "lint")
+        context = self._context
+        incident = context.incident(state)
+        step = context.journal.steps.get(state["step"])
+        later = bool(state["applied"])
+        if step.plan.is_empty:
+            if later:
+                return {
+                    "queue": state["queue"][1:],
+                    "verdict": "propose" if len(state["queue"]) > 1 else "verify",
+                }
+            return self._give_up(state, step.action, "it would change nothing")
+        if not later and not context.fires(incident, context.read_condition(incident)):
+            return self._give_up(
+                state,
+                step.action,
+                "the alert's condition does not hold any more, so no action could be verified",
+            )
+        same = [
+            other
+            for other in context.journal.steps.list(incident.id)
+            if other.id != step.id
+            and (other.action, other.arguments) == (step.action, step.arguments)
+            and other.status in {StepStatus.ROLLED_BACK, StepStatus.FAILED}
+            and other.plan.preconditions == step.plan.preconditions
+        ]
+        if same and not later and not state["repeat"]:
+            return self._give_up(
+                state, step.action, f"the same was tried in step {same[0].id} and did not help"
+            )
+        return {"verdict": "gate"}
+
+    def gate(self, state: IncidentState) -> Update:
+        """Ask the policy; where people must be asked, write the question down."""
+        self._enter(state, "gate")
+        decision = self._changes.decide(state["step"])
+        if decision.decision is Verdict.DENY:
+            step = self._context.journal.steps.get(state["step"])
+            return self._give_up(state, step.action, f"the policy denies it: {decision.reason}")
+        if decision.decision is Verdict.ALLOW:
+            return {"verdict": "execute"}
+        self._changes.ask(state["step"])
+        self._context.journal.incidents.set_status(state["incident"], IncidentStatus.AWAITING_APPROVAL)
+        return {"verdict": "approve"}
+
+    def approve(self, state: IncidentState) -> Update:
+        """Wait for the answer; this node does nothing else."""
+        approval = self._changes.ask(state["step"])
+        interrupt({"approval": approval.id})
+        return {"verdict": "answered"}
+
+    def answered(self, state: IncidentState) -> Update:
+        """Read the answer from the store, which is the truth."""
+        context = self._context
+        found = [
+            approval
+            for approval in context.journal.approvals.list(incident_id=state["incident"])
+            if approval.step_id == state["step"]
+        ]
+        approval = found[0]
+        if approval.answer is not None:
+            context.journal.record(
+                state["incident"],
+                ApprovalDecided(
+                    approval_id=approval.id,
+                    answer=approval.answer.value,
+                    by=approval.decided_by or "",
+                    reason=approval.reason,
+                    self_approved=approval.self_approved,
+                ),
+                key=f"answer:{approval.id}",
+            )
+        if approval.answer in {Answer.DONE, Answer.NOT_DONE}:
+            answer = ProbeAnswer.DONE if approval.answer is Answer.DONE else ProbeAnswer.NOT_DONE
+            applied = self._changes.settle(state["step"], answer, by=approval.decided_by or "a person")
+            return self._after_effect(state, applied.state, applied.detail)
+        if approval.status is ApprovalStatus.PENDING:
+            return {"verdict": "approve"}
+        if approval.status is ApprovalStatus.APPROVED:
+            context.journal.steps.update(state["step"], status=StepStatus.APPROVED)
+            context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
+            return {"verdict": "execute"}
+        if approval.status is ApprovalStatus.REJECTED:
+            reason = f"{approval.decided_by} refused: {approval.summary}"
+            if approval.reason:
+                reason += f" ({approval.reason})"
+        else:
+            reason = f"nobody answered in time, which is a no: {approval.summary}"
+        context.journal.steps.update(state["step"], status=StepStatus.REFUSED, detail=reason)
+        return {"verdict": "abandon", "reason": reason}
+
+    def execute(self, state: IncidentState) -> Update:
+        """Do it, at most once."""
+        self._enter(state, "execute")
+        context = self._context
+        step = context.journal.steps.get(state["step"])
+        approvals = [
+            a for a in context.journal.approvals.list(incident_id=state["incident"]) if a.step_id == step.id
+        ]
+        asked = step.policy is not None and step.policy.decision is Verdict.ASK
+        context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
+        try:
+            applied = self._changes.apply(step.id, approvals[0].id if asked and approvals else None)
+        except DriftError as error:
+            context.journal.record(state["incident"], PlanRefused(action=step.action, reason=str(error)))
+            context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
+            if state["repeat"] >= 1:
+                return {"verdict": "abandon", "reason": f"the target keeps changing: {error}"}
+            return {"repeat": state["repeat"] + 1, "verdict": "propose"}
+        except ApprovalError as error:
+            context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
+            return {"verdict": "abandon", "reason": str(error)}
+        return self._after_effect(state, applied.state, applied.detail)
+
+    def doubt(self, state: IncidentState) -> Update:
+        """Ask a person whether an effect took place that a crash hid and no probe can tell."""
+        approval = self._changes.ask_in_doubt(state["step"])
+        interrupt({"approval": approval.id})
+        return {"verdict": "answered"}
+
+    def verify(self, state: IncidentState) -> Update:
+        """Look whether the alert's own condition is clear; only that counts."""
+        self._enter(state, "verify")
+        context = self._context
+        clear = is_clear(context, state["incident"], patience=SETTLE_SECONDS)
+        step_id = state["applied"][-1]
+        step = context.journal.steps.get(step_id)
+        context.journal.record(
+            state["incident"],
+            Verified(
+                step_id=step_id,
+                effect_ok=step.status is StepStatus.VERIFIED,
+                condition_clear=clear,
+                detail="the alert's condition is clear" if clear else "the alert's condition still fires",
+            ),
+            key=f"verified:{step_id}",
+        )
+        if not clear:
+            return {"verdict": "rollback", "reason": "it did not help: the alert's condition still fires"}
+        _, diagnosis = context.hypothesis(state)
+        confirmed = diagnosis.model_copy(update={"status": DiagnosisStatus.CONFIRMED})
+        self._confirm(state, confirmed)
+        return {
+            "diagnosis": confirmed.model_dump(mode="json"),
+            "verdict": "resolved",
+            "reason": f"{step.action} mended it: the alert's condition is clear",
+        }
+
+    def rollback(self, state: IncidentState) -> Update:
+        """Take back what was applied, the last first; then the next hypothesis has its turn."""
+        self._enter(state, "rollback")
+        context = self._context
+        actions = []
+        failed = []
+        for step_id in reversed(state["applied"]):
+            step = context.journal.steps.get(step_id)
+            actions.append(step.action)
+            if self._changes.rollback(step_id) is None:
+                failed.append(step)
+        if failed:
+            what = "; ".join(f"{step.action} ({order_of(dict(step.arguments))})" for step in failed)
+            return {"verdict": "escalate", "reason": f"it did not help and could not be taken back: {what}"}
+        if state["verdict"] == "abandon":
+            return {"verdict": "escalate", "applied": [], "queue": [], "reason": state["reason"]}
+        hypothesis, _ = context.hypothesis(state)
+        turn = Turn(
+            hypothesis=hypothesis.key,
+            text=hypothesis.text,
+            action=actions[-1] if actions else state["queue"][0]["action"],
+            result="it did not help and was taken back",
+        )
+        context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
+        return {"verdict": "investigate", "turns": [turn], "applied": [], "queue": [], "repeat": 0}
+
+    def _after_effect(self, state: IncidentState, known: EffectState, detail: str) -> Update:
+        step_id = state["step"]
+        if known is EffectState.INTENDED:
+            return {"verdict": "doubt"}
+        if known is EffectState.NOT_DONE:
+            # Nothing happened before the crash; what is tried anew is planned and approved anew.
+            return {"repeat": state["repeat"] + 1, "verdict": "propose"}
+        applied = [*state["applied"], step_id]
+        if known is not EffectState.DONE:
+            return {"applied": applied, "verdict": "rollback", "reason": f"it failed: {detail}"}
+        found = self._changes.verify(step_id)
+        if not found.ok:
+            return {
+                "applied": applied,
+                "verdict": "rollback",
+                "reason": f"its effect is not there: {found.detail}",
+            }
+        queue = state["queue"][1:]
+        return {"applied": applied, "queue": queue, "repeat": 0, "verdict": "propose" if queue else "verify"}
+
+    def _give_up(self, state: IncidentState, action: str, reason: str) -> Update:
+        """End the turn of a hypothesis: what was applied of its plan is taken back, if anything."""
+        context = self._context
+        number = len(state.get("turns", ()))
+        context.journal.record(
+            state["incident"], PlanRefused(action=action, reason=reason), key=f"refused:{number}:{action}"
+        )
+        if state.get("applied"):
+            return {"verdict": "rollback", "reason": reason}
+        hypothesis, _ = context.hypothesis(state)
+        turn = Turn(hypothesis=hypothesis.key, text=hypothesis.text, action="", result=reason)
+        return {"verdict": "diagnose", "turns": [turn], "queue": [], "reason": reason}
+
+    def _confirm(self, state: IncidentState, diagnosis: Diagnosis) -> None:
+        self._context.journal.record(
+            state["incident"],
+            DiagnosisMade(
+                cause=diagnosis.cause,
+                subject=diagnosis.subject,
+                status=StoredStatus.CONFIRMED,
+                probability=diagnosis.probability,
+            ),
+            key=f"confirmed:{len(state.get('turns', ()))}",
+        )
+
+    def _enter(self, state: IncidentState, stage: str) -> None:
+        name = (
+            f"stage:{stage}:{len(state.get('turns', ()))}:{len(state.get('applied', ()))}:{state['repeat']}"
+        )
+        self._context.journal.record(state["incident"], StageEntered(stage=stage), key=name)

@@ -1,0 +1,300 @@
+"""The orchestrator: runs incidents, streams their events, takes answers, and resumes what was cut off."""
+
+from __future__ import annotations
+
+import getpass
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+
+from watchkeeper.agents import Agent, Team
+from watchkeeper.models.errors import CancelledError
+from watchkeeper.models.interface import Engine
+from watchkeeper.runtime.alerts import Alert
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
+from watchkeeper.runtime.changes import Applied, Changes
+from watchkeeper.runtime.checkpoints import open_checkpoints
+from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.errors import StoreError
+from watchkeeper.runtime.events import Event
+from watchkeeper.runtime.gate import build_gate
+from watchkeeper.runtime.graph import build_graph
+from watchkeeper.runtime.incidents import Incident
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.policy import Policy
+from watchkeeper.runtime.report import Report, build_report
+from watchkeeper.runtime.settings import Settings, load_settings
+from watchkeeper.runtime.site import Site
+from watchkeeper.tools.inventory import Inventory
+from watchkeeper.tools.registry import AnyAction, AnyFact, Registry
+
+_POLL = 0.2
+"""Seconds between two looks at a question that waits for an answer."""
+
+_STEPS = 500
+"""Nodes after which LangGraph gives up; the budgets of an incident end it long before."""
+
+
+class Orchestrator:
+    """Runs incidents with a team of agents over one engine.
+
+    Args:
+        inventory: The hosts that may be touched, or the YAML file that says so.
+        engine: Who answers; see `watchkeeper.models.open_engine`.
+        policy: What may be done, or its YAML file; by default every action is asked for.
+        tools: Facts and actions besides the built-in ones.
+        agents: Agents that take the place of the built-in ones of their roles.
+        settings: Thresholds, budgets and the folder of the state.
+        requester: In whose name actions are asked for (default: the user of this process).
+
+    Raises:
+        InventoryError: If the inventory is not usable.
+        PolicyError: If the policy is not usable.
+        StoreError: If the state cannot be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        inventory: Inventory | Path | str,
+        engine: Engine,
+        policy: Policy | Path | str | None = None,
+        tools: Iterable[AnyFact | AnyAction] = (),
+        agents: Iterable[Agent] = (),
+        settings: Settings | None = None,
+        requester: str | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        hosts = inventory if isinstance(inventory, Inventory) else Inventory.load(Path(inventory))
+        registry = builtin_registry()
+        for tool in tools:
+            registry.add(tool)
+        if policy is None:
+            rules = Policy.default(registry)
+        else:
+            rules = policy if isinstance(policy, Policy) else Policy.load(Path(policy), registry)
+        self.site = Site(hosts, registry, rules, self.settings.home)
+        self.journal = Journal(self.settings.home, solo=self.settings.solo)
+        self._team = Team.of(engine, agents)
+        self._requester = requester or getpass.getuser()
+        self.changes = Changes(
+            self.site,
+            self.journal,
+            requester=self._requester,
+            approval_ttl=self.settings.approval_ttl_seconds,
+        )
+        context = Context(self.site, self._team, self.journal, self.settings, self._requester)
+        self._checkpoints = open_checkpoints(self.journal.store.path)
+        self._graph: CompiledStateGraph[Any, Any, Any, Any] = build_graph(
+            context, self.changes, self._checkpoints
+        )
+
+    def open(self, alert: Alert) -> Incident:
+        """Open an incident for an alert, or group the alert into the one that is open for the same thing.
+
+        Raises:
+            UnknownHostError: If the alert's host is not in the inventory.
+            InventoryError: If its service is not on that host.
+            UnknownToolError: If its condition reads a fact that is not registered.
+        """
+        spec = self.site.inventory.host(alert.host)
+        if alert.service is not None:
+            spec.service(alert.service)
+        self.site.describe(alert.condition)
+        return self.journal.incidents.open(alert)
+
+    def run(self, alert: Alert, *, wait: bool = True) -> Iterator[Event]:
+        """Handle an alert to its end and yield what happens as it happens.
+
+        While a question to people is open the iterator waits; answer it with `answer`, from the loop that
+        consumes the events, another thread, or another process (``watchkeeper approvals``). Leaving the loop
+        stops the run in a state that `resume` goes on from.
+
+        Args:
+            alert: The alert.
+            wait: False ends the iterator at an open question instead.
+
+        Raises:
+            UnknownHostError: If the alert's host is not in the inventory.
+            IncidentBusyError: If another process runs the incident.
+            StoreError: If the state cannot be written.
+        """
+        incident = self.open(alert)
+        return self.resume(incident.id, wait=wait)
+
+    def resume(self, incident_id: str, *, wait: bool = True) -> Iterator[Event]:
+        """Go on with an incident where it stands, from its first event if it has not begun.
+
+        An effect that was begun is never repeated: the ledger and the action's probe say what came of it.
+
+        Args:
+            incident_id: The incident.
+            wait: False ends the iterator at an open question.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+            IncidentBusyError: If another process runs it.
+            StoreError: If the state cannot be written.
+        """
+        self.journal.incidents.get(incident_id)
+        return self._stream(incident_id, wait=wait)
+
+    def answer(
+        self, approval_id: str, answer: Answer | str, *, by: str | None = None, reason: str = ""
+    ) -> Approval:
+        """Answer a question: ``approve`` or ``reject``, or ``done`` or ``not-done`` for an effect in doubt.
+
+        Args:
+            approval_id: The question.
+            answer: The answer.
+            by: Who answers (default: the user of this process).
+            reason: Why.
+
+        Raises:
+            ApprovalError: If the question is unknown, answered or expired, or not this person's to answer.
+        """
+        return self.journal.approvals.decide(
+            approval_id, Answer(answer), by=by or getpass.getuser(), reason=reason
+        )
+
+    def report(self, incident_id: str) -> Report:
+        """Return the report of an incident as it stands."""
+        return build_report(self.journal, incident_id, watts=self.settings.cpu_watts)
+
+    def gate(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Return the gate (plan, policy, people) as a node for a LangGraph graph of one's own.
+
+        See `watchkeeper.runtime.gate.GateState` for what it reads and writes; apply a permitted step with
+        `apply`.
+        """
+        return build_gate(self.changes, self.journal)
+
+    def apply(self, step_id: str) -> Applied:
+        """Apply a step that the gate permitted, at most once, and verify it.
+
+        Raises:
+            ApprovalError: If it is not permitted.
+            DriftError: If its target is no longer what was approved.
+        """
+        found = [a for a in self.journal.approvals.list() if a.step_id == step_id]
+        applied = self.changes.apply(step_id, found[0].id if found else None)
+        if applied.ok:
+            verified = self.changes.verify(step_id)
+            if not verified.ok:
+                return Applied(applied.state, f"its effect is not there: {verified.detail}")
+        return applied
+
+    def stop(self) -> None:
+        """End what is being generated, within a token; the incident can be resumed."""
+        self._team.cancel.cancel()
+
+    def close(self) -> None:
+        """Close the state; the engine stays open."""
+        self._checkpoints.conn.close()
+        self.journal.close()
+
+    def __enter__(self) -> Orchestrator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stream(self, incident_id: str, *, wait: bool) -> Iterator[Event]:
+        """Work in a thread and hand over the events; an error of the thread is raised here."""
+        pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+        stopping = threading.Event()
+
+        def hand_over(event: Event) -> None:
+            if event.incident_id == incident_id:
+                pipe.put(event)
+
+        def work() -> None:
+            try:
+                self._work(incident_id, wait=wait, stopping=stopping)
+            except BaseException as error:  # noqa: BLE001 (it is raised again in the consumer)
+                pipe.put(error)
+            else:
+                pipe.put(None)
+
+        yield from self.journal.incidents.events(incident_id)
+        forget = self.journal.listen(hand_over)
+        thread = threading.Thread(target=work, name=f"watchkeeper-{incident_id}", daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = pipe.get()
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stopping.set()
+            if thread.is_alive():
+                self._team.cancel.cancel()
+            thread.join()
+            forget()
+
+    def _work(self, incident_id: str, *, wait: bool, stopping: threading.Event) -> None:
+        config: RunnableConfig = {
+            "configurable": {"thread_id": incident_id},
+            "recursion_limit": _STEPS,
+        }
+        with self.journal.incidents.lock(incident_id):
+            if self.journal.incidents.get(incident_id).status.ended:
+                return
+            try:
+                while True:
+                    given, going = self._next_input(incident_id, config, wait=wait, stopping=stopping)
+                    if not going:
+                        break
+                    self._graph.invoke(given, config, durability="sync")
+            except CancelledError:
+                if not stopping.is_set():
+                    raise
+                return
+            except sqlite3.Error as error:
+                raise StoreError(
+                    f"checkpoints in {str(self.journal.store.path)!r} cannot be written: {error}; "
+                    f"mend that and go on with `watchkeeper run --resume {incident_id}`"
+                ) from error
+            if self.journal.incidents.get(incident_id).status.ended:
+                self._checkpoints.delete_thread(incident_id)
+
+    def _next_input(
+        self, incident_id: str, config: RunnableConfig, *, wait: bool, stopping: threading.Event
+    ) -> tuple[Any, bool]:
+        """Read where the graph stands, and say with what it goes on (and whether it does)."""
+        snapshot = self._graph.get_state(config)
+        if snapshot.created_at is None:
+            return {"incident": incident_id}, True
+        if not snapshot.next or stopping.is_set():
+            return None, False
+        questions = [question for task in snapshot.tasks for question in task.interrupts]
+        if not questions:
+            return None, True
+        approval_id = str(questions[0].value["approval"])
+        while self.journal.approvals.get(approval_id).status is ApprovalStatus.PENDING:
+            if not wait or stopping.is_set():
+                return None, False
+            time.sleep(_POLL)
+        return Command(resume={questions[0].id: approval_id}), True
+
+
+def builtin_registry() -> Registry:
+    """Return a registry with the built-in facts and actions."""
+    from watchkeeper.tools.actions import builtin_actions
+    from watchkeeper.tools.facts import builtin_facts
+
+    return Registry([*builtin_facts(), *builtin_actions()])

@@ -1,0 +1,80 @@
+"""Remedies: which actions may mend a hypothesis, with the values that evidence and inventory admit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from watchkeeper.agents import FactCall, Hypothesis
+from watchkeeper.agents.remediator import Remedial
+from watchkeeper.models.interface import ToolSpec
+from watchkeeper.runtime.context import Context
+from watchkeeper.tools.errors import ArgumentError
+from watchkeeper.tools.evidence import Evidence
+from watchkeeper.tools.inventory import HostSpec
+from watchkeeper.tools.schema import argument_schema, vocabulary_of
+
+
+def examinations(context: Context, spec: HostSpec, hypothesis: Hypothesis) -> tuple[FactCall, ...]:
+    """Return the facts that must be read before a remedy can be filled in."""
+    calls: list[FactCall] = []
+    for name, values in hypothesis.cause.examine(spec, hypothesis.subject):
+        fact = context.site.registry.fact(name)
+        arguments = fact.parse_arguments(values)
+        calls.append(
+            FactCall(fact=name, arguments=arguments.model_dump(mode="json"), about=fact.describe(arguments))
+        )
+    return tuple(calls)
+
+
+def narrowed_vocabulary(
+    context: Context, spec: HostSpec, hypothesis: Hypothesis, evidence: tuple[Evidence, ...]
+) -> dict[str, list[str]]:
+    """Return the values that the arguments of a remedy may take.
+
+    The inventory's values, narrowed to the hypothesis' subject where that is one of them, and widened by
+    what facts offer (log-like files that were found, processes that were seen).
+    """
+    values = vocabulary_of(spec)
+    for name, known in values.items():
+        if hypothesis.subject in known:
+            values[name] = [hypothesis.subject]
+    offered: dict[str, list[str]] = {}
+    for item in evidence:
+        if item.result is None or item.fact not in {fact.name for fact in context.site.registry.facts}:
+            continue
+        fact = context.site.registry.fact(item.fact)
+        for name, found in fact.offers(fact.result_type.model_validate(item.result)).items():
+            offered.setdefault(name, [])
+            offered[name] += [value for value in found if value not in offered[name]]
+    return values | offered
+
+
+def remedies(
+    context: Context, spec: HostSpec, hypothesis: Hypothesis, evidence: tuple[Evidence, ...]
+) -> tuple[Remedial, ...]:
+    """Return the actions that may mend a hypothesis and are not always denied on its host."""
+    vocabulary = narrowed_vocabulary(context, spec, hypothesis, evidence)
+    found: list[Remedial] = []
+    for name in hypothesis.cause.remedies:
+        if not context.team.may_propose(name):
+            continue
+        action = context.site.registry.action(name)
+        if not context.site.policy.allows_ever(action, spec):
+            continue
+        try:
+            narrowed = argument_schema(action, vocabulary)
+        except ArgumentError:
+            continue
+        found.append(
+            Remedial(
+                spec=ToolSpec(name=name, description=action.summary, parameters=argument_schema(action)),
+                narrowed=narrowed,
+                about=f"{action.summary}: {hypothesis.subject}",
+            )
+        )
+    return tuple(found)
+
+
+def order_of(arguments: dict[str, Any]) -> str:
+    """Write the arguments of a call on one line, for people."""
+    return ", ".join(f"{name}={value}" for name, value in arguments.items())

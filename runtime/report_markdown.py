@@ -1,0 +1,221 @@
+"""Reports as files: Markdown for people, JSON for programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from watchkeeper.runtime.events import (
+    ApprovalDecided,
+    ApprovalRequested,
+    DiagnosisMade,
+    EffectDone,
+    EffectInDoubt,
+    Escalated,
+    Event,
+    EvidenceGathered,
+    IncidentClosed,
+    IncidentOpened,
+    PlanProposed,
+    PlanRefused,
+    PolicyDecided,
+    RolledBack,
+    SuspiciousText,
+    TriageDone,
+    Verified,
+)
+from watchkeeper.runtime.report import Report
+from watchkeeper.tools.findings import Severity
+
+
+def render_markdown(report: Report) -> str:
+    """Write a report for people."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
+    """Write a report as Markdown and JSON; each file is whole or not there.
+
+    Returns:
+        The Markdown file and the JSON file.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    written: list[Path] = []
+    for suffix, text in (("md", render_markdown(report)), ("json", report.model_dump_json(indent=2))):
+        path = folder / f"{report.incident.id}.{suffix}"
+        temporary = path.with_suffix(f".{suffix}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105
+        written.append(path)
+    return written[0], written[1]
+
+
+def plain(text: str) -> str:
+    """Make text that others wrote harmless in Markdown and in a terminal."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return shown.replace("`", "'").replace("|", "\\|").replace("<", "&lt;")
+
+
+def describe_event(event: Event) -> str:
+    """Say an event in one line; empty for events that a timeline leaves out."""
+    match event:
+        case IncidentOpened():
+            return (
+                f"alert: {plain(event.title)} ({event.host}{f', {event.service}' if event.service else ''})"
+            )
+        case TriageDone():
+            return f"triage: {event.severity.value}; the alert is about {event.summary}"
+        case EvidenceGathered():
+            said = "; ".join(finding.text for finding in event.findings) or event.error or "nothing unusual"
+            return f"{event.evidence_id} {event.fact}: {plain(said)}"
+        case SuspiciousText():
+            return f"suspicious text in {event.evidence_id}, quoted below and not followed"
+        case DiagnosisMade():
+            sure = f"{event.status.value} (p = {event.probability:.2f})"
+            return f"diagnosis: {event.cause} of {event.subject}, {sure}"
+        case PlanProposed():
+            return f"plan {event.step_id}: {plain(event.summary)}"
+        case PlanRefused():
+            return f"refused: {event.action or 'no action'}: {plain(event.reason)}"
+        case PolicyDecided():
+            return f"policy: {event.decision} (rule {event.rule}, tier {event.tier}): {event.reason}"
+        case ApprovalRequested():
+            return f"approval {event.approval_id} asked"
+        case ApprovalDecided():
+            own = ", self-approved" if event.self_approved else ""
+            return f"approval {event.approval_id}: {event.answer} by {plain(event.by)}{own}"
+        case EffectDone():
+            return f"effect of {event.step_id}: {'done' if event.ok else 'failed'}: {plain(event.detail)}"
+        case EffectInDoubt():
+            return (
+                f"effect of {event.step_id} was in doubt after a crash; its probe says {event.answer.value}"
+            )
+        case Verified():
+            return f"verified: {event.detail}"
+        case RolledBack():
+            return f"rollback of {event.step_id}: {plain(event.detail)}"
+        case Escalated():
+            return f"escalated to a person: {plain(event.reason)}"
+        case IncidentClosed():
+            return f"ended: {event.status}"
+        case _:
+            return ""
+
+
+def _lines(report: Report) -> Iterator[str]:
+    incident = report.incident
+    yield f"# {incident.id}: {plain(incident.alert.title)}"
+    yield ""
+    yield f"**Outcome: {report.outcome}.** {plain(report.reason)}"
+    if report.summary and report.summary != report.reason:
+        yield ""
+        yield f"> {plain(report.summary)}"
+        yield ">"
+        yield "> (written by the model; every number and path in it was checked against the record)"
+    yield from _diagnosis(report)
+    yield from _changes(report)
+    if report.suspicious:
+        yield ""
+        yield "## Suspicious text"
+        yield ""
+        yield "Written by others into what was read; shown to people, never followed."
+        yield ""
+        for quote in report.suspicious:
+            yield f"- {quote.evidence_id}: `{plain(quote.quote)}`"
+    yield from _evidence(report)
+    yield ""
+    yield "## Timeline"
+    yield ""
+    for event in report.timeline:
+        said = describe_event(event)
+        if said:
+            yield f"- {event.at:%H:%M:%S} {said}"
+    yield from _decisions(report)
+    yield from _figures(report)
+
+
+def _diagnosis(report: Report) -> Iterator[str]:
+    yield ""
+    yield "## Diagnosis"
+    yield ""
+    if not report.diagnoses:
+        yield "None: no evidence supported any cause."
+        return
+    last = report.diagnoses[-1]
+    sure = f"(probability {last.probability:.2f})"
+    yield f"{last.status.upper()}: **{last.cause}** of `{plain(last.subject)}` {sure}"
+    yield ""
+    for claim in last.claims:
+        yield f"- {plain(claim.text)} [{', '.join(claim.evidence_ids)}]"
+
+
+def _changes(report: Report) -> Iterator[str]:
+    yield ""
+    yield "## Changes"
+    if not report.steps:
+        yield ""
+        yield "Nothing was changed and nothing was proposed."
+    for step in report.steps:
+        yield ""
+        yield f"### {step.id}: {step.action} ({step.status.value})"
+        yield ""
+        kind = step.reversibility.value.capitalize()
+        yield f"{plain(step.plan.summary)}. {kind}. {plain(step.plan.risk)}".strip()
+        if step.policy:
+            yield f"Policy: {step.policy.decision.value}, rule {step.policy.rule}, tier {step.policy.tier}."
+        for approval in report.approvals:
+            if approval.step_id == step.id:
+                who = f" by {plain(approval.decided_by)}" if approval.decided_by else ""
+                own = " (self-approved)" if approval.self_approved else ""
+                yield f"Approval {approval.id}: {approval.answer or approval.status.value}{who}{own}."
+        if step.plan.diff:
+            yield ""
+            yield "```diff"
+            yield step.plan.diff.replace("```", "'''").rstrip()
+            yield "```"
+
+
+def _evidence(report: Report) -> Iterator[str]:
+    yield ""
+    yield "## Evidence"
+    yield ""
+    yield "| id | fact | finding | provenance | digest |"
+    yield "|---|---|---|---|---|"
+    mark = {Severity.NORMAL: "", Severity.WARNING: "(warning) ", Severity.CRITICAL: "(critical) "}
+    for item in report.evidence:
+        said = "; ".join(mark[f.severity] + f.text for f in item.findings) or item.error or "-"
+        values = ", ".join(f"{name}={value}" for name, value in item.arguments.items() if value is not None)
+        yield (
+            f"| {item.id} | {item.fact} {plain(values)} | {plain(said)} | {item.provenance.value} "
+            f"| `{item.digest[:12]}` |"
+        )
+
+
+def _decisions(report: Report) -> Iterator[str]:
+    yield ""
+    yield "## Decisions of the model"
+    yield ""
+    for record in report.decisions:
+        ranked = sorted(record.options, key=lambda option: -option.probability)[:3]
+        shown = "; ".join(f"{option.probability:.2f} {plain(option.text)[:90]}" for option in ranked)
+        yield f"- **{record.role}** {record.question} {shown}"
+
+
+def _figures(report: Report) -> Iterator[str]:
+    counts, cost = report.counts, report.cost
+    right = {True: "yes", False: "no", None: "unknown"}[counts.first_choice_right]
+    yield ""
+    yield "## Figures"
+    yield ""
+    yield f"- first choice of the model right: {right}; hypotheses tried: {counts.hypotheses_tried}"
+    yield (
+        f"- actions applied: {counts.actions_applied}, rolled back: {counts.rollbacks}, "
+        f"plans refused: {counts.plans_refused}, escalations: {counts.escalations}"
+    )
+    yield (
+        f"- tokens: {cost.prompt_tokens} in prompts ({cost.cached_tokens} of them reused), "
+        f"{cost.generated_tokens} generated"
+    )
+    yield f"- seconds: {cost.seconds} in all, {cost.model_seconds} of the model"
+    yield f"- energy: about {cost.energy_wh} Wh (model seconds times the configured power of the processor)"
