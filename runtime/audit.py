@@ -103,16 +103,30 @@ class AuditLog:
         Raises:
             AuditError: If the files cannot be read, or there is no key to check with.
         """
-        return verify_log(self.folder, self.keys)
+        try:
+            descriptor = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return verify_log(self.folder, self.keys)
+        except OSError as error:
+            raise AuditError(f"{str(self._lock_path)!r} cannot be read: {error.strerror}") from error
+        try:
+            # An entry that is being written right now must not look like a cut.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            return verify_log(self.folder, self.keys)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.folder / "audit.lock"
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        path = self.folder / "audit.lock"
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise AuditError(_unwritable(path, error)) from error
+            raise AuditError(_unwritable(self._lock_path, error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

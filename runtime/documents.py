@@ -12,6 +12,10 @@ from pydantic import ValidationError
 
 Place = tuple[int | str, ...]
 
+_DEPTH = 30
+_VALUES = 50_000
+"""Bounds that no file written by hand reaches, but a few lines of references to references do."""
+
 
 class DocumentError(ValueError):
     """A YAML file cannot be read; the message names the file, the line and the value."""
@@ -68,8 +72,9 @@ def read_document(path: Path, what: str) -> Document:
     except UnicodeDecodeError as error:
         raise DocumentError(f"{what} {str(path)!r} is not UTF-8 text: byte {error.start}") from error
     lines: dict[Place, int] = {}
-    loader = yaml.SafeLoader(text)
+    loader: yaml.SafeLoader | None = None
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             return Document(path, {}, {})
@@ -87,14 +92,18 @@ def read_document(path: Path, what: str) -> Document:
             f"{what} {str(path)!r}: not valid YAML: {' '.join(str(error).split())}"
         ) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return Document(path, data, lines)
 
 
 def _index(node: yaml.Node, place: Place, lines: dict[Place, int], what: str, path: Path, depth: int) -> None:
     lines[place] = node.start_mark.line + 1
-    if depth > 30:
-        raise DocumentError(f"{what} {str(path)!r} line {lines[place]}: nested too deeply")
+    if depth > _DEPTH or len(lines) > _VALUES:
+        raise DocumentError(
+            f"{what} {str(path)!r} line {lines[place]}: nested too deeply or too large (more than {_DEPTH} "
+            f"levels or {_VALUES} values)"
+        )
     if isinstance(node, yaml.MappingNode):
         seen: set[Hashable] = set()
         for key, value in node.value:
