@@ -9,12 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 
 from watchkeeper.runtime.documents import DocumentError, read_document
 from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.tools.errors import ArgumentError, InventoryError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.evidence import digest_json
 from watchkeeper.tools.findings import FindingKind, Severity
-from watchkeeper.tools.inventory import Check, Name
+from watchkeeper.tools.inventory import Check, HttpCheck, Inventory, Name
+from watchkeeper.tools.registry import Registry, parse
 
 _CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 _CHECK_FACTS = {"http": "http.check", "tcp": "tcp.check"}
+_EXPECTED = HttpCheck.model_fields["expect"].default
 
 
 class _Strict(BaseModel):
@@ -30,21 +33,27 @@ class Condition(_Strict):
         fact: Name of the fact.
         arguments: Its arguments.
         firing: Kinds of findings, any of which says that the alert still fires.
+        expect: Status that whoever raised an HTTP alert expects. What a check expects is the inventory's to
+            say, so this must agree with it (see `Alert.check`).
     """
 
     fact: str = Field(min_length=1)
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     firing: tuple[str, ...] = Field(default=(FindingKind.CHECK_FAILING.value,), min_length=1)
+    expect: int | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_check(cls, value: Any) -> Any:
         if isinstance(value, dict) and "kind" in value and "fact" not in value:
+            if "timeout" in value:
+                raise ValueError("how long to wait for an answer is set by the check in the inventory")
             check = _CHECK.validate_python(value)
             return {
                 "fact": _CHECK_FACTS[check.kind],
-                "arguments": check.model_dump(mode="json", exclude={"kind"}),
+                "arguments": check.model_dump(mode="json", include={"url", "host", "port"}),
                 "firing": (FindingKind.CHECK_FAILING.value,),
+                "expect": value.get("expect"),
             }
         return value
 
@@ -77,9 +86,34 @@ class Alert(_Strict):
             {
                 "host": self.host,
                 "service": self.service,
-                "condition": self.condition.model_dump(mode="json"),
+                "condition": self.condition.model_dump(mode="json", exclude={"expect"}),
             }
         )
+
+    def check(self, inventory: Inventory, registry: Registry) -> None:
+        """Check that the alert speaks of what is there.
+
+        Raises:
+            ConfigurationError: If its host, service or fact is unknown, the fact's arguments are not
+                valid, or it expects another answer than the inventory does.
+        """
+        try:
+            host = inventory.host(self.host)
+            if self.service is not None:
+                host.service(self.service)
+            parse(registry.fact(self.condition.fact), dict(self.condition.arguments))
+        except (ArgumentError, InventoryError, UnknownHostError, UnknownToolError) as error:
+            raise ConfigurationError(f"alert {self.title!r:.80}: {error}") from error
+        if self.condition.expect is None:
+            return
+        url = self.condition.arguments.get("url")
+        checks = [check for service in host.services for check in service.checks]
+        expected = next((c.expect for c in checks if isinstance(c, HttpCheck) and c.url == url), _EXPECTED)
+        if self.condition.expect != expected:
+            raise ConfigurationError(
+                f"alert {self.title!r:.80}: it expects {self.condition.expect} from {url!r}, the inventory "
+                f"expects {expected}: change the check there"
+            )
 
     @classmethod
     def load(cls, path: Path) -> Alert:

@@ -25,6 +25,10 @@ from watchkeeper.runtime.store import Store
 from watchkeeper.tools.action import ActionPlan, Reversibility
 from watchkeeper.tools.evidence import Evidence, digest_json
 from watchkeeper.tools.fact import Provenance
+from watchkeeper.tools.facts.http import HttpCheckFact
+from watchkeeper.tools.facts.tcp import TcpCheckFact
+from watchkeeper.tools.inventory import Inventory
+from watchkeeper.tools.registry import Registry
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -279,7 +283,7 @@ def test_an_alert_is_read_from_yaml(tmp_path: Path) -> None:
     )
     read = Alert.load(path)
     assert read.condition.fact == "tcp.check"
-    assert read.condition.arguments == {"host": "127.0.0.1", "port": 8080, "timeout": 3.0}
+    assert read.condition.arguments == {"host": "127.0.0.1", "port": 8080}
     assert read.condition.firing == ("check-failing",)
 
 
@@ -298,6 +302,10 @@ def test_an_alert_is_read_from_yaml(tmp_path: Path) -> None:
         ("title: a\nhost: w\ncondition:\n  kind: tcp\n  host: x\n  port: 99999\n", "condition.*99999"),
         ("title: a\nhost: w\ncondition: {kind: ping, url: x}\n", "condition.*ping"),
         ("title: a\nhost: w\ncondition: {fact: disk.usage, firing: []}\n", "firing"),
+        (
+            "title: a\nhost: w\ncondition: {kind: http, url: http://x/, timeout: 9}\n",
+            "by the check in the inv",
+        ),
     ],
 )
 def test_an_alert_that_is_not_one_is_refused_with_the_place(tmp_path: Path, text: str, said: str) -> None:
@@ -312,3 +320,52 @@ def test_an_alert_that_is_not_one_is_refused_with_the_place(tmp_path: Path, text
 def test_an_alert_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml' cannot be read: No such file"):
         Alert.load(tmp_path / "nowhere.yaml")
+
+
+INVENTORY = Inventory.model_validate(
+    {
+        "hosts": [
+            {
+                "name": "web-1",
+                "services": [
+                    {
+                        "name": "api",
+                        "supervisor": {"kind": "systemd"},
+                        "checks": [{"kind": "http", "url": "http://127.0.0.1:8080/health", "expect": 204}],
+                    }
+                ],
+            }
+        ]
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"host": "web-9"}, "'web-9' is not in the inventory"),
+        ({"service": "db"}, "'db' is not on host"),
+        ({"condition": {"fact": "none.such"}}, "'none.such' is not registered"),
+        ({"condition": {"fact": "http.check", "arguments": {"uri": "x"}}}, "http.check"),
+        ({}, "it expects 200 from 'http://127.0.0.1:8080/health', the inventory expects 204"),
+        (
+            {"condition": {"kind": "http", "url": "http://127.0.0.1:1/", "expect": 500}},
+            "inventory expects 200",
+        ),
+    ],
+)
+def test_an_alert_about_what_is_not_there_is_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        alert(**changes).check(INVENTORY, Registry([HttpCheckFact(), TcpCheckFact()]))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"kind": "http", "url": "http://127.0.0.1:8080/health", "expect": 204},
+        {"kind": "http", "url": "http://127.0.0.1:8080/health"},
+        {"kind": "tcp", "host": "127.0.0.1", "port": 8080},
+    ],
+)
+def test_the_short_form_of_a_check_reads_a_fact_that_exists(condition: dict[str, object]) -> None:
+    alert(condition=condition, service="api").check(INVENTORY, Registry([HttpCheckFact(), TcpCheckFact()]))

@@ -292,7 +292,7 @@ def test_only_what_is_denied_at_every_moment_is_unsayable(tmp_path: Path, rules:
             "'none.such' is not registered",
         ),
         (
-            "  - {name: r, decision: ask, when: arguments.a > 1, examples: {match: [{action: process.end}]}}\n",
+            "  - {name: r, decision: ask, when: arguments.a>1, examples: {match: [{action: process.end}]}}\n",
             "its example cannot be evaluated: .*arguments",
         ),
     ],
