@@ -40,10 +40,9 @@ class FactCall(_Output):
 
 
 class Reading(_Output):
-    """What the quarantined reader says of untrusted lines: an enum and line numbers, never their text."""
+    """What the quarantined reader says of untrusted lines: an enum, never their text."""
 
     theme: str
-    suspicious: tuple[int, ...] = ()
 
 
 class DiagnosisStatus(StrEnum):

@@ -27,7 +27,6 @@ def read(
     *,
     evidence: str,
     lines: Sequence[str],
-    suspicious: Sequence[int] = (),
     cancel: Cancellation | None = None,
 ) -> tuple[Reading, Decision]:
     """Say what untrusted lines are about.
@@ -37,10 +36,9 @@ def read(
         agent: What it is told.
         evidence: Id of the evidence that quotes the lines.
         lines: The lines; the last ones are read, shortened.
-        suspicious: Indices of lines that the plain detector holds for instructions; they are not shown.
         cancel: Raised to end the question.
     """
-    shown = [line[:200] for number, line in enumerate(lines) if number not in suspicious][-MOST_LINES:]
+    shown = [line[:200] for line in lines[-MOST_LINES:]]
     messages = (system(agent.instructions), user("Log lines:\n" + "\n".join(shown)))
     choice = engine.choose(
         ChoiceRequest(
@@ -59,4 +57,4 @@ def read(
         evidence=(evidence,),
         identity=engine.identity,
     )
-    return Reading(theme=list(THEMES)[choice.best], suspicious=tuple(suspicious)), decision
+    return Reading(theme=list(THEMES)[choice.best]), decision

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from langgraph.types import Send
@@ -75,13 +74,13 @@ class Investigation:
             key=lambda s: rank[s],
         )
         self._context.journal.incidents.set_severity(incident.id, severity)
-        for number, line in enumerate(suspicious_lines(incident.alert.description.splitlines())):
-            quote = incident.alert.description.splitlines()[line][:300]
-            self._context.journal.record(
-                incident.id,
-                SuspiciousText(evidence_id="alert", quote=quote),
-                key=f"suspicious:alert:{number}",
-            )
+        for number, line in enumerate([incident.alert.title, *incident.alert.description.splitlines()]):
+            if suspicion(line) is not None:
+                self._context.journal.record(
+                    incident.id,
+                    SuspiciousText(evidence_id="alert", quote=line[:300]),
+                    key=f"suspicious:alert:{number}",
+                )
         self._context.journal.record(
             incident.id, TriageDone(severity=severity, summary=found.symptom), key="triage"
         )
@@ -167,17 +166,17 @@ class Investigation:
             if item.provenance is not Provenance.UNTRUSTED or item.result is None:
                 continue
             fact = context.site.registry.fact(item.fact)
-            lines = fact.quotations(fact.result_type.model_validate(item.result))
-            if not lines or context.journal.incidents.find_evidence(incident.id, f"reading:{item.id}"):
-                continue
-            suspicious = suspicious_lines(lines)
-            for number in suspicious:
+            result = fact.result_type.model_validate(item.result)
+            for number, quote in enumerate(fact.suspicious(result)):
                 context.journal.record(
                     incident.id,
-                    SuspiciousText(evidence_id=item.id, quote=lines[number][:300]),
+                    SuspiciousText(evidence_id=item.id, quote=quote[:300]),
                     key=f"suspicious:{item.id}:{number}",
                 )
-            reading, decision = context.team.read(item.id, lines, suspicious)
+            lines = fact.quotations(result)
+            if not lines or context.journal.incidents.find_evidence(incident.id, f"reading:{item.id}"):
+                continue
+            reading, decision = context.team.read(item.id, lines)
             context.journal.decide(incident.id, decision, key=f"read:{item.id}")
             context.journal.incidents.add_evidence(
                 incident.id,
@@ -311,11 +310,6 @@ class Investigation:
         if actions >= settings.max_actions:
             return f"the budget of {settings.max_actions} actions is spent"
         return ""
-
-
-def suspicious_lines(lines: Sequence[str]) -> tuple[int, ...]:
-    """Return the indices of the lines that tell somebody to do something."""
-    return tuple(number for number, line in enumerate(lines) if suspicion(line) is not None)
 
 
 def is_clear(context: Context, incident_id: str, *, patience: float) -> bool:

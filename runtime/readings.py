@@ -25,7 +25,7 @@ SURE_FROM = 0.6
 def reading_evidence(
     evidence_id: str, source: Evidence, reading: Reading, confidence: float, at: datetime
 ) -> Evidence:
-    """Turn the reader's enum and numbers into evidence; nothing that it read is in it."""
+    """Turn the reader's enum and its probability into evidence; nothing that it read is in it."""
     subject = str(source.arguments.get("service") or source.arguments.get("path") or source.host)
     findings: list[Finding] = []
     if reading.theme in KINDS and confidence >= SURE_FROM:
@@ -41,7 +41,6 @@ def reading_evidence(
         "source": source.id,
         "theme": reading.theme,
         "confidence": round(confidence, 4),
-        "suspicious": list(reading.suspicious),
     }
     return Evidence(
         id=evidence_id,

@@ -6,26 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from watchkeeper.runtime.events import (
-    ApprovalDecided,
-    ApprovalRequested,
-    DiagnosisMade,
-    EffectDone,
-    EffectInDoubt,
-    Escalated,
-    Event,
-    EvidenceGathered,
-    IncidentClosed,
-    IncidentOpened,
-    PlanProposed,
-    PlanRefused,
-    PolicyDecided,
-    RolledBack,
-    SuspiciousText,
-    TriageDone,
-    Verified,
-)
 from watchkeeper.runtime.report import Report
+from watchkeeper.runtime.wording import describe_event, visible
 from watchkeeper.tools.findings import Severity
 
 
@@ -52,55 +34,8 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
 
 
 def plain(text: str) -> str:
-    """Make text that others wrote harmless in Markdown and in a terminal."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return shown.replace("`", "'").replace("|", "\\|").replace("<", "&lt;")
-
-
-def describe_event(event: Event) -> str:
-    """Say an event in one line; empty for events that a timeline leaves out."""
-    match event:
-        case IncidentOpened():
-            return (
-                f"alert: {plain(event.title)} ({event.host}{f', {event.service}' if event.service else ''})"
-            )
-        case TriageDone():
-            return f"triage: {event.severity.value}; the alert is about {event.summary}"
-        case EvidenceGathered():
-            said = "; ".join(finding.text for finding in event.findings) or event.error or "nothing unusual"
-            return f"{event.evidence_id} {event.fact}: {plain(said)}"
-        case SuspiciousText():
-            return f"suspicious text in {event.evidence_id}, quoted below and not followed"
-        case DiagnosisMade():
-            sure = f"{event.status.value} (p = {event.probability:.2f})"
-            return f"diagnosis: {event.cause} of {event.subject}, {sure}"
-        case PlanProposed():
-            return f"plan {event.step_id}: {plain(event.summary)}"
-        case PlanRefused():
-            return f"refused: {event.action or 'no action'}: {plain(event.reason)}"
-        case PolicyDecided():
-            return f"policy: {event.decision} (rule {event.rule}, tier {event.tier}): {event.reason}"
-        case ApprovalRequested():
-            return f"approval {event.approval_id} asked"
-        case ApprovalDecided():
-            own = ", self-approved" if event.self_approved else ""
-            return f"approval {event.approval_id}: {event.answer} by {plain(event.by)}{own}"
-        case EffectDone():
-            return f"effect of {event.step_id}: {'done' if event.ok else 'failed'}: {plain(event.detail)}"
-        case EffectInDoubt():
-            return (
-                f"effect of {event.step_id} was in doubt after a crash; its probe says {event.answer.value}"
-            )
-        case Verified():
-            return f"verified: {event.detail}"
-        case RolledBack():
-            return f"rollback of {event.step_id}: {plain(event.detail)}"
-        case Escalated():
-            return f"escalated to a person: {plain(event.reason)}"
-        case IncidentClosed():
-            return f"ended: {event.status}"
-        case _:
-            return ""
+    """Make text that others wrote harmless in Markdown."""
+    return visible(text).replace("`", "'").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -130,7 +65,7 @@ def _lines(report: Report) -> Iterator[str]:
     for event in report.timeline:
         said = describe_event(event)
         if said:
-            yield f"- {event.at:%H:%M:%S} {said}"
+            yield f"- {event.at:%H:%M:%S} {plain(said)}"
     yield from _decisions(report)
     yield from _figures(report)
 

@@ -40,7 +40,7 @@ class DefinedFact(Fact[Arguments, R]):
             raise TypeError(
                 f"fact {name!r} must be annotated to return a subclass of Result, not {returned!r}"
             )
-        self.result_type = returned
+        self.result_type = returned  # type: ignore[assignment]  # what the annotation says is what it returns
 
     def __call__(self, target: Target, **arguments: Any) -> R:
         """Call the function itself."""

@@ -81,6 +81,10 @@ class Fact(ABC, Generic[A, R]):
         """Return the lines of strangers that the result quotes: for the quarantined reader and people."""
         return ()
 
+    def suspicious(self, result: R) -> tuple[str, ...]:  # noqa: ARG002
+        """Return those lines of strangers that tell somebody to do something: for people only."""
+        return ()
+
     def offers(self, result: R) -> dict[str, list[str]]:  # noqa: ARG002
         """Return the values that the result offers to actions, by vocabulary, e.g. log files it found."""
         return {}

@@ -81,9 +81,17 @@ def problem_of(error: BaseException) -> ConnectionProblem:
 
 
 class HttpCheckArguments(Arguments):
-    """The address."""
+    """The address, and what is expected of it where the inventory's check of it says nothing else.
+
+    Attributes:
+        url: The address.
+        expect: Status while all is well.
+        timeout: Seconds after which the attempt is given up.
+    """
 
     url: Annotated[str, known("url"), Field(max_length=2000)]
+    expect: int | None = Field(default=None, ge=100, le=599)
+    timeout: float | None = Field(default=None, gt=0, le=60)
 
 
 class HttpCheckResult(Result):
@@ -131,8 +139,8 @@ class HttpCheckFact(Fact[HttpCheckArguments, HttpCheckResult]):
         _, host, port = endpoint(arguments.url)
         require_known_endpoint(target.spec, host, port)
         check = _check_of(target.spec, arguments.url)
-        expected = check.expect if check else EXPECTED
-        timeout = check.timeout if check else TIMEOUT
+        expected = arguments.expect or (check.expect if check else EXPECTED)
+        timeout = arguments.timeout or (check.timeout if check else TIMEOUT)
         # A thread of its own, since the caller's may run an event loop already.
         with ThreadPoolExecutor(1) as executor:
             raw = executor.submit(asyncio.run, _get(arguments.url, expected, timeout)).result()

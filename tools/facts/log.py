@@ -313,6 +313,14 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
                 severity=Severity.WARNING,
             )
 
+    def quotations(self, result: LogSearchResult) -> tuple[str, ...]:
+        """Return the sample lines, without those that speak to their reader."""
+        return tuple(sample.text for sample in result.samples if suspicion(sample.text) is None)
+
+    def suspicious(self, result: LogSearchResult) -> tuple[str, ...]:
+        """Return the lines that speak to their reader."""
+        return tuple(line.text for line in result.suspicious)
+
     def describe(self, arguments: LogSearchArguments) -> str:
         """Say whose logs of which time."""
         whose = arguments.service or shown_path(arguments.path or "")

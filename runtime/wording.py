@@ -1,0 +1,72 @@
+"""Events in words, one line each: for timelines and terminals."""
+
+from __future__ import annotations
+
+from watchkeeper.runtime.events import (
+    ApprovalDecided,
+    ApprovalRequested,
+    DiagnosisMade,
+    EffectDone,
+    EffectInDoubt,
+    Escalated,
+    Event,
+    EvidenceGathered,
+    IncidentClosed,
+    IncidentOpened,
+    PlanProposed,
+    PlanRefused,
+    PolicyDecided,
+    RolledBack,
+    SuspiciousText,
+    TriageDone,
+    Verified,
+)
+
+
+def visible(text: str) -> str:
+    """Replace what a terminal would obey (control characters, escapes) by a mark."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def describe_event(event: Event) -> str:
+    """Say an event in one line; empty for events that a timeline leaves out."""
+    match event:
+        case IncidentOpened():
+            return f"alert: {event.title} ({event.host}{f', {event.service}' if event.service else ''})"
+        case TriageDone():
+            return f"triage: {event.severity.value}; the alert is about {event.summary}"
+        case EvidenceGathered():
+            said = "; ".join(finding.text for finding in event.findings) or event.error or "nothing unusual"
+            return f"{event.evidence_id} {event.fact}: {said}"
+        case SuspiciousText():
+            return f"suspicious text in {event.evidence_id}, quoted below and not followed"
+        case DiagnosisMade():
+            sure = f"{event.status.value} (p = {event.probability:.2f})"
+            return f"diagnosis: {event.cause} of {event.subject}, {sure}"
+        case PlanProposed():
+            return f"plan {event.step_id}: {event.summary}"
+        case PlanRefused():
+            return f"refused: {event.action or 'no action'}: {event.reason}"
+        case PolicyDecided():
+            return f"policy: {event.decision} (rule {event.rule}, tier {event.tier}): {event.reason}"
+        case ApprovalRequested():
+            return f"approval {event.approval_id} asked"
+        case ApprovalDecided():
+            own = ", self-approved" if event.self_approved else ""
+            return f"approval {event.approval_id}: {event.answer} by {event.by}{own}"
+        case EffectDone():
+            return f"effect of {event.step_id}: {'done' if event.ok else 'failed'}: {event.detail}"
+        case EffectInDoubt():
+            return (
+                f"effect of {event.step_id} was in doubt after a crash; its probe says {event.answer.value}"
+            )
+        case Verified():
+            return f"verified: {event.detail}"
+        case RolledBack():
+            return f"rollback of {event.step_id}: {event.detail}"
+        case Escalated():
+            return f"escalated to a person: {event.reason}"
+        case IncidentClosed():
+            return f"ended: {event.status}"
+        case _:
+            return ""
