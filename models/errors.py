@@ -27,3 +27,7 @@ class BudgetExceededError(ModelError):
 
 class CancelledError(ModelError):
     """A generation was cancelled by its caller."""
+
+
+class PromptTooLongError(ModelError):
+    """A prompt does not fit into what the model can attend to (the caller must shorten it)."""

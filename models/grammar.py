@@ -1,0 +1,212 @@
+"""From JSON schemas and tools to grammars that a model cannot leave while it decodes.
+
+Grammars are llguidance's Lark dialect (https://github.com/guidance-ai/llguidance). They are written for the
+fewest choices: no optional whitespace, arguments in the order of the schema, objects closed unless the
+schema opens them. What is left to the model is what the schema leaves open; everything else is forced and
+can be appended without asking the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from llguidance import LLMatcher, LLTokenizer
+
+from watchkeeper.models.errors import GrammarError
+from watchkeeper.models.interface import JsonSchema, ToolSpec
+
+_SEPARATORS: Mapping[str, Any] = {
+    "whitespace_flexible": False,
+    # The separators of json.dumps, which chat templates use and models are therefore trained on.
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+_CACHED_GRAMMARS = 256
+
+
+class AnswerKind(StrEnum):
+    """What a grammar produces."""
+
+    JSON = "json"
+    CALL = "call"
+    TEXT_OR_CALL = "text or call"
+
+
+@dataclass(frozen=True, slots=True)
+class CallTags:
+    """How a model family marks a tool call: two texts, and their token ids where it has such tokens."""
+
+    opening: str = "<tool_call>"
+    closing: str = "</tool_call>"
+    opening_id: int | None = None
+    closing_id: int | None = None
+
+    @property
+    def native(self) -> bool:
+        """Whether the tags are tokens of their own, which no content can imitate."""
+        return self.opening_id is not None and self.closing_id is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A grammar and what it produces."""
+
+    kind: AnswerKind
+    lark: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the grammar."""
+        return hashlib.sha256(self.lark.encode()).hexdigest()
+
+
+def schema_grammar(schema: JsonSchema) -> Grammar:
+    """Write the grammar of a JSON value."""
+    return Grammar(AnswerKind.JSON, f"start: %json {_embedded(schema)}\n")
+
+
+def call_grammar(
+    tools: Sequence[ToolSpec],
+    choice: str,
+    call_schemas: Mapping[str, JsonSchema],
+    tags: CallTags,
+) -> Grammar:
+    """Write the grammar of a tool call.
+
+    Args:
+        tools: The tools of the prompt.
+        choice: ``"required"``, ``"auto"`` (a text is allowed instead) or the name of one tool.
+        call_schemas: Narrower argument schemas by tool name.
+        tags: How the family marks a call.
+
+    Raises:
+        GrammarError: If no tool may be called, a name is unknown, or two tools share one.
+    """
+    allowed = callable_schemas(tools, choice, call_schemas)
+    opening = f"<[{tags.opening_id}]>" if tags.native else _quoted(tags.opening)
+    closing = f"<[{tags.closing_id}]>" if tags.native else _quoted(tags.closing)
+    rules = [
+        f'call: {opening} "\\n" object "\\n" {closing}',
+        "object: " + " | ".join(f"object_{index}" for index in range(len(allowed))),
+    ]
+    for index, (name, schema) in enumerate(allowed.items()):
+        head = f'{{"name": {json.dumps(name)}, "arguments": '
+        rules.append(f'object_{index}: {_quoted(head)} arguments_{index} "}}"')
+        rules.append(f"arguments_{index}: %json {_embedded(schema)}")
+    if choice != "auto":
+        return Grammar(AnswerKind.CALL, "\n".join(["start: call", *rules, ""]))
+    # An answer that begins like a call is one: models of this size often leave the opening tag out.
+    if tags.native:
+        start = ["start: TEXT call? | call | object", r"TEXT: /[^{](.|\n)*/"]
+    else:
+        start = ["start: TEXT | call | object", r"TEXT: /[^<{](.|\n)*/"]
+    return Grammar(AnswerKind.TEXT_OR_CALL, "\n".join([*start, *rules, ""]))
+
+
+def callable_schemas(
+    tools: Sequence[ToolSpec], choice: str, call_schemas: Mapping[str, JsonSchema]
+) -> dict[str, JsonSchema]:
+    """Return the argument schema of every tool that may be called, after narrowing; empty for ``"none"``.
+
+    Raises:
+        GrammarError: If a call is forced and no tool is left, a name is unknown, or two tools share one.
+    """
+    names = [tool.name for tool in tools]
+    known = ", ".join(names) or "none"
+    if len(set(names)) != len(names):
+        raise GrammarError(f"two tools have the same name (tools: {known})")
+    unknown = sorted(call_schemas.keys() - set(names))
+    if unknown:
+        raise GrammarError(f"call_schemas narrows {unknown[0]!r}, which is none of the tools: {known}")
+    if choice == "none":
+        return {}
+    if choice in {"auto", "required"}:
+        if not names:
+            raise GrammarError(f"tool_choice {choice!r} needs at least one tool")
+    elif choice not in names:
+        raise GrammarError(f"tool_choice {choice!r} is none of the tools: {known}")
+    else:
+        names = [choice]
+    return {tool.name: call_schemas.get(tool.name, tool.parameters) for tool in tools if tool.name in names}
+
+
+def closed(schema: Any) -> Any:
+    """Forbid unnamed properties wherever a schema names some and does not say that others are welcome.
+
+    Every value that the closed schema allows is allowed by the original one, and a small model is not led
+    into inventing keys. A schema with ``allOf`` is left alone: closing one part would forbid the others'.
+    """
+    if '"allOf"' in json.dumps(schema):
+        return schema
+    return _close(schema)
+
+
+def _close(schema: Any) -> Any:
+    if isinstance(schema, list | tuple):
+        return [_close(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    result = dict(schema)
+    for keyword in ("properties", "$defs", "definitions"):
+        if isinstance(schema.get(keyword), Mapping):
+            result[keyword] = {name: _close(part) for name, part in schema[keyword].items()}
+    for keyword in ("items", "prefixItems", "anyOf", "oneOf", "additionalProperties"):
+        if keyword in schema:
+            result[keyword] = _close(schema[keyword])
+    if schema.get("properties") or schema.get("type") == "object":
+        result.setdefault("additionalProperties", False)
+    return result
+
+
+def _embedded(schema: JsonSchema) -> str:
+    try:
+        body = {**closed(schema), "x-guidance": dict(_SEPARATORS)}
+        return json.dumps(body)
+    except (TypeError, ValueError) as error:
+        raise GrammarError(f"schema {schema!r:.200} is not JSON: {error}") from error
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+class GrammarCompiler:
+    """Compiles grammars for one vocabulary and keeps the compiled ones.
+
+    Args:
+        vocabulary: llguidance's view of the tokenizer.
+    """
+
+    def __init__(self, vocabulary: LLTokenizer) -> None:
+        self.vocabulary = vocabulary
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def matcher(self, grammar: Grammar) -> LLMatcher:
+        """Return a fresh matcher of a grammar.
+
+        Raises:
+            GrammarError: If the grammar cannot be enforced; the message says which part of the schema.
+        """
+        digest = grammar.digest
+        with self._lock:
+            pristine = self._compiled.get(digest)
+            if pristine is not None:
+                self._compiled.move_to_end(digest)
+                return pristine.deep_copy()
+        pristine = LLMatcher(self.vocabulary, LLMatcher.grammar_from_lark(grammar.lark), log_level=0)
+        if pristine.is_error():
+            reason = " ".join(pristine.get_error().split())
+            raise GrammarError(f"the schema cannot be enforced while decoding: {reason:.400}")
+        with self._lock:
+            self._compiled[digest] = pristine
+            while len(self._compiled) > _CACHED_GRAMMARS:
+                self._compiled.popitem(last=False)
+            return pristine.deep_copy()
