@@ -64,14 +64,10 @@ class Team:
         agent = self.agents[AgentRole.TRIAGE]
         return triage.triage(self.engine, agent, title=title, description=description, cancel=self.cancel)
 
-    def read(
-        self, evidence: str, lines: Sequence[str], suspicious: Sequence[int]
-    ) -> tuple[Reading, Decision]:
+    def read(self, evidence: str, lines: Sequence[str]) -> tuple[Reading, Decision]:
         """See `watchkeeper.agents.reader.read`."""
         agent = self.agents[AgentRole.READER]
-        return reader.read(
-            self.engine, agent, evidence=evidence, lines=lines, suspicious=suspicious, cancel=self.cancel
-        )
+        return reader.read(self.engine, agent, evidence=evidence, lines=lines, cancel=self.cancel)
 
     def next_facts(
         self, case: Case, calls: Sequence[FactCall], *, take: int
