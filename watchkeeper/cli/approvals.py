@@ -1,0 +1,160 @@
+"""``watchkeeper approvals``: questions that wait for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, when
+
+if TYPE_CHECKING:
+    from watchkeeper.runtime.approvals import Answer
+
+app = typer.Typer(no_args_is_help=True, help="Look at questions that wait for a person, and answer them.")
+
+Id = Annotated[str, typer.Argument(metavar="APPROVAL", help="For example APR-7K3QW.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the answer.")]
+
+
+@app.command("list")
+def list_(
+    all_: Annotated[bool, typer.Option("--all", help="Answered and expired ones too.")] = False,
+    incident: Annotated[str | None, typer.Option(help="Only those of this incident.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the questions that wait for an answer."""
+    with opened() as (_, store):
+        from watchkeeper.runtime.approvals import Approvals, ApprovalStatus
+
+        found = Approvals(store).list(
+            status=None if all_ else ApprovalStatus.PENDING, incident_id=incident, limit=1000
+        )
+        if as_json:
+            print_json(found)
+            return
+        print_table(
+            ("ID", "STATUS", "ASKED", "TIER", "INCIDENT", "EXPIRES (UTC)", "QUESTION"),
+            [
+                (
+                    approval.id,
+                    approval.status.value,
+                    approval.kind.value,
+                    str(approval.tier),
+                    approval.incident_id,
+                    when(approval.expires_at),
+                    approval.summary,
+                )
+                for approval in found
+            ],
+            empty="no questions" if all_ else "no question waits for an answer",
+        )
+
+
+@app.command()
+def show(approval_id: Id, as_json: Json = False) -> None:
+    """Show a question with what would change."""
+    with opened() as (_, store):
+        from watchkeeper.runtime.approvals import Approvals
+        from watchkeeper.runtime.steps import Steps
+
+        approval = Approvals(store).get(approval_id)
+        step = Steps(store).get(approval.step_id)
+        if as_json:
+            print_json({"approval": approval.model_dump(mode="json"), "step": step.model_dump(mode="json")})
+            return
+        answered = approval.decided_by is not None
+        print_pairs(
+            [
+                ("approval", approval.id),
+                ("question", approval.summary),
+                ("status", approval.status.value),
+                ("incident", approval.incident_id),
+                ("action", f"{step.action} (version {step.version}) on {step.host}"),
+                ("arguments", ", ".join(f"{name}={value}" for name, value in step.arguments.items())),
+                ("undo", step.reversibility.value),
+                ("risk", step.plan.risk),
+                ("tier", str(approval.tier)),
+                ("policy", f"{step.policy.rule}: {step.policy.reason}" if step.policy else ""),
+                ("asked by", f"{approval.requester} at {when(approval.requested_at)} UTC"),
+                ("expires", f"{when(approval.expires_at)} UTC" if not answered else ""),
+                (
+                    "answer",
+                    f"{approval.answer} by {approval.decided_by} at {when(approval.decided_at)} UTC"
+                    + (" (who asked)" if approval.self_approved else "")
+                    if answered
+                    else "",
+                ),
+                ("reason", approval.reason),
+                ("digest", approval.digest),
+            ]
+        )
+        if approval.diff:
+            typer.echo("\n" + plain(approval.diff))
+
+
+@app.command()
+def approve(approval_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+    """Allow the action, once and exactly as it was shown."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.APPROVE, reason, as_json=as_json)
+
+
+@app.command()
+def reject(
+    approval_id: Id,
+    reason: Annotated[str, typer.Option("--reason", help="Why; the agents choose something else.")],
+    as_json: Json = False,
+) -> None:
+    """Forbid the action."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.REJECT, reason, as_json=as_json)
+
+
+@app.command()
+def done(approval_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+    """Say that an effect in doubt took place."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.DONE, reason, as_json=as_json)
+
+
+@app.command("not-done")
+def not_done(approval_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+    """Say that an effect in doubt did not take place."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.NOT_DONE, reason, as_json=as_json)
+
+
+def _answer(approval_id: str, answer: Answer, reason: str, *, as_json: bool) -> None:
+    with opened() as (settings, store):
+        from watchkeeper.runtime.approvals import Approvals
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.people import current_person
+
+        # In one transaction: an answer that cannot be recorded in the audit log is not given.
+        with store.transaction():
+            approval = Approvals(store, solo=settings.solo).decide(
+                approval_id, answer, by=current_person(), reason=reason
+            )
+            AuditLog(settings.home).append(
+                "approval-answered",
+                {
+                    "approval_id": approval.id,
+                    "incident_id": approval.incident_id,
+                    "step_id": approval.step_id,
+                    "digest": approval.digest,
+                    "answer": answer.value,
+                    "by": approval.decided_by,
+                    "reason": reason,
+                    "self_approved": approval.self_approved,
+                },
+            )
+        if as_json:
+            print_json(approval)
+            return
+        own = " (you asked for it yourself; recorded)" if approval.self_approved else ""
+        typer.echo(f"{approval.id}: {answer.value}, by {approval.decided_by}{own}")

@@ -1,0 +1,81 @@
+"""``watchkeeper decisions``: why an agent chose what it chose."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, when
+
+app = typer.Typer(no_args_is_help=True, help="Look at why agents chose what they chose.")
+
+
+@app.command("list")
+def list_(
+    incident_id: Annotated[str, typer.Argument(metavar="INCIDENT", help="For example INC-7K3Q.")],
+    as_json: Json = False,
+) -> None:
+    """List the decisions made for an incident."""
+    with opened() as (_, store):
+        from watchkeeper.runtime.decisions import Decisions
+        from watchkeeper.runtime.incidents import Incidents
+
+        Incidents(store).get(incident_id)
+        found = Decisions(store).list(incident_id)
+        if as_json:
+            print_json(found)
+            return
+        print_table(
+            ("ID", "ROLE", "ANSWER", "PROBABILITY", "FOLLOWED", "MODEL", "TIME (UTC)"),
+            [
+                (
+                    record.id,
+                    record.role,
+                    record.answer.text,
+                    f"{record.answer.probability:.2f} of {len(record.options)}",
+                    "yes" if record.accepted else "no",
+                    record.model,
+                    when(record.at),
+                )
+                for record in found
+            ],
+            empty=f"no decisions for {incident_id}",
+        )
+
+
+@app.command()
+def show(
+    decision_id: Annotated[str, typer.Argument(metavar="DECISION", help="For example INC-7K3Q-D1.")],
+    as_json: Json = False,
+) -> None:
+    """Show a decision: options with probabilities, model, evidence, cost."""
+    with opened() as (_, store):
+        from watchkeeper.runtime.decisions import Decisions
+
+        record = Decisions(store).get(decision_id)
+        if as_json:
+            print_json(record)
+            return
+        cost = (
+            f"{record.prompt_tokens} tokens read ({record.cached_tokens} from cache), "
+            f"{record.generated_tokens} written, {record.seconds:.1f} s"
+        )
+        print_pairs(
+            [
+                ("decision", record.id),
+                ("time", f"{when(record.at)} UTC"),
+                ("role", record.role),
+                ("question", record.question),
+                ("followed", "yes" if record.accepted else f"no (threshold {record.threshold:.2f})"),
+                ("model", f"{record.model} ({record.quantization}) {record.model_digest[:16]}".strip()),
+                ("prompt", f"SHA-256 {record.prompt_digest}"),
+                ("evidence", ", ".join(record.evidence_ids)),
+                ("cost", cost),
+                ("note", record.note),
+            ]
+        )
+        typer.echo("\nOptions")
+        for index, option in enumerate(record.options):
+            mark = ">" if index == record.chosen else " "
+            typer.echo(f"{mark} {option.probability:.3f}  {plain(option.text)}")

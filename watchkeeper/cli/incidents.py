@@ -1,0 +1,114 @@
+"""``watchkeeper incidents``: what happened, and where the work on it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, when
+
+if TYPE_CHECKING:
+    from watchkeeper.runtime.events import BaseEvent
+
+app = typer.Typer(no_args_is_help=True, help="Look at incidents.")
+
+
+@app.command("list")
+def list_(
+    live: Annotated[bool, typer.Option("--live", help="Only those with work left to do.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List incidents, the newest first."""
+    with opened() as (_, store):
+        from watchkeeper.runtime.incidents import Incidents
+
+        found = Incidents(store).list(live=True if live else None, limit=limit)
+        if as_json:
+            print_json(found)
+            return
+        print_table(
+            ("ID", "STATUS", "SEVERITY", "HOST", "SERVICE", "ALERTS", "OPENED (UTC)", "TITLE"),
+            [
+                (
+                    incident.id,
+                    incident.status.value,
+                    incident.severity.value,
+                    incident.alert.host,
+                    incident.alert.service or "-",
+                    str(incident.alert_count),
+                    when(incident.opened_at),
+                    incident.alert.title,
+                )
+                for incident in found
+            ],
+            empty="no incidents",
+        )
+
+
+@app.command()
+def show(
+    incident_id: Annotated[str, typer.Argument(metavar="INCIDENT", help="For example INC-7K3Q.")],
+    as_json: Json = False,
+) -> None:
+    """Show an incident with its evidence, steps and events."""
+    with opened() as (_, store):
+        from watchkeeper.runtime.incidents import Incidents
+        from watchkeeper.runtime.steps import Steps
+
+        incidents = Incidents(store)
+        incident = incidents.get(incident_id)
+        evidence = incidents.evidence(incident_id)
+        events = incidents.events(incident_id)
+        steps = Steps(store).list(incident_id)
+        if as_json:
+            print_json(
+                {
+                    "incident": incident.model_dump(mode="json"),
+                    "evidence": [item.model_dump(mode="json") for item in evidence],
+                    "steps": [step.model_dump(mode="json") for step in steps],
+                    "events": [event.model_dump(mode="json") for event in events],
+                }
+            )
+            return
+        print_pairs(
+            [
+                ("incident", incident.id),
+                ("title", incident.alert.title),
+                ("status", incident.status.value),
+                ("severity", incident.severity.value),
+                ("host", incident.alert.host),
+                ("service", incident.alert.service or ""),
+                ("alerts", str(incident.alert_count)),
+                ("opened", f"{when(incident.opened_at)} UTC"),
+                ("ended", f"{when(incident.ended_at)} UTC" if incident.ended_at else ""),
+                ("summary", incident.summary),
+            ]
+        )
+        if evidence:
+            typer.echo("\nEvidence")
+        for item in evidence:
+            typer.echo(
+                f"  {item.id}  {item.fact} on {item.host}" + (f": {plain(item.error)}" if item.error else "")
+            )
+            for finding in item.findings:
+                typer.echo(f"      {finding.severity.value}: {plain(finding.text)}")
+        if steps:
+            typer.echo("\nSteps")
+        for step in steps:
+            typer.echo(
+                f"  {step.id}  {step.action} on {step.host}: {step.status.value}  {plain(step.detail)}"
+            )
+        typer.echo("\nEvents")
+        for event in events:
+            typer.echo(f"  {event.seq:>4}  {when(event.at)}  {event.kind}  {plain(brief(event))}")
+
+
+def brief(event: BaseEvent) -> str:
+    """The values of an event in one line."""
+    values = event.model_dump(
+        mode="json", exclude={"incident_id", "seq", "at", "kind"}, exclude_defaults=True
+    )
+    text = ", ".join(f"{name}={value}" for name, value in values.items())
+    return " ".join(text.split())[:200]

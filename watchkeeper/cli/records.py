@@ -1,0 +1,96 @@
+"""What the commands over kept records share: opening them, showing them, and telling a user's mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from watchkeeper.runtime.settings import Settings
+    from watchkeeper.runtime.store import Store
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """Tell a user's mistake in one line on standard error and end with code 2."""
+    from watchkeeper.runtime.errors import OperationError
+    from watchkeeper.tools.errors import ToolError
+
+    try:
+        yield
+    except (OperationError, ToolError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Settings, Store]]:
+    """Open the settings and the store of this user."""
+    with mistakes():
+        from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.runtime.store import Store
+
+        settings = load_settings()
+        with Store(settings.store_path) as store:
+            yield settings, store
+
+
+def plain(text: str) -> str:
+    """Return a text without characters that steer a terminal or hide what is written."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def when(at: datetime | None) -> str:
+    """A moment, in UTC and to the second."""
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
+    """Print records as JSON."""
+    content = value if isinstance(value, dict) else _dumped(value)
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Print a table, or say that there is nothing."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    Console().print(table)
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and values; empty values are left out."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        if value:
+            indented = plain(value).replace("\n", "\n" + " " * (width + 2))
+            typer.echo(f"{name.ljust(width)}  {indented}")
+
+
+def _dumped(value: BaseModel | Sequence[BaseModel]) -> Any:
+    if isinstance(value, Sequence):
+        return [item.model_dump(mode="json") for item in value]
+    return value.model_dump(mode="json")
