@@ -53,8 +53,8 @@ from watchkeeper.models.interface import (
 )
 from watchkeeper.models.kv import SequenceCache, is_supported
 from watchkeeper.models.prefix import PrefixStatistics, PrefixStore
+from watchkeeper.models.requests import callable_schemas, check_generation, check_options
 from watchkeeper.models.sampling import Sampler, all_but, unpack
-from watchkeeper.models.scripted import check_options
 from watchkeeper.models.templates import ChatFormat
 
 _GIB = 1 << 30
@@ -164,6 +164,7 @@ class LocalEngine:
         Where a free text is cancelled, the text so far comes back with ``finish_reason="cancelled"``.
 
         Raises:
+            ValueError: If the budget or the temperature makes no sense.
             GrammarError: If the schema cannot be enforced.
             BudgetExceededError: If a constrained answer did not end within ``max_tokens``.
             CancelledError: If a constrained answer was cancelled.
@@ -180,8 +181,7 @@ class LocalEngine:
         The text of a tool call is not streamed. Errors are those of :meth:`generate`; what is wrong with the
         request is raised at once, the rest while iterating.
         """
-        if request.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {request.max_tokens!r}")
+        check_generation(request)
         grammar = self._grammar(request)
         matcher = self._grammars.matcher(grammar) if grammar else None
         prompt = self._format.prompt(request.messages, request.tools)
@@ -214,14 +214,11 @@ class LocalEngine:
 
     def _grammar(self, request: GenerationRequest) -> Grammar | None:
         if request.schema is not None:
-            if request.tool_choice != "none":
-                raise GrammarError(
-                    f"a schema and tool_choice {request.tool_choice!r} exclude each other; give one of them"
-                )
             return schema_grammar(request.schema)
-        if request.tool_choice == "none" or (request.tool_choice == "auto" and not request.tools):
+        allowed = callable_schemas(request.tools, request.tool_choice, request.call_schemas)
+        if not allowed:
             return None
-        return call_grammar(request.tools, request.tool_choice, request.call_schemas, self._format.tags)
+        return call_grammar(allowed, self._format.tags, or_text=request.tool_choice == "auto")
 
     def _decode(
         self,

@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from llguidance import LLMatcher, LLTokenizer
 
 from watchkeeper.models.errors import GrammarError
-from watchkeeper.models.interface import JsonSchema, ToolSpec
+from watchkeeper.models.interface import JsonSchema
 
 _SEPARATORS: Mapping[str, Any] = {
     "whitespace_flexible": False,
@@ -72,24 +72,14 @@ def schema_grammar(schema: JsonSchema) -> Grammar:
     return Grammar(AnswerKind.JSON, f"start: %json {_embedded(schema)}\n")
 
 
-def call_grammar(
-    tools: Sequence[ToolSpec],
-    choice: str,
-    call_schemas: Mapping[str, JsonSchema],
-    tags: CallTags,
-) -> Grammar:
+def call_grammar(allowed: Mapping[str, JsonSchema], tags: CallTags, *, or_text: bool = False) -> Grammar:
     """Write the grammar of a tool call.
 
     Args:
-        tools: The tools of the prompt.
-        choice: ``"required"``, ``"auto"`` (a text is allowed instead) or the name of one tool.
-        call_schemas: Narrower argument schemas by tool name.
+        allowed: Argument schemas of the tools that may be called, by name; at least one.
         tags: How the family marks a call.
-
-    Raises:
-        GrammarError: If no tool may be called, a name is unknown, or two tools share one.
+        or_text: Whether a text may take the place of the call.
     """
-    allowed = callable_schemas(tools, choice, call_schemas)
     opening = f"<[{tags.opening_id}]>" if tags.native else _quoted(tags.opening)
     closing = f"<[{tags.closing_id}]>" if tags.native else _quoted(tags.closing)
     rules = [
@@ -100,7 +90,7 @@ def call_grammar(
         head = f'{{"name": {json.dumps(name)}, "arguments": '
         rules.append(f'object_{index}: {_quoted(head)} arguments_{index} "}}"')
         rules.append(f"arguments_{index}: %json {_embedded(schema)}")
-    if choice != "auto":
+    if not or_text:
         return Grammar(AnswerKind.CALL, "\n".join(["start: call", *rules, ""]))
     # An answer that begins like a call is one: models of this size often leave the opening tag out.
     if tags.native:
@@ -108,33 +98,6 @@ def call_grammar(
     else:
         start = ["start: TEXT | call | object", r"TEXT: /[^<{](.|\n)*/"]
     return Grammar(AnswerKind.TEXT_OR_CALL, "\n".join([*start, *rules, ""]))
-
-
-def callable_schemas(
-    tools: Sequence[ToolSpec], choice: str, call_schemas: Mapping[str, JsonSchema]
-) -> dict[str, JsonSchema]:
-    """Return the argument schema of every tool that may be called, after narrowing; empty for ``"none"``.
-
-    Raises:
-        GrammarError: If a call is forced and no tool is left, a name is unknown, or two tools share one.
-    """
-    names = [tool.name for tool in tools]
-    known = ", ".join(names) or "none"
-    if len(set(names)) != len(names):
-        raise GrammarError(f"two tools have the same name (tools: {known})")
-    unknown = sorted(call_schemas.keys() - set(names))
-    if unknown:
-        raise GrammarError(f"call_schemas narrows {unknown[0]!r}, which is none of the tools: {known}")
-    if choice == "none":
-        return {}
-    if choice in {"auto", "required"}:
-        if not names:
-            raise GrammarError(f"tool_choice {choice!r} needs at least one tool")
-    elif choice not in names:
-        raise GrammarError(f"tool_choice {choice!r} is none of the tools: {known}")
-    else:
-        names = [choice]
-    return {tool.name: call_schemas.get(tool.name, tool.parameters) for tool in tools if tool.name in names}
 
 
 def closed(schema: Any) -> Any:

@@ -18,14 +18,9 @@ class Sampler:
     Args:
         temperature: 0 picks the most probable token (the lowest id of equals).
         seed: Seed of the chance; None takes a new one from the system.
-
-    Raises:
-        ValueError: If the temperature is negative.
     """
 
     def __init__(self, temperature: float, seed: int | None) -> None:
-        if not temperature >= 0:
-            raise ValueError(f"temperature must be 0 or more, got {temperature!r}")
         self._temperature = temperature
         self._random = torch.Generator()
         if seed is None:

@@ -29,6 +29,7 @@ from watchkeeper.models.interface import (
     ToolCall,
     Usage,
 )
+from watchkeeper.models.requests import callable_schemas, check_generation, check_options
 from watchkeeper.models.schemas import SchemaError, fault, sample, shortest
 
 ChoiceAnswer = int | str | Sequence[float] | None
@@ -77,7 +78,13 @@ class _WeightlessEngine:
         yield Chunk("", final=answer)
 
     def generate(self, request: GenerationRequest, *, cancel: Cancellation | None = None) -> Generation:
-        """Answer with a text, a JSON value or tool calls."""
+        """Answer with a text, a JSON value or tool calls.
+
+        Raises:
+            ScriptError: If the script's answer is none that a model could have given.
+            GrammarError: If the request cannot be enforced.
+        """
+        check_generation(request)
         self._begin(request, cancel)
         arguments_of = _argument_schemas(request)
         answer = self._answer(request)
@@ -185,55 +192,27 @@ class RandomEngine(_WeightlessEngine):
         return [weight / sum(weights) for weight in weights]
 
 
-def check_options(request: ChoiceRequest) -> None:
-    """Refuse a closed question that has no answer or an ambiguous one.
-
-    Raises:
-        ValueError: If there is no option, one is empty, or two are the same.
-    """
-    if not request.options:
-        raise ValueError("a closed question needs at least one option")
-    for index, option in enumerate(request.options):
-        if not option.strip():
-            raise ValueError(f"option {index} is empty: {option!r}")
-        if option in request.options[:index]:
-            raise ValueError(f"option {index} repeats an earlier one: {option!r}")
-
-
 def _default(
     request: GenerationRequest, make: Callable[[JsonSchema], Any], rng: random.Random | None = None
 ) -> GenerationAnswer:
     if request.schema is not None:
-        return json.dumps(make(request.schema))
+        return json.dumps(_made(make, request.schema))
     if request.tool_choice in {"none", "auto"}:
         return "ok"
     schemas = _argument_schemas(request)
     name = rng.choice(sorted(schemas)) if rng else next(iter(schemas))
-    return ToolCall(name, make(schemas[name]))
+    return ToolCall(name, _made(make, schemas[name]))
+
+
+def _made(make: Callable[[JsonSchema], Any], schema: JsonSchema) -> Any:
+    try:
+        return make(schema)
+    except SchemaError as error:
+        raise GrammarError(str(error)) from error
 
 
 def _argument_schemas(request: GenerationRequest) -> dict[str, JsonSchema]:
-    """Return the argument schema of every tool that may be called, after narrowing.
-
-    Raises:
-        GrammarError: If the request forces a call and no tool is left, or names one that is not there.
-    """
-    names = [tool.name for tool in request.tools]
-    match request.tool_choice:
-        case "none":
-            return {}
-        case "auto" | "required":
-            if request.tool_choice == "required" and not names:
-                raise GrammarError("tool_choice 'required' needs at least one tool")
-        case name:
-            if name not in names:
-                raise GrammarError(f"tool_choice {name!r} is none of the tools: {', '.join(names) or 'none'}")
-            names = [name]
-    return {
-        tool.name: request.call_schemas.get(tool.name, tool.parameters)
-        for tool in request.tools
-        if tool.name in names
-    }
+    return callable_schemas(request.tools, request.tool_choice, request.call_schemas)
 
 
 def _as_answer(
