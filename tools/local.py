@@ -59,7 +59,7 @@ def require_known_endpoint(spec: HostSpec, host: str, port: int) -> None:
     Raises:
         CollectError: If the endpoint is neither on loopback nor in a check of the inventory.
     """
-    if host == "localhost" or _is_loopback(host):
+    if is_loopback(host):
         return
     for service in spec.services:
         for check in service.checks:
@@ -72,7 +72,10 @@ def require_known_endpoint(spec: HostSpec, host: str, port: int) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its loopback address or name."""
+    if host == "localhost":
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -147,4 +147,6 @@ def _lines(content: bytes) -> tuple[str, ...]:
 
 
 def _decode(piece: bytes) -> str:
+    # What was freed inside of a file reads as zero bytes, in front of the first line that is left.
+    piece = piece.lstrip(b"\0")
     return piece[: 4 * LINE_LIMIT].decode("utf-8", "replace")[:LINE_LIMIT].rstrip("\r")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from watchkeeper.tools.errors import CollectError
 from watchkeeper.tools.fact import Arguments, Fact, Raw, Result
@@ -39,6 +39,21 @@ class CertificateArguments(Arguments):
         if (self.host is None) == (self.path is None):
             raise ValueError("give either a host and port or a path")
         return self
+
+
+class _Certificate(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    not_before: datetime
+    not_after: datetime
+    sha256: str
+
+
+class _CertificateRaw(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    now: datetime
+    certificates: tuple[_Certificate, ...] = Field(min_length=1)
 
 
 class CertificateResult(Result):
@@ -96,17 +111,15 @@ class CertificateExpiry(Fact[CertificateArguments, CertificateResult]):
 
     def interpret(self, raw: Raw, arguments: CertificateArguments) -> CertificateResult:  # noqa: ARG002 (all that counts was read)
         """Take the one that runs out first."""
-        certificates: list[dict[str, str]] = raw["certificates"]  # type: ignore[assignment]
-        first = min(certificates, key=lambda item: datetime.fromisoformat(item["not_after"]))
-        now = datetime.fromisoformat(str(raw["now"]))
-        end = datetime.fromisoformat(first["not_after"])
+        read = _CertificateRaw.model_validate(raw)
+        first = min(read.certificates, key=lambda item: item.not_after)
         return CertificateResult(
-            not_before=datetime.fromisoformat(first["not_before"]),
-            not_after=end,
-            now=now,
-            days_left=round((end - now).total_seconds() / 86400, 2),
-            certificates=len(certificates),
-            sha256=first["sha256"],
+            not_before=first.not_before,
+            not_after=first.not_after,
+            now=read.now,
+            days_left=round((first.not_after - read.now).total_seconds() / 86400, 2),
+            certificates=len(read.certificates),
+            sha256=first.sha256,
         )
 
     def findings(self, result: CertificateResult, arguments: CertificateArguments) -> Iterator[Finding]:

@@ -58,6 +58,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class _FileRaw(_Part):
+    path: str
+    error: str = ""
+    lines: tuple[str, ...] = ()
+    first_line: int | None = None
+    complete: bool = False
+    modified: float = 0.0
+
+
+class _SearchRaw(_Part):
+    subject: str
+    now: float
+    utc_offset: float
+    files: tuple[_FileRaw, ...]
+
+
 class LogFile(_Part):
     """A file that was read; ``complete`` says whether it was read back to the start of the window."""
 
@@ -220,17 +236,16 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
         Raises:
             CollectError: If not a single file could be read.
         """
-        files: list[dict[str, Any]] = raw["files"]  # type: ignore[assignment]
-        errors = [file["error"] for file in files if file.get("error")]
-        if len(errors) == len(files):
+        read = _SearchRaw.model_validate(raw)
+        errors = [file.error for file in read.files if file.error]
+        if len(errors) == len(read.files):
             raise CollectError("; ".join(errors) or "there is no log file")
-        now = float(raw["now"])  # type: ignore[arg-type]
-        offset = float(raw["utc_offset"])  # type: ignore[arg-type]
+        since = read.now - arguments.since_seconds
         wanted = (arguments.pattern or "").lower()
         lines = [
             line
-            for file in reversed(files)
-            for line in _window(file, since=now - arguments.since_seconds, now=now, offset=offset)
+            for file in reversed(read.files)
+            for line in _window(file, since=since, now=read.now, offset=read.utc_offset)
             if wanted in line.text.lower()
         ]
         severities: dict[str, int] = {}
@@ -252,17 +267,17 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
         times = [line.time for line in lines if line.time is not None]
         frequent = sorted(samples.values(), key=len, reverse=True)
         return LogSearchResult(
-            subject=str(raw["subject"]),
-            now=_moment(now),
+            subject=read.subject,
+            now=_moment(read.now),
             window_seconds=arguments.since_seconds,
             files=tuple(
                 LogFile(
-                    path=visible(file["path"]),
-                    lines=len(file.get("lines", ())),
-                    complete=bool(file.get("complete", False)),
-                    error=visible(file.get("error", "")),
+                    path=visible(file.path),
+                    lines=len(file.lines),
+                    complete=file.complete,
+                    error=visible(file.error),
                 )
-                for file in files
+                for file in read.files
             ),
             lines=len(lines),
             undated=len(lines) - len(times),
@@ -278,7 +293,7 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
                 or unchecked
                 or len(frequent) > SAMPLES
                 or len(suspicious) > SUSPICIOUS_LIMIT
-                or not all(file.get("complete", False) for file in files)
+                or not all(file.complete for file in read.files)
             ),
         )
 
@@ -342,24 +357,22 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
         return service.name, tuple(readable_log(spec, log) for log in service.logs)
 
 
-def _window(file: dict[str, Any], *, since: float, now: float, offset: float) -> Iterator[_Seen]:
+def _window(file: _FileRaw, *, since: float, now: float, offset: float) -> Iterator[_Seen]:
     """Yield the lines of a file that fall into the window, the oldest first."""
-    lines: list[str] = file.get("lines", [])
-    first: int | None = file.get("first_line")
     written: float | None = None
     undated: list[_Seen] = []
-    for number, text in enumerate(lines):
+    for number, text in enumerate(file.lines):
         line = parse_line(text, now=now, utc_offset=offset)
         # A line without a time continues the one before it: a traceback, a statement over several lines.
         continues = line.time is None and written is not None
         written = line.time if line.time is not None else written
-        position = None if first is None else first + number
-        seen = _Seen(file["path"], position, text, line.message, written, line.severity, continues)
+        position = None if file.first_line is None else file.first_line + number
+        seen = _Seen(file.path, position, text, line.message, written, line.severity, continues)
         if written is None:
             undated.append(seen)
         elif written >= since:
             yield seen
-    if written is None and file.get("modified", now) >= since:
+    if written is None and file.modified >= since:
         yield from undated[-UNDATED_LINES:]
 
 
