@@ -27,6 +27,9 @@ from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import AuditError
 from watchkeeper.runtime.redaction import redact
 
+_TAIL = 1 << 12
+"""Bytes at the end of the checkpoints that hold several of them."""
+
 
 class AuditLog:
     """What was asked, decided and done, in the order in which it was.
@@ -135,7 +138,8 @@ class AuditLog:
 
     def _ready(self) -> Ed25519PrivateKey:
         has_log = self.path.exists() and self.path.stat().st_size > 0
-        if self.checkpoints_path.exists():
+        # A first checkpoint that a crash or a full disk cut short is none: nothing was recorded yet.
+        if any(line.endswith(b"\n") for line in _lines(self.checkpoints_path, tail=_TAIL)):
             return load_private(self.keys)
         if has_log:
             raise AuditError(
@@ -191,7 +195,7 @@ class AuditLog:
             raise AuditError(_unwritable(self.path, error)) from error
 
     def _last_checkpoint(self) -> Checkpoint:
-        whole = [line for line in _lines(self.checkpoints_path, tail=4096) if line.endswith(b"\n")]
+        whole = [line for line in _lines(self.checkpoints_path, tail=_TAIL) if line.endswith(b"\n")]
         if not whole:
             raise AuditError(
                 f"{str(self.checkpoints_path)!r} holds no checkpoint: restore it, or move the audit folder "

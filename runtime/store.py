@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sqlite3
 import threading
@@ -47,6 +49,9 @@ class Store:
                 f"folder {str(path.parent)!r} cannot be made: {error.strerror}; "
                 "choose another with WATCHKEEPER_HOME"
             ) from error
+        # Diffs may quote configuration files. SQLite gives its other files the permissions of this one.
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         self._engine = _engine(path)
         try:
             with self._translated():

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import rfc8785
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_keys import create_keys
@@ -227,6 +229,30 @@ def test_processes_append_in_turns(tmp_path: Path) -> None:
     assert [process.wait(timeout=60) for process in running] == [0, 0, 0, 0]
     report = AuditLog(tmp_path).verify()
     assert (report.ok, report.entries, report.signed) == (True, 80, 80)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> AuditLog:
+    log = AuditLog(tmp_path_factory.mktemp("sound"), now=lambda: NOON)
+    for number in range(4):
+        log.append("step", {"number": number, "text": f"entry {number}"})
+    return log
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_single_byte_is_changed_it_is_found(sound: AuditLog, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from([sound.path, sound.checkpoints_path]))
+    before = path.read_bytes()
+    place = data.draw(st.integers(0, len(before) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda b: b != before[place]))
+    path.write_bytes(before[:place] + bytes([byte]) + before[place + 1 :])
+    try:
+        report = sound.verify()
+    finally:
+        path.write_bytes(before)
+    torn_end = path == sound.checkpoints_path and place == len(before) - 1
+    assert not report.ok or (torn_end and any("torn" in note for note in report.notes))
 
 
 @pytest.mark.crash

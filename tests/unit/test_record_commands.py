@@ -105,7 +105,7 @@ def test_incidents_are_listed_and_shown_without_terminal_controls(home: Path) ->
     assert INCIDENT in listed.stdout
     shown = run(incidents.app, "show", INCIDENT)
     assert "service.restart on web-1: planned" in shown.stdout
-    assert "incident-opened" in shown.stdout
+    assert "alert: api is down" in shown.stdout
     assert "[bold]" in shown.stdout
     for output in (listed.stdout, shown.stdout):
         assert "\x1b" not in output
@@ -153,7 +153,7 @@ def test_a_mistake_is_one_line_and_code_2(
 def test_a_question_is_shown_with_what_would_change(home: Path) -> None:
     question = asked(home)
     assert question in run(approvals.app, "list").stdout
-    shown = run(approvals.app, "show", question).stdout
+    shown = run(approvals.app, "show", question.lower()).stdout
     for part in (
         "service.restart (version 1) on web-1",
         "compensable",
@@ -269,7 +269,7 @@ def test_a_policy_explains_itself(home: Path) -> None:
     )
     (home / "policy.yaml").write_text(
         "version: 1\nrules:\n"
-        "  - {name: tests-are-free, match: {tools: [service.*], hosts: {environment: test}}, decision: allow}\n"
+        "  - {name: free, match: {tools: [service.*], hosts: {environment: test}}, decision: allow}\n"
         "  - {name: not-the-database, when: arguments.service == 'db', decision: deny, reason: Ours.}\n"
     )
     explain = ("explain", "service.restart", "web-1", "--arguments")

@@ -13,6 +13,7 @@ import pytest
 
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.audit_keys import create_keys
 from watchkeeper.runtime.errors import AuditError, OperationError, StoreError
 from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.store import Store
@@ -59,6 +60,14 @@ def test_writes_are_synchronous_and_in_wal(tmp_path: Path) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
+
+
+def test_what_is_kept_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    with Store(tmp_path / "home" / "w.db") as store:
+        Incidents(store).open(alert())
+        kept = [tmp_path / "home", *(tmp_path / "home").iterdir()]
+        assert len(kept) == 4
+        assert [path for path in kept if path.stat().st_mode & 0o077] == []
 
 
 def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
@@ -240,3 +249,17 @@ def test_a_full_disk_stops_the_audit_log_between_two_entries(small_disk: Path) -
     report = log.verify()
     assert report.ok, report.problems
     assert report.entries in {written, written + 1}
+
+
+def test_an_audit_log_that_could_not_begin_begins_when_there_is_room(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    log = AuditLog(small_disk)
+    log.folder.mkdir()
+    log.keys.mkdir()
+    create_keys(log.keys)
+    subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True)
+    with pytest.raises(AuditError, match="cannot be written"):
+        log.append("step", {})
+    filler.unlink()
+    log.append("step", {})
+    assert log.verify().ok

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, when
+from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
 
 if TYPE_CHECKING:
     from watchkeeper.runtime.approvals import Answer
 
 app = typer.Typer(no_args_is_help=True, help="Look at questions that wait for a person, and answer them.")
 
-Id = Annotated[str, typer.Argument(metavar="APPROVAL", help="For example APR-7K3QW.")]
+Id = Annotated[str, typer.Argument(metavar="APPROVAL", callback=upper, help="For example APR-7K3QW.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the answer.")]
 
 
 @app.command("list")
 def list_(
     all_: Annotated[bool, typer.Option("--all", help="Answered and expired ones too.")] = False,
-    incident: Annotated[str | None, typer.Option(help="Only those of this incident.")] = None,
+    incident: Annotated[str | None, typer.Option(callback=upper, help="Only those of this incident.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the questions that wait for an answer."""

@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, when
+from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
 
 app = typer.Typer(no_args_is_help=True, help="Look at why agents chose what they chose.")
 
 
 @app.command("list")
 def list_(
-    incident_id: Annotated[str, typer.Argument(metavar="INCIDENT", help="For example INC-7K3Q.")],
+    incident_id: Annotated[
+        str, typer.Argument(metavar="INCIDENT", callback=upper, help="For example INC-7K3Q.")
+    ],
     as_json: Json = False,
 ) -> None:
     """List the decisions made for an incident."""
@@ -46,7 +48,9 @@ def list_(
 
 @app.command()
 def show(
-    decision_id: Annotated[str, typer.Argument(metavar="DECISION", help="For example INC-7K3Q-D1.")],
+    decision_id: Annotated[
+        str, typer.Argument(metavar="DECISION", callback=upper, help="For example INC-7K3Q-D1.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Show a decision: options with probabilities, model, evidence, cost."""

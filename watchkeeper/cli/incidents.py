@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, when
-
-if TYPE_CHECKING:
-    from watchkeeper.runtime.events import BaseEvent
+from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
 
 app = typer.Typer(no_args_is_help=True, help="Look at incidents.")
 
@@ -49,13 +46,16 @@ def list_(
 
 @app.command()
 def show(
-    incident_id: Annotated[str, typer.Argument(metavar="INCIDENT", help="For example INC-7K3Q.")],
+    incident_id: Annotated[
+        str, typer.Argument(metavar="INCIDENT", callback=upper, help="For example INC-7K3Q.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Show an incident with its evidence, steps and events."""
     with opened() as (_, store):
         from watchkeeper.runtime.incidents import Incidents
         from watchkeeper.runtime.steps import Steps
+        from watchkeeper.runtime.wording import describe_event
 
         incidents = Incidents(store)
         incident = incidents.get(incident_id)
@@ -102,13 +102,5 @@ def show(
             )
         typer.echo("\nEvents")
         for event in events:
-            typer.echo(f"  {event.seq:>4}  {when(event.at)}  {event.kind}  {plain(brief(event))}")
-
-
-def brief(event: BaseEvent) -> str:
-    """The values of an event in one line."""
-    values = event.model_dump(
-        mode="json", exclude={"incident_id", "seq", "at", "kind"}, exclude_defaults=True
-    )
-    text = ", ".join(f"{name}={value}" for name, value in values.items())
-    return " ".join(text.split())[:200]
+            said = " ".join(plain(describe_event(event)).split())
+            typer.echo(f"  {event.seq:>4}  {when(event.at)}  {said or event.kind}")

@@ -48,6 +48,11 @@ def opened() -> Iterator[tuple[Settings, Store]]:
             yield settings, store
 
 
+def upper(name: str | None) -> str | None:
+    """Ids are typed in any case."""
+    return None if name is None else name.upper()
+
+
 def plain(text: str) -> str:
     """Return a text without characters that steer a terminal or hide what is written."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
