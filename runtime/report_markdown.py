@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
         path = folder / f"{report.incident.id}.{suffix}"
         temporary = path.with_suffix(f".{suffix}.tmp")
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105
+        temporary.replace(path)
         written.append(path)
     return written[0], written[1]
 

@@ -1,0 +1,78 @@
+"""With what a run was started, so that it can be resumed without saying it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.runtime.settings import Settings
+from watchkeeper.tools.inventory import Inventory
+
+
+class RunFile(BaseModel):
+    """What `watchkeeper run` was given.
+
+    Attributes:
+        inventory: The inventory file.
+        policy: The policy file; None for the one that comes with Watchkeeper.
+        model: Id of the model.
+        quantization: How its weights are held.
+        solo: Whether one person alone may approve what they asked for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inventory: Path
+    policy: Path | None
+    model: str
+    quantization: str
+    solo: bool
+
+    @classmethod
+    def of(cls, settings: Settings, *, inventory: Path | None = None) -> RunFile:
+        """Keep what matters of the settings of a run."""
+        return cls(
+            inventory=(inventory or settings.inventory_path).absolute(),
+            policy=settings.policy_path.absolute() if settings.policy_path else None,
+            model=settings.model,
+            quantization=settings.quantization,
+            solo=settings.solo,
+        )
+
+    def write(self, home: Path, incident_id: str) -> None:
+        """Keep it for an incident; the file is whole or not there."""
+        path = _path(home, incident_id)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, home: Path, incident_id: str) -> RunFile | None:
+        """Return what an incident's run was started with; None if it was not started by a command.
+
+        Raises:
+            ConfigurationError: If the file is there and not usable.
+        """
+        path = _path(home, incident_id)
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigurationError(
+                f"run file {str(path)!r} is not usable ({reason}); remove it and name the inventory again"
+            ) from error
+
+    @staticmethod
+    def write_inventory(path: Path, inventory: Inventory) -> None:
+        """Write an inventory as YAML."""
+        path.write_text(yaml.safe_dump(inventory.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _path(home: Path, incident_id: str) -> Path:
+    return home / "runs" / f"{incident_id}.json"

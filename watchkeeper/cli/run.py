@@ -1,0 +1,166 @@
+"""`watchkeeper run`: handle an alert, or go on with an incident that was cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from watchkeeper.models.interface import Engine
+    from watchkeeper.models.lazy import LazyEngine
+    from watchkeeper.runtime.approvals import Approval
+    from watchkeeper.runtime.orchestrator import Orchestrator
+    from watchkeeper.runtime.settings import Settings
+
+AWAITING = 3
+"""Exit code of a run that waits for an answer that nobody here can give."""
+
+ESCALATED = 4
+"""Exit code of an incident that was handed to people."""
+
+
+def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
+    """Return an engine that loads its model when it is first asked; the model is pulled first if need be.
+
+    Raises:
+        ModelError: If the model is unknown, or cannot be had.
+    """
+    from watchkeeper.cli.models import ensure_pulled
+    from watchkeeper.models import open_engine
+    from watchkeeper.models.lazy import LazyEngine
+
+    ensure_pulled(settings.model, console)
+
+    def opening() -> Engine:
+        started = time.monotonic()
+        engine = open_engine(settings.model, settings.quantization)
+        identity = engine.identity
+        seconds = time.monotonic() - started
+        console.print(f"[dim]model {identity.id} ({identity.quantization}) loaded in {seconds:.1f} s[/dim]")
+        return engine
+
+    return LazyEngine(opening)
+
+
+def answerer_of(approve: str, console: Console) -> Callable[[Orchestrator, Approval], None]:
+    """Return what answers questions: ``ask`` (the terminal, else nobody), ``yes`` or ``no``."""
+    from watchkeeper.cli.ask import FixedAnswerer, TerminalAnswerer, nobody
+
+    if approve == "ask":
+        return TerminalAnswerer(console) if sys.stdin.isatty() else nobody
+    return FixedAnswerer(approve=approve == "yes", reason=f"--approve {approve}")
+
+
+def handle(
+    orchestrator: Orchestrator, incident_id: str, console: Console, *, approve: str, wait: bool
+) -> None:
+    """Run an incident to its end or to a question that waits, and show it."""
+    from watchkeeper.cli.view import EventView
+    from watchkeeper.runtime.events import ApprovalRequested
+
+    answerer = answerer_of(approve, console)
+    view = EventView(console)
+    try:
+        for event in orchestrator.resume(incident_id, wait=wait):
+            view.show(event)
+            if isinstance(event, ApprovalRequested):
+                answerer(orchestrator, orchestrator.journal.approvals.get(event.approval_id))
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; go on with: watchkeeper run --resume {incident_id}")
+        raise typer.Exit(130) from None
+
+
+def run(
+    alert: Annotated[
+        Path | None, typer.Argument(metavar="ALERT.yaml", help="The alert to handle.", show_default=False)
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="INCIDENT", help="Go on with an incident that was cut off.")
+    ] = None,
+    inventory: Annotated[Path | None, typer.Option(help="The hosts that may be touched (YAML).")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="What may be done (YAML); default: ask about everything.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Id of a model, or a folder.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="auto, nf4, int8 or none.")] = None,
+    approve: Annotated[str, typer.Option(help="How questions are answered: ask, yes or no.")] = "ask",
+    solo: Annotated[
+        bool | None,
+        typer.Option("--solo/--no-solo", help="You work alone: you may approve (tier 1) what you ask for."),
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait", help="Wait for answers from another terminal where there is none here."
+        ),
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON at the end.")] = False,
+) -> None:
+    """Handle an alert: find the cause, plan, ask, act, verify, and report.
+
+    Ends with code 0 where the incident is resolved or closed, 3 where it waits for an answer, 4 where it was
+    handed to people.
+    """
+    from rich.console import Console
+
+    from watchkeeper.cli.records import mistakes
+    from watchkeeper.runtime.alerts import Alert
+    from watchkeeper.runtime.orchestrator import Orchestrator
+    from watchkeeper.runtime.runs import RunFile
+    from watchkeeper.runtime.settings import load_settings
+
+    if (alert is None) == (resume is None):
+        raise typer.BadParameter("name either an alert file or --resume INCIDENT")
+    if approve not in {"ask", "yes", "no"}:
+        raise typer.BadParameter(f"--approve is ask, yes or no, not {approve!r}")
+    console = Console(stderr=True)
+    options: dict[str, Any] = {
+        "inventory": inventory,
+        "policy": policy,
+        "model": model,
+        "quantization": quantization,
+        "solo": solo,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    with mistakes(), contextlib.ExitStack() as stack:
+        settings = load_settings(**given)
+        kept = RunFile.read(settings.home, resume) if resume is not None else None
+        if kept is not None:
+            settings = load_settings(**(kept.model_dump() | given))
+        engine = lazy_engine(console, settings)
+        stack.callback(engine.close)
+        orchestrator = stack.enter_context(
+            Orchestrator(
+                inventory=settings.inventory_path,
+                engine=engine,
+                policy=settings.policy_path,
+                settings=settings,
+            )
+        )
+        if alert is not None:
+            incident_id = orchestrator.open(Alert.load(alert)).id
+            RunFile.of(settings).write(settings.home, incident_id)
+        else:
+            incident_id = orchestrator.journal.incidents.get(str(resume)).id
+        if not orchestrator.journal.incidents.get(incident_id).status.ended:
+            engine.preload()
+        handle(orchestrator, incident_id, console, approve=approve, wait=wait)
+        report = orchestrator.report(incident_id)
+        if as_json:
+            print(report.model_dump_json(indent=2))
+        elif report.incident.status.ended:
+            console.print(f"report: {settings.home / 'reports' / incident_id}.md", highlight=False)
+    status = report.incident.status
+    if not status.ended:
+        console.print(f"{incident_id} waits for an answer; then: watchkeeper run --resume {incident_id}")
+        raise typer.Exit(AWAITING)
+    if status.value == "escalated":
+        raise typer.Exit(ESCALATED)
