@@ -6,7 +6,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from watchkeeper.models.errors import IntegrityError
 from watchkeeper.models.manifest import sync_tree, write_manifest
@@ -113,14 +113,15 @@ def _read_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, entry: CatalogEntry) -> None:
     """Say which tokens end an answer: GGUF names one at most, and the chat formats use two."""
-    from transformers import GenerationConfig
+    import transformers
 
     ids = [tokenizer.convert_tokens_to_ids(token) for token in entry.eos_tokens]
     ids = [number for number in ids if number is not None]
     if not ids and tokenizer.eos_token_id is not None:
         ids = [tokenizer.eos_token_id]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ids[0] if ids else None)
-    model.generation_config = GenerationConfig(eos_token_id=ids, pad_token_id=pad, do_sample=False)
+    library: Any = transformers
+    model.generation_config = library.GenerationConfig(eos_token_id=ids, pad_token_id=pad, do_sample=False)
     model.config.eos_token_id = ids[0] if ids else None
     model.config.name_or_path = entry.id
 
@@ -128,8 +129,9 @@ def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Keep the libraries' own progress bars and advice off the terminal."""
-    from transformers.utils import logging as transformers_logging
+    import transformers
 
+    transformers_logging: Any = transformers.utils.logging
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

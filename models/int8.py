@@ -7,6 +7,9 @@ to the last bit whatever else is in the batch. The scheme is the vector-wise qua
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -17,6 +20,7 @@ LEVELS = 127
 _TINY = 1e-30
 # Integer products of this many terms stay below 2**24, where fp32 still holds every integer.
 _EXACT_TERMS = 1024
+_ROWS_AT_ONCE = 128
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,15 +48,29 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         int8 of the same shape, and the largest magnitude of each row (rows, 1).
     """
-    magnitude = torch.linalg.vector_norm(rows, ord=float("inf"), dim=1, keepdim=True).clamp_min_(_TINY)
+    # Two passes, and still ten times as fast as vector_norm(ord=inf), which is not vectorized.
+    magnitude = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_TINY)
     return rows.mul(LEVELS / magnitude).round_().to(torch.int8), magnitude
 
 
-def integer_matmul(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Multiply int8 rows (M, K) by an int8 weight (N, K) transposed, exactly, as int32 (M, N)."""
-    if _kernel_is_exact(rows.device.type):
-        return torch._int_mm(rows, weight.t())
-    return _matmul_by_blocks(rows, weight)
+def scaled_matmul(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Multiply int8 rows (M, K) by an int8 weight (N, K) transposed; scale each column, in fp32 (M, N).
+
+    The integers are accumulated exactly; each result is rounded to fp32 once before it is scaled.
+    """
+    out = torch.empty(rows.shape[0], weight.shape[0], dtype=torch.float32, device=rows.device)
+    exact = kernel_is_exact(rows.device.type)
+    # Blocks of rows whose products stay in the cache until they are scaled.
+    for start in range(0, rows.shape[0], _ROWS_AT_ONCE):
+        block, chunk = out[start : start + _ROWS_AT_ONCE], rows[start : start + _ROWS_AT_ONCE]
+        # The integers are scaled in the memory they were written to: both types have four bytes.
+        integers = block.view(torch.int32)
+        if exact:
+            torch._int_mm(chunk, weight.t(), out=integers)
+        else:
+            integers.copy_(_matmul_by_blocks(chunk, weight))
+        block.copy_(integers).mul_(scale)
+    return out
 
 
 def _matmul_by_blocks(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -64,7 +82,7 @@ def _matmul_by_blocks(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 @cache
-def _kernel_is_exact(device: str) -> bool:
+def kernel_is_exact(device: str) -> bool:
     """Whether torch has an integer kernel on this machine that is exact at the ends of the range.
 
     On x86 before VNNI, oneDNN adds pairs of products in 16 bits and saturates, without a word.
@@ -78,6 +96,55 @@ def _kernel_is_exact(device: str) -> bool:
     return bool((product == -LEVELS * LEVELS * 64).all())
 
 
+def packed_matmul(rows: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Do what ``scaled_matmul`` does, over a weight that was packed before."""
+    zero_points = torch.zeros_like(scale, dtype=torch.int64)
+    product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+        *(rows, 1.0, 0, packed, scale, zero_points, None, 1.0, 0, torch.float32, "none", [], "")
+    )
+    return product
+
+
+@cache
+def packing_is_faster() -> bool:
+    """Whether this machine multiplies a packed weight faster, and to the same bits.
+
+    With AMX every call of the plain kernel rearranges the weight first; with VNNI alone it need not, and
+    the packed kernel falls back to a loop a hundred times as slow. Tried out, since AMX can be switched off
+    for oneDNN alone.
+    """
+    if not (torch.cpu._is_amx_tile_supported() and kernel_is_exact("cpu")):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randint(-LEVELS, LEVELS + 1, (2048, 512), dtype=torch.int8, generator=generator)
+    rows = torch.randint(-LEVELS, LEVELS + 1, (4, 512), dtype=torch.int8, generator=generator)
+    scale = torch.rand(2048, generator=generator)
+    try:
+        packed = _pack(weight)
+        if not torch.equal(packed_matmul(rows, packed, scale), scaled_matmul(rows, weight, scale)):
+            return False
+    except (RuntimeError, NotImplementedError, AttributeError):
+        return False
+    plain = _seconds(lambda: scaled_matmul(rows, weight, scale))
+    # The slack keeps a busy machine from deciding: it is one or the other by far.
+    return _seconds(lambda: packed_matmul(rows, packed, scale)) < 5 * plain
+
+
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    packed: torch.Tensor = torch.ops.onednn.qlinear_prepack(weight, None)
+    return packed
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The quickest of a few calls: what a call costs when nothing interferes."""
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
 class Int8Linear(nn.Module):
     """A linear layer whose weight is int8.
 
@@ -87,6 +154,7 @@ class Int8Linear(nn.Module):
         weight: int8 of shape (out_features, in_features).
         scale: fp32 scale of each output channel, divided by 127.
         bias: fp32 of shape (out_features,), or ``None``.
+        packed: The weight in the layout of oneDNN's kernel, or ``None``.
     """
 
     weight: torch.Tensor
@@ -102,6 +170,7 @@ class Int8Linear(nn.Module):
             bias: Floats of shape (out_features,), or ``None``.
         """
         super().__init__()
+        self.packed: torch.Tensor | None = None
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("scale", scale / LEVELS, persistent=False)
@@ -123,15 +192,99 @@ class Int8Linear(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
         rows, magnitude = quantize_rows(hidden.reshape(-1, self.in_features))
-        product = torch.mul(integer_matmul(rows, self.weight), self.scale)
-        if self.bias is None:
-            product.mul_(magnitude)
+        if self.packed is None:
+            product = scaled_matmul(rows, self.weight, self.scale)
         else:
-            product = torch.addcmul(self.bias, product, magnitude)
+            product = packed_matmul(rows, self.packed, self.scale)
+        product.mul_(magnitude)
+        if self.bias is not None:
+            product.add_(self.bias)
         return product.view(*hidden.shape[:-1], self.out_features)
+
+    def pack(self) -> None:
+        """Keep a second copy of the weight in the kernel's own layout, where that is faster."""
+        if packing_is_faster():
+            self.packed = _pack(self.weight)
 
     def extra_repr(self) -> str:
         """Shape, for ``print(model)``."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         )
+
+
+class FusedInt8Linear(nn.Module):
+    """Several linear layers that read the same input, computed by one matmul.
+
+    The members stay where the model's own code calls them, one after the other with the same tensor: the
+    first computes for all, and the others hand out their share.
+
+    Attributes:
+        whole: The layer whose output channels are those of the members, one after the other.
+        sizes: Number of output channels of each member.
+    """
+
+    whole: Int8Linear
+
+    def __init__(self, whole: Int8Linear, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.whole = whole
+        self.sizes = sizes
+        # By thread, since one model may be called from several.
+        self._held: dict[int, tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = {}
+
+    def members(self) -> tuple[FusedMember, ...]:
+        """A module for each member, in order."""
+        starts = [sum(self.sizes[:index]) for index in range(len(self.sizes))]
+        return tuple(
+            FusedMember(self, index, self.whole.rows(start, start + size))
+            for index, (start, size) in enumerate(zip(starts, self.sizes, strict=True))
+        )
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map (..., in_features) to the results of all members."""
+        return torch.split_with_sizes(self.whole(hidden), self.sizes, dim=-1)
+
+    def share(self, index: int, hidden: torch.Tensor) -> torch.Tensor | None:
+        """The result of a member, or ``None`` where the first one was not given this very tensor."""
+        thread = threading.get_ident()
+        if index == 0:
+            self._held[thread] = (hidden, self(hidden))
+        held = self._held.get(thread)
+        if held is None or held[0] is not hidden:
+            return None
+        if index == len(self.sizes) - 1:
+            del self._held[thread]
+        return held[1][index]
+
+
+class FusedMember(nn.Module):
+    """One of several layers that are computed together; on its own it computes its own channels.
+
+    Attributes:
+        layer: The member alone, over the same memory.
+    """
+
+    layer: Int8Linear
+
+    def __init__(self, group: FusedInt8Linear, index: int, layer: Int8Linear) -> None:
+        super().__init__()
+        self.layer = layer
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self._group = (group,)  # a tuple, so that the group is not registered as a part of each member
+        self._index = index
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """int8 weight of the member."""
+        return self.layer.weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """Bias of the member."""
+        return self.layer.bias
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (..., in_features) to (..., out_features) in fp32."""
+        shared = self._group[0].share(self._index, hidden)
+        return self.layer(hidden) if shared is None else shared

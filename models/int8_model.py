@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from watchkeeper.models.errors import IntegrityError
-from watchkeeper.models.int8 import Int8Linear, quantize_weight
+from watchkeeper.models.int8 import FusedInt8Linear, Int8Linear, quantize_weight
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Layers that read the same input become one matmul; their results are consecutive output channels.
 FUSED: Mapping[str, tuple[str, ...]] = {
@@ -37,7 +40,7 @@ class TensorFolder:
             )
             raise IntegrityError(message)
         for path in paths:
-            opened = safe_open(path, framework="pt")
+            opened: Any = safe_open(path, framework="pt")
             for name in opened.keys():  # noqa: SIM118 (not a mapping)
                 self._files[name] = opened
 
@@ -70,7 +73,7 @@ class HalfEmbedding(nn.Module):
         return nn.functional.embedding(ids, self.weight).float()
 
 
-def empty_model(weights: Path) -> nn.Module:
+def empty_model(weights: Path) -> PreTrainedModel:
     """Build the model that ``config.json`` describes, without memory for its parameters."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -78,9 +81,7 @@ def empty_model(weights: Path) -> nn.Module:
     config = AutoConfig.from_pretrained(str(weights), local_files_only=True, trust_remote_code=False)
     from_config: Any = AutoModelForCausalLM.from_config
     with init_empty_weights():
-        model: nn.Module = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        )
+        model: PreTrainedModel = from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model
 
 
@@ -96,7 +97,7 @@ def quantized_tensors(weights: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for name, parts in _groups(model):
         integers, scales, biases = [], [], []
         for part in parts:
-            linear = model.get_submodule(part)
+            linear = cast("nn.Linear", model.get_submodule(part))
             quantized, scale = quantize_weight(source[_stored_name(part + _WEIGHT, source)])
             integers.append(quantized)
             scales.append(scale)
@@ -108,7 +109,7 @@ def quantized_tensors(weights: Path) -> Iterator[tuple[str, torch.Tensor]]:
             yield name + _BIAS, torch.cat(biases)
 
 
-def load_int8(weights: Path, cached: Path | None) -> nn.Module:
+def load_int8(weights: Path, cached: Path | None) -> PreTrainedModel:
     """Load a model with int8 linear layers, everything else in fp32.
 
     Args:
@@ -116,26 +117,39 @@ def load_int8(weights: Path, cached: Path | None) -> nn.Module:
         cached: Folder of tensors that ``quantized_tensors`` made earlier; quantized now where ``None``.
 
     Returns:
-        The model in evaluation mode. An attention block has ``qkv_proj`` beside ``q_proj``, ``k_proj`` and
-        ``v_proj``, a gated MLP ``gate_up_proj`` beside ``gate_proj`` and ``up_proj``: the same memory twice.
+        The model in evaluation mode. Beside ``q_proj``, ``k_proj`` and ``v_proj`` of an attention block
+        stands ``qkv_proj``, which computes all three at once, and ``gate_up_proj`` in a gated MLP.
+
+    Raises:
+        IntegrityError: If the files do not hold what ``config.json`` asks for.
     """
     source = TensorFolder(weights)
     model = empty_model(weights)
-    groups = _groups(model)
+    for name, _ in list(model.named_buffers()):
+        if name in source:
+            _replace(model, name, source[name])
     tensors = TensorFolder(cached) if cached else dict(quantized_tensors(weights))
-    for name, parts in groups:
-        bias = tensors[name + _BIAS] if name + _BIAS in tensors else None
-        layer = Int8Linear(tensors[name + _WEIGHT], tensors[name + _SCALE], bias)
-        if parts != (name,):
-            owner, _, attribute = name.rpartition(".")
-            model.get_submodule(owner).add_module(attribute, layer)
-        start = 0
-        for part in parts:
-            size = model.get_submodule(part).out_features
-            _replace(model, part, layer if parts == (name,) else layer.rows(start, start + size))
-            start += size
+    for name, parts in _groups(model):
+        layer = Int8Linear(tensors[name + _WEIGHT], tensors[name + _SCALE])
+        if name + _BIAS in tensors:
+            layer.bias = tensors[name + _BIAS].float()
+        layer.pack()
+        if parts == (name,):
+            _replace(model, name, layer)
+            continue
+        sizes = tuple(cast("nn.Linear", model.get_submodule(part)).out_features for part in parts)
+        fused = FusedInt8Linear(layer, sizes)
+        owner, _, attribute = name.rpartition(".")
+        model.get_submodule(owner).add_module(attribute, fused)
+        for part, member in zip(parts, fused.members(), strict=True):
+            _replace(model, part, member)
     _fill(model, source)
-    return model.eval()
+    if (weights / "generation_config.json").is_file():
+        import transformers
+
+        library: Any = transformers
+        model.generation_config = library.GenerationConfig.from_pretrained(str(weights))
+    return cast("PreTrainedModel", model.train(mode=False))
 
 
 def _groups(model: nn.Module) -> list[tuple[str, tuple[str, ...]]]:
@@ -157,9 +171,9 @@ def _groups(model: nn.Module) -> list[tuple[str, tuple[str, ...]]]:
     return groups
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def _replace(model: nn.Module, name: str, value: nn.Module | torch.Tensor) -> None:
     owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, module)
+    setattr(model.get_submodule(owner), attribute, value)
 
 
 def _stored_name(name: str, source: TensorFolder) -> str:
@@ -172,7 +186,8 @@ def _stored_name(name: str, source: TensorFolder) -> str:
 def _fill(model: nn.Module, source: TensorFolder) -> None:
     """Give every parameter that is still empty its value."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Embedding):
+        # Not its subclasses, which do more than look up.
+        if type(module) is nn.Embedding:
             _replace(model, name, HalfEmbedding(source[f"{name}.weight"]))
     for name, parameter in list(model.named_parameters()):
         if parameter.is_meta:

@@ -104,25 +104,25 @@ def _load_model(
     if quantization == "int8":
         from watchkeeper.models.int8_model import load_int8
 
-        model: Any = load_int8(installed.weights, installed.int8)
-        _set_generation(model, installed.weights)
+        model: PreTrainedModel = load_int8(installed.weights, installed.int8)
         return model
 
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    import transformers
 
+    library: Any = transformers
     dtype = torch.bfloat16 if on_gpu else torch.float32
     config = None
     if quantization == "nf4":
-        config = BitsAndBytesConfig(
+        config = library.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=dtype,
             bnb_4bit_use_double_quant=True,
         )
     elif quantization == "bnb-int8":
-        config = BitsAndBytesConfig(load_in_8bit=True)
-    return AutoModelForCausalLM.from_pretrained(
+        config = library.BitsAndBytesConfig(load_in_8bit=True)
+    loaded: PreTrainedModel = library.AutoModelForCausalLM.from_pretrained(
         str(installed.weights),
         dtype=dtype,
         device_map=device_map,
@@ -130,11 +130,6 @@ def _load_model(
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
-    ).eval()
-
-
-def _set_generation(model: Any, weights: Path) -> None:
-    from transformers import GenerationConfig
-
-    if (weights / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(str(weights), local_files_only=True)
+    )
+    loaded.train(mode=False)
+    return loaded
