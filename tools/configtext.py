@@ -181,10 +181,10 @@ def redacted_diff(before: bytes, after: bytes, *, path: str, context: int = 3) -
         return TextDiff(f"{path}: not text; {len(before)} bytes now, {len(after)} bytes after\n", 1)
     old_shown, new_shown = redact_lines(_bare(old)), redact_lines(_bare(new))
     changed = 0
-    shown = [f"--- {path} (now)", f"+++ {path} (after)"]
+    shown = [f"--- {path} (now)", f"+++ {path} (last good version)"]
     for group in _hunks(old, new, context):
         first, last = group[0], group[-1]
-        shown.append(f"@@ -{first[1] + 1},{last[2] - first[1]} +{first[3] + 1},{last[4] - first[3]} @@")
+        shown.append(f"@@ -{_span(first[1], last[2])} +{_span(first[3], last[4])} @@")
         for tag, i1, i2, j1, j2 in group:
             if tag == "equal":
                 shown += [f" {visible(line, MAX_LINE)}" for line in old_shown[i1:i2]]
@@ -211,6 +211,10 @@ def _hunks(old: list[str], new: list[str], context: int) -> Iterable[list[tuple[
         return [[("replace", start, len(old) - end, start, len(new) - end)]]
     matcher = SequenceMatcher(None, old, new, autojunk=total > MAX_COMPARED_LINES // 10)
     return matcher.get_grouped_opcodes(context)
+
+
+def _span(start: int, end: int) -> str:
+    return f"{start + 1 if end > start else start},{end - start}"
 
 
 def _bare(lines: list[str]) -> list[str]:

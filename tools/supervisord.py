@@ -33,7 +33,7 @@ _FAULT_WORDS = {20: "its command was not found", 21: "its command cannot be exec
 _EVENT = re.compile(
     r"^(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(?P<ms>\d{3}) (?:INFO|WARN) "
     r"(?:(?P<spawned>spawned: '(?P<spawn_name>[^']*)' with pid \d+)"
-    r"|(?:exited|stopped): (?P<exit_name>\S+) \("
+    r"|(?:(?P<exited>exited)|stopped): (?P<exit_name>\S+) \("
     r"(?:exit status (?P<status>\d+)|terminated by (?P<signal>SIG\w+))"
     r"(?: \(core dumped\))?(?:; (?:not )?expected)?\))$",
     re.MULTILINE,
@@ -58,8 +58,10 @@ class _UnixTransport(xmlrpc.client.Transport):
         self._path = path
         self._limit = timeout
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002 (there is one peer)
-        return _UnixConnection(self._path, self._limit)
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = _UnixConnection(self._path, self._limit)
+        self._connection = host, connection  # where close() finds it
+        return connection
 
 
 class SupervisordService:
@@ -254,7 +256,7 @@ def _exit_without_log(info: Mapping[str, Any], code: int) -> str:
 
 
 def _read_log(log: str, name: str, now: int, utc_offset: int) -> tuple[str, int]:
-    exit_text, restarts, seen = "", 0, False
+    exit_text, restarts, ended_by_itself = "", 0, False
     horizon = datetime.fromtimestamp(now, UTC) - RESTART_WINDOW
     for event in _EVENT.finditer(log):
         if name not in (event["spawn_name"], event["exit_name"]):
@@ -262,13 +264,15 @@ def _read_log(log: str, name: str, now: int, utc_offset: int) -> tuple[str, int]
         moment = datetime.strptime(event["time"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
         moment -= timedelta(seconds=utc_offset)
         if event["spawned"]:
-            restarts += seen and moment >= horizon
-        elif event["signal"]:
+            restarts += ended_by_itself and moment >= horizon
+            ended_by_itself = False
+            continue
+        ended_by_itself = bool(event["exited"])
+        if event["signal"]:
             number = signal.Signals.__members__.get(event["signal"])
             exit_text = "killed by a signal" if number is None else f"killed by signal {int(number)}"
         else:
             exit_text = f"exit status {event['status']}"
-        seen = True
     return exit_text, restarts
 
 

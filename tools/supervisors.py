@@ -14,6 +14,7 @@ from watchkeeper.tools.host import Target
 from watchkeeper.tools.inventory import Supervisord
 
 POLL_SECONDS = 0.05
+HOPELESS_SECONDS = 2.0
 RESTART_WINDOW = timedelta(minutes=10)
 
 
@@ -41,7 +42,8 @@ class ServiceState(BaseModel):
         since: When it came into this state.
         exit: How its latest ended process ended, e.g. ``killed by signal 9`` or ``exit status 1``; empty
             if none ended or that is not known. Made of numbers and fixed words only.
-        restarts: Processes of it that were started again within the last ten minutes; None if not known.
+        restarts: How often within the last ten minutes a process of it ended by itself and was followed by
+            another; None if not known.
         now: When the supervisor answered (its clock).
     """
 
@@ -159,12 +161,25 @@ class Condition(Protocol):
 
 
 def settle(
-    supervisor: Supervisor, wanted: Condition, *, timeout: float, hold: float = 0.0
+    supervisor: Supervisor,
+    wanted: Condition,
+    *,
+    timeout: float,
+    hold: float = 0.0,
+    hopeless: Condition | None = None,
 ) -> tuple[ServiceState, bool]:
     """Ask until a state is as wanted and stays so for ``hold`` seconds.
 
     A process that replaces another within ``hold`` starts the time anew: a service that dies and is
     brought back again and again does not count as one that runs.
+
+    Args:
+        supervisor: Who is asked.
+        wanted: What is waited for.
+        timeout: Seconds after which it is given up.
+        hold: Seconds that it must stay so.
+        hopeless: What ends the wait early if it stays so for two seconds: supervisors take about one
+            to bring a process back.
 
     Returns:
         The last state seen, and whether it was as wanted for long enough.
@@ -174,6 +189,7 @@ def settle(
     """
     deadline = time.monotonic() + timeout
     good_since: float | None = None
+    bad_since: float | None = None
     identity: tuple[int | None, datetime | None] | None = None
     while True:
         state = supervisor.status()
@@ -184,6 +200,10 @@ def settle(
             good_since, identity = moment, (state.pid, state.started)
         if good_since is not None and moment - good_since >= hold:
             return state, True
-        if moment >= deadline:
+        if hopeless is None or not hopeless(state):
+            bad_since = None
+        elif bad_since is None:
+            bad_since = moment
+        if moment >= deadline or (bad_since is not None and moment - bad_since >= HOPELESS_SECONDS):
             return state, False
         time.sleep(POLL_SECONDS)

@@ -211,7 +211,7 @@ class ConfigRestore(ObservedAction[RestoreArguments]):
                 sync_folder(path.parent)
                 return Outcome(detail=f"{path} is missing again, as it was", changed=(str(path),))
             if found != before:
-                content = (_folder(target, plan) / "content").readas_bytes()
+                content = (_folder(target, plan) / "content").read_bytes()
                 if digest(content) != saved.digest:
                     raise RollbackError(f"the saved version of {str(path)!r} is damaged")
                 meta = FileMeta(saved.mode, saved.uid, saved.gid, int(saved.mtime_ns))
@@ -238,7 +238,7 @@ def _present(plan: ActionPlan) -> str:
 
 def _read_saved(folder: Path) -> _Saved | None:
     try:
-        return _Saved.model_validate_json((folder / "saved.json").readas_bytes())
+        return _Saved.model_validate_json((folder / "saved.json").read_bytes())
     except FileNotFoundError:
         return None
 

@@ -191,35 +191,39 @@ def refusal(path: str, file: Raw, raw: Raw) -> str:
 def reclaimable_range(file: Raw) -> tuple[int, int]:
     """Return the range that may go, in whole blocks; the newest part of a file stays. Pure."""
     size, begin = int(str(file["size"])), int(str(file["begin"]))
-    keep = min(KEEP_BYTES, (size - begin) // 8)
-    return begin, max(begin, (size - keep) // BLOCK * BLOCK)
+    return begin, max(begin, (size - KEEP_BYTES) // BLOCK * BLOCK)
 
 
 def writers(status: os.stat_result) -> Iterable[Raw]:
     """Yield the processes that have a file open for writing, and how (``/proc/PID/fdinfo``)."""
-    for process in psutil.process_iter(["pid", "name"]):
-        folder = Path(f"/proc/{process.pid}/fd")
+    wanted = (status.st_dev, status.st_ino)
+    for pid in psutil.pids():
+        folder = Path(f"/proc/{pid}/fd")
         try:
-            numbers = [entry.name for entry in folder.iterdir()]
-        except OSError:
-            continue
-        for number in numbers:
-            try:
-                found = (folder / number).stat()
-                if (found.st_dev, found.st_ino) != (status.st_dev, status.st_ino):
-                    continue
+            with os.scandir(folder) as handles:
+                numbers = [entry.name for entry in handles if _identity(entry) == wanted]
+            for number in numbers:
                 info = (folder.parent / "fdinfo" / number).read_text(encoding="ascii")
-            except OSError:
-                continue
-            values = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-            flags = int(values["flags"], 8)
-            if flags & os.O_ACCMODE != os.O_RDONLY:
-                yield {
-                    "pid": process.pid,
-                    "name": shown_name(process.info["name"] or "?"),
-                    "append": bool(flags & os.O_APPEND),
-                    "position": int(values["pos"]),
-                }
+                values = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+                flags = int(values["flags"], 8)
+                if flags & os.O_ACCMODE != os.O_RDONLY:
+                    name = (folder.parent / "comm").read_text(encoding="utf-8", errors="replace").rstrip("\n")
+                    yield {
+                        "pid": pid,
+                        "name": shown_name(name),
+                        "append": bool(flags & os.O_APPEND),
+                        "position": int(values["pos"]),
+                    }
+        except OSError:
+            continue  # it has ended, or may not be looked at
+
+
+def _identity(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+    try:
+        found = entry.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def writers_within(status: os.stat_result, end: int) -> str:

@@ -74,7 +74,10 @@ class _ServiceAction(ObservedAction[ServiceArguments]):
         wanted = (lambda s: s.state is RunState.RUNNING) if self.up_after else (lambda s: s.is_down)
         try:
             supervisor = supervisor_of(target, name)
-            state, ok = settle(supervisor, wanted, timeout=VERIFY_SECONDS, hold=HOLD_SECONDS)
+            hopeless = (lambda s: s.is_down) if self.up_after else None
+            state, ok = settle(
+                supervisor, wanted, timeout=VERIFY_SECONDS, hold=HOLD_SECONDS, hopeless=hopeless
+            )
         except CollectError as error:
             return Verification(ok=False, detail=str(error))
         goal = "is running" if self.up_after else "is down"
@@ -82,7 +85,7 @@ class _ServiceAction(ObservedAction[ServiceArguments]):
             return Verification(ok=True, detail=f"service {name!r} {goal}{_pid(state)}")
         how = f", its last process ended with: {state.exit}" if state.exit else ""
         return Verification(
-            ok=False, detail=f"service {name!r} is {state.state} after {VERIFY_SECONDS:g} s{how}"
+            ok=False, detail=f"service {name!r} does not stay as wanted: it is {state.state}{how}"
         )
 
     def rollback(self, target: Target, plan: ActionPlan) -> Outcome:

@@ -34,7 +34,8 @@ class ServiceStatusResult(Result):
         seconds: How long it has been in this state; None if not known.
         uptime: How long its process has been running, in seconds; None if it does not run.
         exit: How its latest ended process ended, in numbers and fixed words.
-        restarts: Processes of it that were started again within the last ten minutes; None if not known.
+        restarts: How often within the last ten minutes a process of it ended by itself and was followed by
+            another; None if not known.
     """
 
     service: str
@@ -103,7 +104,7 @@ class ServiceStatus(Fact[ServiceStatusArguments, ServiceStatusResult]):
                 subject = "it" if parts else f"service {name}"
                 parts.append(f"{subject} was restarted {counted(result.restarts, 'time')} in ten minutes")
             if result.exit:
-                parts.append(f"its process before ended: {result.exit}")
+                parts.append(f"its process before {_ended(result.exit)}")
             yield Finding(
                 kind=FindingKind.SERVICE_RESTARTED,
                 subject=name,
@@ -121,11 +122,14 @@ def _why(result: ServiceStatusResult) -> str:
     how = f", {result.exit}" if result.exit else ""
     if result.state is RunState.STARTING:
         times = f" ({counted(result.restarts, 'restart')} in ten minutes)" if result.restarts else ""
-        before = f", its process before ended: {result.exit}" if result.exit else ""
+        before = f", its process before {_ended(result.exit)}" if result.exit else ""
         return f"it is being started{times}{before}"
     if result.state is RunState.UNKNOWN:
         return "it is being stopped, or its supervisor does not know"
     if not ago and not how:
         return "it was not started"
-    word = "exited" if result.state is RunState.FAILED or how else "was stopped"
-    return f"it {word}{ago}{how}"
+    return f"it {'exited' if result.state is RunState.FAILED else 'stopped'}{ago}{how}"
+
+
+def _ended(how: str) -> str:
+    return f"was {how}" if how.startswith("killed") else f"ended with {how}"
