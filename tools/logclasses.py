@@ -73,8 +73,9 @@ RULES: tuple[ClassRule, ...] = (
             r"\beaddrinuse\b",
             r"\berrno 98\b",
             r"\bport \d+ (?:is )?(?:already )?(?:in use|taken|allocated|occupied)\b",
-            r"\b(?:could not|cannot|can't|failed to|unable to) bind\b",
-            r"\bbind\b[^:]{0,40}\bfailed\b",
+            # Not every bind is one to a port: there are those of LDAP.
+            r"\b(?:could not|cannot|can't|failed to|unable to) bind\b.{0,40}(?:\bport|address|socket|:\d+\b)",
+            r"\bbind\(\).{0,60}\bfailed \(98\b",
         ),
         FindingKind.LOG_PORT_TAKEN,
         "a port is already in use by another process",
@@ -143,7 +144,7 @@ RULES: tuple[ClassRule, ...] = (
             r"\b(?:error|fail\w*|cannot|could not|unable)\b.{0,30}"
             r"\b(?:pars|read|load|apply|reload)\w*\b.{0,30}\bconfig(?:uration)?\b",
             r"\b(?:parse|parsing|syntax|decode) error\b|\bsyntaxerror\b|\bparsererror\b",
-            r"\b(?:yaml|toml|json|configparser|ini)\.?\w*(?:decode|parse|parser|scanner|parsing)?error\b",
+            r"\b(?:yaml|toml|json|configparser|ini)\b[\w.]*error\b",
             r"\bjsondecodeerror\b|\btomldecodeerror\b|\bmissingsectionheadererror\b|\bnooptionerror\b",
             r"\binvalid value\b|\bnot a valid (?:value|number|integer|port|url|path|boolean)\b",
             r"\b(?:must be|expected) (?:a|an|one of|between|at least|at most|greater|less|positive)\b",

@@ -92,7 +92,8 @@ def argument_schema(tool: Tool, vocabulary: Mapping[str, Sequence[str]] | None =
 
     The schema is canonical: references are resolved, titles and defaults are left out, fields stand in
     the order of their definition, and a field that may be null is one that may be left out. So the same
-    tool gives the same bytes, and a prompt's prefix stays shared.
+    tool gives the same bytes, and a prompt's prefix stays shared. Fields whose JSON schema extra says
+    ``{"internal": True}`` are left out: programs set them, a model cannot even say them.
 
     Args:
         tool: A fact or an action.
@@ -107,6 +108,8 @@ def argument_schema(tool: Tool, vocabulary: Mapping[str, Sequence[str]] | None =
     required = full.get("required", [])
     properties: dict[str, Any] = {}
     for name, schema in full.get("properties", {}).items():
+        if schema.get("internal"):
+            continue
         narrowed = _narrow(schema, definitions, vocabulary or {})
         if narrowed is not None:
             properties[name] = narrowed

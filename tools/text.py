@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 # Everything outside of this set could make a name read as a sentence, or hide what it is.
 _PLAIN = re.compile(r"[^A-Za-z0-9._/@:+,=~%-]")
 _PLAIN_URL = re.compile(r"[^A-Za-z0-9._/@:+,=~%?&#\[\]-]")
-# Controls, format characters (zero width, bidirectional, tags), surrogates, private and unassigned ones,
-# and the separators of lines and paragraphs.
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 COMM_LENGTH = 15  # of a process name in the kernel (TASK_COMM_LEN - 1)
 
 
@@ -24,10 +20,8 @@ def _escape(character: str) -> str:
 def visible(text: str, limit: int = 300) -> str:
     r"""Escape what a terminal would act on or not show, and cut at ``limit`` characters (``…`` says so)."""
     shown = text[:limit]
-    if not shown.isascii() or not shown.isprintable():
-        shown = "".join(
-            _escape(c) if c != " " and unicodedata.category(c) in _HIDDEN_CATEGORIES else c for c in shown
-        )
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else _escape(c) for c in shown)
     return shown[:limit] + "…" if len(text) > limit or len(shown) > limit else shown
 
 

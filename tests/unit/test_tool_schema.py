@@ -22,6 +22,7 @@ class QueueArguments(Arguments):
     pids: Annotated[tuple[int, ...], known("pid")] = ()
     depth: int = Field(default=3, ge=1, le=9)
     order: Literal["old", "new"] = "old"
+    patience: float = Field(default=1.0, json_schema_extra={"internal": True})
 
 
 class QueueResult(Result):
@@ -100,6 +101,12 @@ def test_a_tool_with_nothing_to_choose_for_a_required_field_cannot_be_offered() 
 def test_an_optional_field_with_nothing_to_choose_is_left_out() -> None:
     schema = argument_schema(QueueFact(), {"service": ["a"], "log": [], "pid": []})
     assert list(schema["properties"]) == ["service", "depth", "order"]
+
+
+def test_what_only_programs_may_set_cannot_be_said_by_a_model() -> None:
+    schema = argument_schema(QueueFact())
+    assert fault({"service": "a", "patience": 9.0}, schema) is not None
+    assert QueueFact().parse_arguments({"service": "a", "patience": 9.0}).patience == 9.0
 
 
 def test_a_fact_of_the_inventory_is_called_once_for_each_value() -> None:

@@ -78,6 +78,7 @@ class DiskUsageResult(Result):
     @property
     def is_out_of_space(self) -> bool:
         """Whether the bytes are used up."""
+        # What the kernel makes up as it goes, e.g. /proc, has no size and cannot be full.
         scarce = self.free_bytes < self.size_bytes * FULL_FREE_PERCENT / 100
         return self.used_percent >= FULL_PERCENT or scarce
 
@@ -148,7 +149,7 @@ class DiskUsage(Fact[DiskUsageArguments, DiskUsageResult]):
             size_bytes=read.size,
             used_bytes=used,
             free_bytes=read.available,
-            used_percent=round(100 * used / usable, 1) if usable else 100.0,
+            used_percent=round(100 * used / usable, 1) if usable else 0.0,
             inodes=read.inodes,
             inodes_used_percent=(
                 round(100 * (read.inodes - read.inodes_free) / read.inodes, 1) if read.inodes else 0.0

@@ -85,13 +85,13 @@ class HttpCheckArguments(Arguments):
 
     Attributes:
         url: The address.
-        expect: Status while all is well.
-        timeout: Seconds after which the attempt is given up.
+        expect: Status while all is well; not for a model, which could declare a failure to be expected.
+        timeout: Seconds after which the attempt is given up; likewise.
     """
 
     url: Annotated[str, known("url"), Field(max_length=2000)]
-    expect: int | None = Field(default=None, ge=100, le=599)
-    timeout: float | None = Field(default=None, gt=0, le=60)
+    expect: int | None = Field(default=None, ge=100, le=599, json_schema_extra={"internal": True})
+    timeout: float | None = Field(default=None, gt=0, le=60, json_schema_extra={"internal": True})
 
 
 class HttpCheckResult(Result):

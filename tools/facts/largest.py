@@ -300,7 +300,7 @@ class DiskLargest(Fact[DiskLargestArguments, DiskLargestResult]):
                 kind=FindingKind.LARGE_FILE,
                 subject=name,
                 text=f"{text}.",
-                severity=Severity.WARNING,
+                severity=Severity.WARNING if file.share_percent >= LARGE_SHARE else Severity.NORMAL,
             )
             if why is not None:
                 yield Finding(
