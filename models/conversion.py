@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +44,11 @@ def convert_gguf(gguf: Path, folder: Path, entry: CatalogEntry, progress: Progre
     report = progress or (lambda *_: None)
     weights = folder / WEIGHTS
     weights.mkdir(parents=True)
-    with _quiet_libraries():
-        report("convert: tokenizer", 0, 4)
+    with _library_progress(report):
+        report("convert: tokenizer", 0, 1)
         tokenizer = _read_tokenizer(gguf)
         tokenizer.save_pretrained(weights)
-        report("convert: weights", 1, 4)
+        report("convert: weights", 0, 1)
         model = _read_model(gguf, torch.float16)
         if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
             del model
@@ -56,17 +56,17 @@ def convert_gguf(gguf: Path, folder: Path, entry: CatalogEntry, progress: Progre
             model = _read_model(gguf, torch.float32)
         _set_generation(model, tokenizer, entry)
         model.save_pretrained(weights, safe_serialization=True)
-        report("convert: int8", 2, 4)
+        report("convert: int8", 0, 1)
         del model
         gc.collect()
         write_int8(weights, folder / INT8)
-    report("convert: digests", 3, 4)
+    report("convert: digests", 0, 1)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     sync_tree(folder)
     source = entry.file.sha256 if entry.file else ""
     write_manifest(folder, entry.id, source)
-    report("convert: done", 4, 4)
+    report("convert: done", 1, 1)
 
 
 def write_int8(weights: Path, destination: Path) -> None:
@@ -127,18 +127,26 @@ def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep the libraries' own progress bars and advice off the terminal."""
+def _library_progress(report: Progress) -> Iterator[None]:
+    """Keep the libraries' own bars and advice off the terminal, and tell how far the tensors are."""
     import transformers
+    from transformers import modeling_gguf_pytorch_utils
 
-    transformers_logging: Any = transformers.utils.logging
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    def counted(tensors: Sequence[Any], **_: Any) -> Iterator[Any]:
+        for done, tensor in enumerate(tensors):
+            report("convert: weights", done, len(tensors))
+            yield tensor
+
+    chatter: Any = transformers.utils.logging
+    reader: Any = modeling_gguf_pytorch_utils
+    level, bars, bar = chatter.get_verbosity(), chatter.is_progress_bar_enabled(), reader.tqdm
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    reader.tqdm = counted
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(level)
+        reader.tqdm = bar
+        chatter.set_verbosity(level)
         if bars:
-            transformers_logging.enable_progress_bar()
+            chatter.enable_progress_bar()

@@ -7,8 +7,17 @@ from pathlib import Path
 
 from watchkeeper.models.catalog import CatalogEntry
 from watchkeeper.models.errors import IntegrityError, ModelError
+from watchkeeper.models.formats import check_folder, check_safetensors
 from watchkeeper.models.home import models_folder
-from watchkeeper.models.manifest import FORMAT, MANIFEST_NAME, Manifest, check_sizes, read_manifest
+from watchkeeper.models.interface import Progress
+from watchkeeper.models.manifest import (
+    FORMAT,
+    MANIFEST_NAME,
+    Manifest,
+    check_digests,
+    check_sizes,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ def find_installed(entry: CatalogEntry, home: Path | None = None) -> InstalledMo
     from watchkeeper.models.conversion import INT8, WEIGHTS
 
     if entry.folder is not None:
+        check_folder(entry.folder)
         return InstalledModel(entry.folder, entry.folder, None, folder_digest(entry.folder))
     folder = model_folder(entry, home)
     if not folder.is_dir():
@@ -109,3 +119,24 @@ def folder_digest(folder: Path) -> str:
         return next(iter(digests.values()))
     listing = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def verify_installed(
+    entry: CatalogEntry, home: Path | None = None, progress: Progress | None = None
+) -> InstalledModel:
+    """Hash every file of an installed model and compare with what was installed.
+
+    A folder of the user's own has no digests to compare with: its files are checked for soundness.
+
+    Raises:
+        ModelError: If it was not pulled.
+        IntegrityError: If a file is damaged.
+    """
+    if entry.folder is not None:
+        check_folder(entry.folder)
+    installed = find_installed(entry, home)
+    if entry.folder is None:
+        check_digests(installed.folder, read_manifest(installed.folder), progress)
+        for path in sorted(installed.weights.glob("*.safetensors")):
+            check_safetensors(path)
+    return installed
