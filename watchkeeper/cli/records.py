@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from watchkeeper.cli import output
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,8 +32,7 @@ def mistakes() -> Iterator[None]:
     try:
         yield
     except (OperationError, ToolError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+        output.fail(str(error))
 
 
 @contextmanager
@@ -65,13 +64,11 @@ def when(at: datetime | None) -> str:
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
     """Print records as JSON."""
-    content = value if isinstance(value, dict) else _dumped(value)
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    output.print_json(value if isinstance(value, dict) else _dumped(value))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
     """Print a table, or say that there is nothing."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -83,7 +80,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
-    Console().print(table)
+    output.stdout_console().print(table)
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
