@@ -31,6 +31,13 @@ def stderr_console() -> Console:
     return Console(stderr=True)
 
 
+def stdout_console() -> Console:
+    """A console for tables, on standard output."""
+    from rich.console import Console
+
+    return Console()
+
+
 def fail(message: str, code: int = MISTAKE) -> NoReturn:
     """Say what is wrong in one line on standard error, and end."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
