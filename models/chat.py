@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import (
     AIMessage,
@@ -25,10 +26,12 @@ from langchain_core.messages import (
 )
 from langchain_core.messages import ToolCall as LangChainToolCall
 from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from watchkeeper.models.interface import (
@@ -146,18 +149,16 @@ class WatchkeeperChatModel(BaseChatModel):
             **kwargs,
         )
 
-        def parse(message: BaseMessage) -> Any:
-            if isinstance(schema, type) and issubclass(schema, BaseModel):
-                return schema.model_validate_json(message.text)
-            return json.loads(message.text)
-
+        parser: BaseOutputParser[Any] = JsonOutputParser()
+        if isinstance(schema, type) and is_basemodel_subclass(schema):
+            parser = PydanticOutputParser(pydantic_object=schema)
         if not include_raw:
-            return model | RunnableLambda(parse)
+            return model | parser
 
         def parse_or_report(result: dict[str, Any]) -> dict[str, Any]:
             try:
-                return {**result, "parsed": parse(result["raw"]), "parsing_error": None}
-            except ValueError as error:
+                return {**result, "parsed": parser.invoke(result["raw"]), "parsing_error": None}
+            except OutputParserException as error:
                 return {**result, "parsed": None, "parsing_error": error}
 
         return RunnableMap({"raw": model}) | RunnableLambda(parse_or_report)

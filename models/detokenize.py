@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from watchkeeper.models.grammar import AnswerKind, CallTags
 
@@ -83,10 +85,11 @@ class AnswerReader:
         self._tags = tags
         self._decode = decode
         self._text = TextStream(stop if kind in {None, AnswerKind.TEXT_OR_CALL} else ())
+        self._openings = (b"{", b"```json") if tags.native else (b"{", b"```json", tags.opening.encode())
+        self._head: bytes | None = b"" if kind is AnswerKind.TEXT_OR_CALL else None
         self._call = b""
         self.in_call = kind is AnswerKind.CALL
         """Whether the answer has reached a tool call."""
-        self._empty = True
 
     @property
     def text(self) -> str:
@@ -99,24 +102,26 @@ class AnswerReader:
         return self._text.stopped
 
     @property
-    def call(self) -> str | None:
-        """The JSON text of the call, once it is whole."""
+    def call(self) -> Any:
+        """The JSON value of the call, once it is whole; None where the answer is a text."""
         if not self.in_call:
             return None
-        written = self._call.decode("utf-8", "replace").strip()
-        if not self._tags.native:
-            written = written.removeprefix(self._tags.opening).removesuffix(self._tags.closing)
-        return written.strip()
+        written = self._call.decode("utf-8", "replace")
+        value, _ = json.JSONDecoder().raw_decode(written, written.index("{"))
+        return value
 
     def push(self, token: int) -> str:
         """Add a token and return the text that can be shown now."""
         if self._tags.native and token in {self._tags.opening_id, self._tags.closing_id}:
             self.in_call = True
-            return self._text.finish()
+            return self.finish()
         data = self._decode(token)
-        if self._kind is AnswerKind.TEXT_OR_CALL and self._empty:
-            self.in_call = data[:1] == b"{" or (data[:1] == b"<" and not self._tags.native)
-        self._empty = False
+        if self._head is not None:
+            data = self._head = self._head + data
+            if any(opening.startswith(data) and opening != data for opening in self._openings):
+                return ""
+            self._head = None
+            self.in_call = data.startswith(self._openings)
         if self.in_call:
             self._call += data
             return ""
@@ -124,4 +129,5 @@ class AnswerReader:
 
     def finish(self) -> str:
         """Return what was held back, now that nothing follows."""
-        return self._text.finish()
+        head, self._head = self._head, None
+        return (self._text.push(head) if head else "") + self._text.finish()

@@ -7,7 +7,6 @@ and requests of other threads go on between two passes.
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -292,10 +291,9 @@ class LocalEngine:
         sequence.tokens += forced
         return "".join([reader.push(token) for token in forced])
 
-    def _calls(self, written: str | None, sequence: _Sequence) -> tuple[ToolCall, ...]:
-        if written is None:
+    def _calls(self, call: Any, sequence: _Sequence) -> tuple[ToolCall, ...]:
+        if call is None:
             return ()
-        call = json.loads(written)
         # The same conversation gives the same id, and another turn of it another one.
         digest = hashlib.sha256(repr(sequence.tokens).encode()).hexdigest()
         return (ToolCall(call["name"], call["arguments"], f"call_{digest[:16]}"),)

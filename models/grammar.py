@@ -92,11 +92,14 @@ def call_grammar(allowed: Mapping[str, JsonSchema], tags: CallTags, *, or_text: 
         rules.append(f"arguments_{index}: %json {_embedded(schema)}")
     if not or_text:
         return Grammar(AnswerKind.CALL, "\n".join(["start: call", *rules, ""]))
-    # An answer that begins like a call is one: models of this size often leave the opening tag out.
+    # An answer that begins like a call is one: small models leave the opening tag out, or write a fenced
+    # block instead. A text may begin with a fence, but not with one of JSON.
+    rules.append('fenced: "```json\\n" object "\\n```"')
+    fence = r"`{1,2}([^`](.|\n)*)?|```([^`j](.|\n)*)?"
     if tags.native:
-        start = ["start: TEXT call? | call | object", r"TEXT: /[^{](.|\n)*/"]
+        start = ["start: TEXT call? | call | object | fenced", rf"TEXT: /[^{{`](.|\n)*|{fence}/"]
     else:
-        start = ["start: TEXT | call | object", r"TEXT: /[^<{](.|\n)*/"]
+        start = ["start: TEXT | call | object | fenced", rf"TEXT: /[^<{{`](.|\n)*|{fence}/"]
     return Grammar(AnswerKind.TEXT_OR_CALL, "\n".join([*start, *rules, ""]))
 
 
