@@ -292,9 +292,10 @@ def _restore(quarantine: Quarantine, index: int, entry: Entry) -> None:
         if cut_state(handle, entry.begin, entry.end) is True:
             space = os.fstatvfs(handle)
             free = space.f_bavail * space.f_frsize
-            if free < entry.end - entry.begin:
+            need = entry.end - entry.begin
+            if free < need:
                 raise DamagedQuarantineError(
-                    f"restoring needs {size_text(entry.end - entry.begin)} and {size_text(free)} are free"
+                    f"restoring needs {size_text(need)} there, and {size_text(need - free)} of that are missing"
                 )
         try:
             write_back(handle, entry.begin, quarantine.chunks(index))
