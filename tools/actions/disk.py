@@ -295,7 +295,7 @@ def _restore(quarantine: Quarantine, index: int, entry: Entry) -> None:
             need = entry.end - entry.begin
             if free < need:
                 raise DamagedQuarantineError(
-                    f"restoring needs {size_text(need)} there, and {size_text(need - free)} of that are missing"
+                    f"restoring needs {size_text(need)} there, {size_text(need - free)} more than is free"
                 )
         try:
             write_back(handle, entry.begin, quarantine.chunks(index))
