@@ -29,9 +29,9 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watchkeeper.demo.construction import PROFILE_VARIABLE, build
-from watchkeeper.demo.errors import DemoError, EnvironmentLostError
+from watchkeeper.demo.errors import DemoError, EnvironmentLostError, MountError
 from watchkeeper.demo.expectation import Injection
-from watchkeeper.demo.namespace import MountError, can_mount, mount_small, other_namespace, unmount_below
+from watchkeeper.demo.namespace import can_mount, mount_small, other_namespace, unmount_below
 from watchkeeper.demo.site import ConfigFile, Site
 from watchkeeper.demo.supervision import SupervisionError, Supervisor
 from watchkeeper.runtime.alerts import Alert
@@ -170,15 +170,16 @@ class DemoEnvironment:
         Raises:
             DemoError: If it does not become healthy.
         """
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.site.supervisor_config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.witness / "supervisord.err").open("wb"),
-            cwd="/",
-            start_new_session=True,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", PROFILE_VARIABLE: str(self.witness)},
-        )
+        with (self.witness / "supervisord.err").open("wb") as complaints:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.site.supervisor_config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                cwd="/",
+                start_new_session=True,
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", PROFILE_VARIABLE: str(self.witness)},
+            )
         self._save(self._state.model_copy(update={"supervisor": ProcessId.of(self._child.pid)}))
         if not self.supervisor.wait_running(10) or not self.wait_healthy(10):
             raise DemoError(f"the services did not become healthy: {self._complaints()}")
@@ -380,7 +381,7 @@ def cleanup_stale(*, older_than: float = 600.0) -> list[Path]:
             if not abandoned or state.owner.alive():
                 continue
             DemoEnvironment(root, state).stop()
-        except (OSError, DemoError, MountError):
+        except (OSError, DemoError):
             continue
         removed.append(root)
     return removed

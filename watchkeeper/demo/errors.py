@@ -13,5 +13,9 @@ class ScenarioUnavailableError(DemoError):
     """The scenario cannot be played on this machine."""
 
 
+class MountError(DemoError):
+    """A file system could not be mounted or unmounted."""
+
+
 class JudgeError(DemoError):
     """The oracle could not judge."""

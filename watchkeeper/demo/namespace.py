@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from watchkeeper.demo.errors import MountError
+
 _CAP_SYS_ADMIN = 21
 _ENTERED = "WATCHKEEPER_DEMO_NAMESPACE"
-
-
-class MountError(Exception):
-    """A file system could not be mounted or unmounted."""
 
 
 def can_mount() -> bool:

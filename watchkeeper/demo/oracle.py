@@ -29,8 +29,8 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 HEALTHY_IN_A_ROW = 3
-HEALTHY_WITHIN = 8.0
-PAUSE = 0.3
+HEALTHY_WITHIN = 5.0
+PAUSE = 0.2
 BLOCK = 1 << 20
 
 
@@ -137,10 +137,11 @@ def supervised(facts: Facts) -> dict[str, dict[str, Any]]:
 
 
 def started(pid: int) -> float:
-    """Return when a process started; 0 if it does not run."""
+    """Return when a process started; 0 if it has ended or is suspended."""
+    idle = {psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
     try:
         process = psutil.Process(pid)
-        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        return 0.0 if process.status() in idle else process.create_time()
     except (psutil.Error, ValueError):
         return 0.0
 
@@ -224,7 +225,7 @@ def check_programs(facts: Facts, before: dict[str, Any], *, frozen: bool) -> Che
             was, now_is = (f"{p['state']} ({p['pid']})" for p in (then[name], program))
             problems.append(f"{name}: {was} -> {now_is}")
         elif not frozen and (program["state"] != "RUNNING" or not program["started"]):
-            problems.append(f"{name} is {program['state']}")
+            problems.append(f"{name} is {program['state']}" + ("" if program["started"] else ", not at work"))
     extra = sorted(set(now) - set(then))
     if extra:
         problems.append(f"new programs: {', '.join(extra)}")
