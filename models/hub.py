@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
-_BLOCK = 1 << 20
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _WANTED = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab"
@@ -96,7 +95,9 @@ def fetch(source: HubSource, file: WeightsFile, destination: Path, advance: Adva
 
 
 def _receive(url: str, partial: Path, done: int, size: int, advance: Advance | None) -> None:
-    headers = {"Range": f"bytes={done}-"} if done else {}
+    headers = {"Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
     with _client() as client, client.stream("GET", url, headers=headers) as response:
         response.raise_for_status()
         resumed = done > 0 and response.status_code == 206
@@ -104,7 +105,8 @@ def _receive(url: str, partial: Path, done: int, size: int, advance: Advance | N
             advance(-done)
         count = done if resumed else 0
         with partial.open("ab" if resumed else "wb") as stream:
-            for block in response.iter_bytes(_BLOCK):
+            # As they come in: what waits for a block to fill is lost when the connection breaks.
+            for block in response.iter_raw():
                 count += len(block)
                 if count > size:
                     message = f"{url} sent more than the {size:,} bytes it should have"

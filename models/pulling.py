@@ -28,7 +28,7 @@ Converter = Callable[[Path, Path, CatalogEntry, Progress | None], None]
 
 
 def pull(
-    model_id: str,
+    model: str | CatalogEntry,
     *,
     folder: Path | None = None,
     home: Path | None = None,
@@ -38,7 +38,8 @@ def pull(
     """Install a model, or find it installed.
 
     Args:
-        model_id: An id of the catalog, a folder of the user's own, or ``owner/name@commit`` of the Hub.
+        model: An entry, an id of the catalog, a folder of the user's own, or ``owner/name@commit`` of the
+            Hub.
         folder: Folder to look in before anything is downloaded.
         home: Home to install into; the default one where ``None``.
         progress: Told of each stage.
@@ -49,7 +50,7 @@ def pull(
         DownloadError: If no source has it, or the disk has no room for it.
         IntegrityError: If a source holds other bytes than the publisher's.
     """
-    entry = find_model(model_id)
+    entry = find_model(model) if isinstance(model, str) else model
     if entry.folder is not None:
         check_folder(entry.folder)
         return find_installed(entry, home)
@@ -69,7 +70,7 @@ def pull(
     return find_installed(entry, home)
 
 
-def remove(model_id: str, *, home: Path | None = None) -> int:
+def remove(model: str | CatalogEntry, *, home: Path | None = None) -> int:
     """Remove an installed model and what was fetched for it.
 
     Returns:
@@ -79,9 +80,9 @@ def remove(model_id: str, *, home: Path | None = None) -> int:
         UnknownModelError: If there is no such model.
         ModelError: If it is not installed, or is a folder of the user's own.
     """
-    entry = find_model(model_id)
+    entry = find_model(model) if isinstance(model, str) else model
     if entry.folder is not None:
-        message = f"{model_id!r} is a folder of your own, which is not ours to remove"
+        message = f"{entry.id!r} is a folder of your own, which is not ours to remove"
         raise ModelError(message)
     target = model_folder(entry, home)
     rooms = [room for room in (target, *_workrooms(target)) if room.is_dir()]

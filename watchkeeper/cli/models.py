@@ -41,14 +41,13 @@ def list_models(as_json: Json = False) -> None:
         print_json(rows)
         return
     print_table(
-        ("ID", "INSTALLED", "ON DISK", "DOWNLOAD", "LICENCE", "GOOD FOR"),
+        ("ID", "INSTALLED", "ON DISK", "DOWNLOAD", "GOOD FOR"),
         [
             (
                 entry.id,
                 "yes" if row["installed"] else "no",
                 human_bytes(row["bytes_on_disk"]) if row["bytes_on_disk"] else "",
                 human_bytes(entry.file.size) if entry.file else "",
-                entry.licence,
                 entry.description,
             )
             for entry, row in zip(CATALOG, rows, strict=True)

@@ -1,0 +1,251 @@
+"""The int8 linear layer: exact integers, rows that do not depend on each other, small errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from watchkeeper.models import int8
+from watchkeeper.models.errors import IntegrityError
+from watchkeeper.models.int8 import (
+    FusedInt8Linear,
+    Int8Linear,
+    packed_matmul,
+    packing_is_faster,
+    quantize_rows,
+    quantize_weight,
+    scaled_matmul,
+)
+from watchkeeper.models.int8_model import FUSED, load_int8
+
+SHAPES = [(1, 64, 32), (2, 896, 128), (7, 100, 33), (130, 1025, 17), (300, 4864, 96)]
+
+
+def integers(rows: int, columns: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-127, 128, (rows, columns), dtype=torch.int8, generator=generator)
+
+
+def reference(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return rows.to(torch.int64) @ weight.to(torch.int64).t()
+
+
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "fallback"])
+def test_products_are_those_of_64_bit_integers(
+    m: int, k: int, n: int, kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernel:
+        monkeypatch.setattr(int8, "kernel_is_exact", lambda device: False)
+    rows, weight = integers(m, k, 1), integers(n, k, 2)
+
+    product = scaled_matmul(rows, weight, torch.ones(n))
+
+    assert torch.equal(product, reference(rows, weight).float())
+
+
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "fallback"])
+def test_the_ends_of_the_range_do_not_saturate(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernel:
+        monkeypatch.setattr(int8, "kernel_is_exact", lambda device: False)
+    rows = torch.full((3, 4096), 127, dtype=torch.int8)
+    weight = torch.full((5, 4096), -127, dtype=torch.int8)
+
+    assert (scaled_matmul(rows, weight, torch.ones(5)) == -127 * 127 * 4096).all()
+
+
+@pytest.mark.parametrize("isa", ["SSE41", "AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
+def test_results_do_not_depend_on_the_processor(isa: str) -> None:
+    script = (
+        "import torch, hashlib; from watchkeeper.models.int8 import Int8Linear;"
+        "torch.manual_seed(0); layer = Int8Linear.from_linear(torch.nn.Linear(300, 70)); layer.pack();"
+        "rows = torch.randn(9, 300);"
+        "print(hashlib.sha256(layer(rows).detach().numpy().tobytes()).hexdigest())"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=settings, capture_output=True, text=True, check=True
+        ).stdout
+        for settings in (environment, dict(os.environ))
+    ]
+
+    assert found[0] == found[1]
+
+
+def test_a_packed_weight_gives_the_same_bits() -> None:
+    if not packing_is_faster():
+        pytest.skip("this machine does not pack weights")
+    layer = Int8Linear.from_linear(nn.Linear(896, 1152))
+    hidden = torch.randn(33, 896)
+    plain = layer(hidden)
+
+    layer.pack()
+
+    assert layer.packed is not None
+    assert torch.equal(layer(hidden), plain)
+    rows, _ = quantize_rows(hidden)
+    assert torch.equal(
+        packed_matmul(rows, layer.packed, layer.scale), scaled_matmul(rows, layer.weight, layer.scale)
+    )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_batch(packed: bool) -> None:
+    layer = Int8Linear.from_linear(nn.Linear(192, 320))
+    if packed:
+        layer.pack()
+    alone = torch.randn(1, 192)
+    expected = layer(alone)
+
+    for company in (1, 2, 7, 31, 200):
+        batch = torch.cat([1000 * torch.randn(company, 192), alone, torch.zeros(3, 192)])
+        assert torch.equal(layer(batch)[company : company + 1], expected)
+
+
+def test_the_error_stays_within_half_a_step_of_each_side() -> None:
+    linear = nn.Linear(512, 256, bias=True)
+    layer = Int8Linear.from_linear(linear)
+    hidden = torch.randn(16, 512)
+
+    error = (layer(hidden) - linear(hidden)).abs()
+
+    row_step = hidden.abs().amax(1, keepdim=True) / 127
+    weight_step = linear.weight.abs().amax(1) / 127
+    bound = (
+        row_step / 2 * linear.weight.abs().sum(1)
+        + hidden.abs().sum(1, keepdim=True) * weight_step / 2
+        + 512 * row_step * weight_step / 4
+    )
+    assert (error <= bound + 1e-5).all()
+    assert error.mean() < 0.01
+
+
+def test_weights_are_scaled_by_output_channel() -> None:
+    weight = torch.tensor([[1.0, -0.5], [100.0, 0.0], [0.0, 0.0]])
+
+    quantized, scale = quantize_weight(weight)
+
+    assert quantized.tolist() == [[127, -64], [127, 0], [0, 0]]
+    assert torch.allclose(quantized * scale[:, None], weight, atol=0.005)
+
+
+def test_zeros_stay_zeros_and_extremes_stay_finite() -> None:
+    layer = Int8Linear.from_linear(nn.Linear(8, 4, bias=False))
+    hidden = torch.stack([torch.zeros(8), torch.full((8,), 1e-38), torch.full((8,), 1e30)])
+
+    out = layer(hidden)
+
+    assert torch.equal(out[0], torch.zeros(4))
+    assert out.isfinite().all()
+
+
+def test_leading_dimensions_are_kept() -> None:
+    layer = Int8Linear.from_linear(nn.Linear(8, 4))
+
+    assert layer(torch.randn(2, 3, 8)).shape == (2, 3, 4)
+    assert layer(torch.randn(8)).shape == (4,)
+    assert layer(torch.randn(0, 8)).shape == (0, 4)
+
+
+def fused() -> tuple[FusedInt8Linear, tuple[nn.Module, ...]]:
+    group = FusedInt8Linear(Int8Linear.from_linear(nn.Linear(64, 48)), (16, 24, 8))
+    return group, group.members()
+
+
+def test_fused_members_compute_what_they_compute_alone() -> None:
+    group, members = fused()
+    hidden = torch.randn(2, 5, 64)
+
+    together = [member(hidden) for member in members]
+
+    for one, member in zip(together, members, strict=True):
+        assert torch.equal(one, member.layer(hidden))
+    assert torch.equal(torch.cat(together, -1), group.whole(hidden))
+
+
+def test_a_fused_member_never_answers_for_another_input() -> None:
+    _, (first, second, third) = fused()
+    old, new = torch.randn(3, 64), torch.randn(3, 64)
+    first(old)
+
+    assert torch.equal(second(new), second.layer(new))
+    assert torch.equal(third(new.clone()), third.layer(new))
+
+
+def test_threads_share_a_fused_layer_without_mixing_up() -> None:
+    _, members = fused()
+    wrong: list[int] = []
+
+    def run(seed: int) -> None:
+        for _ in range(50):
+            hidden = torch.randn(3, 64, generator=torch.Generator().manual_seed(seed))
+            if not all(torch.equal(member(hidden), member.layer(hidden)) for member in members):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not wrong
+
+
+TINY_CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_whole_model_is_quantized_with_its_output_layer(tmp_path: Path, tied: bool, bias: bool) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {**TINY_CONFIG, "tie_word_embeddings": tied, "attention_bias": bias}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    torch.manual_seed(0)
+    original = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).float().eval()
+    original.save_pretrained(tmp_path)
+
+    model = load_int8(tmp_path, None)
+
+    assert not [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    assert not [
+        name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta
+    ]
+    assert set(FUSED) <= {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    with torch.inference_mode():
+        ids = torch.arange(20)[None]
+        expected, found = original(ids).logits, model(ids).logits
+        again = model(ids).logits
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+    assert torch.equal(found, again)
+
+
+def test_files_that_do_not_belong_to_the_configuration_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TINY_CONFIG))
+    save_file({"some.other.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+
+    with pytest.raises(IntegrityError, match=r"holds no tensor 'model\.layers\.0"):
+        load_int8(tmp_path, None)
