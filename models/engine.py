@@ -251,11 +251,14 @@ class LocalEngine:
                     unpack(matcher.compute_bitmask(), self._vocabulary_size) if matcher else self._text_ids
                 )
                 token = sampler.pick(logits, allowed)
-                if token in self._format.end_ids:
+                ended = token in self._format.end_ids
+                if matcher is not None and not (
+                    matcher.is_accepting() if ended else matcher.consume_token(token)
+                ):
+                    raise GrammarError(f"the grammar failed while decoding: {matcher.get_error():.200}")
+                if ended:
                     reason = "stop"
                     break
-                if matcher is not None and not matcher.consume_token(token):
-                    raise GrammarError(f"the grammar failed while decoding: {matcher.get_error()}")
                 sequence.tokens.append(token)
                 shown = reader.push(token)
                 if shown:
@@ -285,8 +288,11 @@ class LocalEngine:
     def _append_forced(self, sequence: _Sequence, matcher: LLMatcher, reader: AnswerReader) -> str:
         """Append what the grammar leaves no choice about and return the text that can be shown."""
         forced = matcher.compute_ff_tokens()
-        if forced and not matcher.consume_tokens(forced):
-            raise GrammarError(f"the grammar failed while decoding: {matcher.get_error()}")
+        if matcher.validate_tokens(forced) < len(forced):
+            # llguidance takes a forced text that spells a control token for that token, and then refuses it.
+            forced = self._format.plain(matcher.compute_ff_bytes().decode("utf-8", "ignore"))
+        if not matcher.consume_tokens(forced):
+            raise GrammarError(f"the grammar failed while decoding: {matcher.get_error():.200}")
         sequence.forced += len(forced)
         sequence.tokens += forced
         return "".join([reader.push(token) for token in forced])

@@ -55,20 +55,21 @@ class ChatFormat:
         added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
         source = self._template or GENERIC_TEMPLATE
         tags = CallTags()
-        if tags.opening in added and tags.closing in added and tags.opening in source:
+        if tags.opening in added and tags.closing in added:
             tags = CallTags(opening_id=added[tags.opening], closing_id=added[tags.closing])
         self.tags = tags
-        self.describes_tools = tags.native and bool(re.search(r"\btools\b", source))
+        self.describes_tools = tags.opening in source and bool(re.search(r"\btools\b", source))
         """Whether the template itself writes tools and calls (the Hermes format)."""
         ends = {added[text] for text in _END_OF_TURN if text in added and (text in source or "end" in text)}
         if tokenizer.eos_token_id is not None:
             ends.add(tokenizer.eos_token_id)
         self.end_ids = frozenset(ends)
         """Tokens that end the assistant's turn."""
-        controls = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-        if tags.native:
-            controls |= {index for index in (tags.opening_id, tags.closing_id) if index is not None}
-        self.control_ids = frozenset(controls)
+        # Added tokens that the tokenizer does not call special, like <tool_call>, are control tokens too,
+        # whether or not the template happens to write them.
+        controls = {text: index for text, index in added.items() if not text.isspace()}
+        tokenizer.chat_control_tokens = list(controls)
+        self.control_ids = frozenset(controls.values())
         """Tokens that no text of an answer may contain."""
         self.stop_texts = ("\n\nUser:", "\n\nSystem:") if self._template is None else ()
         """Texts that end a turn where the family has no token for it."""
