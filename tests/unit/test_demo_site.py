@@ -82,7 +82,7 @@ def test_the_inventory_and_the_alert_are_valid_and_agree(seed: int) -> None:
     inventory = Inventory.model_validate_json(drawn.inventory().model_dump_json())
     fields = drawn.alert_fields()
     service = inventory.host(str(fields["host"])).service(str(fields["service"]))
-    assert fields["condition"] == {"kind": "http", "url": service.checks[0].url, "expect": 200}  # type: ignore[union-attr]
+    assert fields["condition"] == {"kind": "http", "url": service.checks[0].url, "expect": 200}
     assert Severity(str(fields["severity"]))
     assert service.depends_on == (drawn.worker,)
 
