@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import TYPE_CHECKING
+from typing import Annotated, NoReturn
 
-if TYPE_CHECKING:
-    import typer
+import typer
+from typer.exceptions import Abort, TyperException
 
 _MISTAKE = 2
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+"""What a file system refuses for a reason that its owner can mend."""
 
 
 def build_app() -> typer.Typer:
     """Put all commands together."""
-    import typer
-
-    from watchkeeper.cli import approvals, audit, decisions, incidents, models, policy
+    from watchkeeper.cli import approvals, audit, decisions, incidents, models, policy, tools
     from watchkeeper.cli.demo import demo
+    from watchkeeper.cli.init import init
     from watchkeeper.cli.run import run
 
     app = typer.Typer(
@@ -24,15 +26,27 @@ def build_app() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="IT operations by local models: every change planned, approved, verified and reversible.",
     )
+
+    @app.callback()
+    def about(
+        *,
+        version: Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        ] = False,
+    ) -> None:
+        """IT operations by local models: every change planned, approved, verified and reversible."""
+        del version
+
     app.command()(demo)
+    app.command()(init)
     app.command()(run)
     app.add_typer(incidents.app, name="incidents")
     app.add_typer(approvals.app, name="approvals")
     app.add_typer(decisions.app, name="decisions")
     app.add_typer(audit.app, name="audit")
     app.add_typer(policy.app, name="policy")
+    app.add_typer(tools.app, name="tools")
     app.add_typer(models.app, name="models")
     return app
 
@@ -40,12 +54,42 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
     try:
-        build_app()()
+        code = build_app()(prog_name="watchkeeper", standalone_mode=False)
+    except TyperException as error:
+        _fail(_usage(error))
+    except Abort:
+        sys.exit(130)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_PLACE:
+            place = f" {error.filename!r}" if error.filename else ""
+            _fail(
+                f"the file system refuses{place}: {error.strerror}; make room there or mend its permissions, "
+                "or choose another folder with WATCHKEEPER_HOME, and try again"
+            )
         if not isinstance(error, mistakes()):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(_MISTAKE)
+        _fail(str(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from watchkeeper import __version__
+
+        typer.echo(f"watchkeeper {__version__}")
+        raise typer.Exit
+
+
+def _usage(error: Exception) -> str:
+    """Say in one line what is wrong with how a command was called, and where its usage is told."""
+    context = getattr(error, "ctx", None)
+    said = getattr(error, "format_message", lambda: str(error))().rstrip(".")
+    return f"{said}; see '{context.command_path if context else 'watchkeeper'} --help'"
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(_MISTAKE)
 
 
 def mistakes() -> tuple[type[Exception], ...]:

@@ -79,12 +79,14 @@ def demo(
 def _play(
     console: Console, names: tuple[str, ...], first: int, *, approve: str | None, model: str | None
 ) -> list[ScenarioResult]:
+    from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.run import answerer_of, lazy_engine
     from watchkeeper.cli.view import EventView
     from watchkeeper.demo.runner import Player
     from watchkeeper.runtime.settings import load_settings
 
     settings = load_settings(model=model, solo=True)
+    ensure_pulled(settings.model, console)
     if approve is None:
         approve = "ask" if sys.stdin.isatty() else "yes"
         if approve == "yes":

@@ -28,8 +28,9 @@ def check(
     """Check a policy: its form, its conditions, its patterns and its examples."""
     with mistakes():
         from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.tools.builtin import builtin_registry
 
-        policy = _load(file, load_settings(), _registry())
+        policy = _load(file, load_settings(), builtin_registry())
         if as_json:
             print_json(
                 {
@@ -63,11 +64,12 @@ def explain(
         from watchkeeper.runtime.people import current_person
         from watchkeeper.runtime.policy_types import PolicyRequest
         from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.tools.builtin import builtin_registry
         from watchkeeper.tools.findings import Severity
         from watchkeeper.tools.inventory import Inventory
         from watchkeeper.tools.registry import parse
 
-        settings, registry = load_settings(), _registry()
+        settings, registry = load_settings(), builtin_registry()
         tool = registry.action(action)
         spec = Inventory.load(settings.inventory_path).host(host)
         parsed = parse(tool, _parse_json(arguments))
@@ -110,14 +112,6 @@ def _parse_json(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigurationError(f"--arguments must be a JSON object (got {text!r:.80})")
     return value
-
-
-def _registry() -> Registry:
-    from watchkeeper.tools.actions import builtin_actions
-    from watchkeeper.tools.facts import builtin_facts
-    from watchkeeper.tools.registry import Registry
-
-    return Registry([*builtin_facts(), *builtin_actions()])
 
 
 def _load(file: Path | None, settings: Settings, registry: Registry) -> Policy:

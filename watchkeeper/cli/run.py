@@ -28,16 +28,16 @@ ESCALATED = 4
 
 
 def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
-    """Return an engine that loads its model when it is first asked; the model is pulled first if need be.
+    """Return an engine that loads its model when it is first asked.
 
     Raises:
-        ModelError: If the model is unknown, or cannot be had.
+        UnknownModelError: If there is no such model.
     """
-    from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.models import open_engine
+    from watchkeeper.models.catalog import find_model
     from watchkeeper.models.lazy import LazyEngine
 
-    ensure_pulled(settings.model, console)
+    find_model(settings.model)
 
     def opening() -> Engine:
         started = time.monotonic()
@@ -111,6 +111,7 @@ def run(
     """
     from rich.console import Console
 
+    from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.records import mistakes
     from watchkeeper.runtime.alerts import Alert
     from watchkeeper.runtime.orchestrator import Orchestrator
@@ -135,6 +136,8 @@ def run(
         kept = RunFile.read(settings.home, resume) if resume is not None else None
         if kept is not None:
             settings = load_settings(**(kept.model_dump() | given))
+        # All that a user wrote is read before a model is fetched, which may take minutes.
+        raised = Alert.load(alert) if alert is not None else None
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
         orchestrator = stack.enter_context(
@@ -145,11 +148,14 @@ def run(
                 settings=settings,
             )
         )
-        if alert is not None:
-            incident_id = orchestrator.open(Alert.load(alert)).id
+        if raised is not None:
+            raised.check(orchestrator.site.inventory, orchestrator.site.registry)
+            ensure_pulled(settings.model, console)
+            incident_id = orchestrator.open(raised).id
             RunFile.of(settings).write(settings.home, incident_id)
         else:
             incident_id = orchestrator.journal.incidents.get(str(resume)).id
+            ensure_pulled(settings.model, console)
         if not orchestrator.journal.incidents.get(incident_id).status.ended:
             engine.preload()
         handle(orchestrator, incident_id, console, approve=approve, wait=wait)
