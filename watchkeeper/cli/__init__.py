@@ -56,6 +56,9 @@ def main() -> None:
     try:
         code = build_app()(prog_name="watchkeeper", standalone_mode=False)
     except TyperException as error:
+        if not str(error):
+            # A group without its command: its help was printed instead.
+            sys.exit(_MISTAKE)
         _fail(_usage(error))
     except Abort:
         sys.exit(130)
