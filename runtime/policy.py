@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from watchkeeper.runtime.canonical import digest, safe_json
 from watchkeeper.runtime.conditions import STATIC_VARIABLES, CelCondition, Condition, ConditionError
-from watchkeeper.runtime.documents import Document, DocumentError, read_document
 from watchkeeper.runtime.errors import PolicyError
 from watchkeeper.runtime.policy_rules import Example, Rule, Rules
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, RuleTrace, Verdict
 from watchkeeper.tools.action import Reversibility
+from watchkeeper.tools.documents import Document, DocumentError, read_document
 from watchkeeper.tools.errors import UnknownToolError
 from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.registry import AnyAction, Registry

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from watchkeeper.tools.documents import DocumentError, read_document
 from watchkeeper.tools.errors import InventoryError, UnknownHostError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -141,23 +141,16 @@ class Inventory(_Strict):
         """Read an inventory from a YAML file.
 
         Raises:
-            InventoryError: If the file is missing, is not YAML, or does not describe an inventory.
+            InventoryError: With file, line and value, if it cannot be read or does not describe an inventory.
         """
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InventoryError(f"inventory {str(path)!r} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            place = " ".join(str(error).split())
-            raise InventoryError(f"inventory {str(path)!r} is not valid YAML: {place}") from error
+            document = read_document(path, "inventory")
+        except DocumentError as error:
+            raise InventoryError(str(error)) from error
         try:
-            return cls.model_validate(data if data is not None else {})
+            return cls.model_validate(document.data)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "top level"
-            raise InventoryError(
-                f"inventory {str(path)!r}: {place}: {first['msg']} (got {first['input']!r:.80})"
-            ) from error
+            raise InventoryError(f"inventory {document.explain(error)}") from error
 
     def __iter__(self) -> Iterator[HostSpec]:  # type: ignore[override]
         return iter(self.hosts)
