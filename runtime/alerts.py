@@ -12,12 +12,12 @@ from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.tools.errors import ArgumentError, InventoryError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.evidence import digest_json
 from watchkeeper.tools.findings import FindingKind, Severity
-from watchkeeper.tools.inventory import Check, HttpCheck, Inventory, Name
+from watchkeeper.tools.inventory import Check, HostSpec, HttpCheck, Inventory, Name
 from watchkeeper.tools.registry import Registry, parse
 
 _CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 _CHECK_FACTS = {"http": "http.check", "tcp": "tcp.check"}
-_EXPECTED = HttpCheck.model_fields["expect"].default
+_EXPECTED: int = HttpCheck.model_fields["expect"].default
 
 
 class _Strict(BaseModel):
@@ -106,9 +106,8 @@ class Alert(_Strict):
             raise ConfigurationError(f"alert {self.title!r:.80}: {error}") from error
         if self.condition.expect is None:
             return
-        url = self.condition.arguments.get("url")
-        checks = [check for service in host.services for check in service.checks]
-        expected = next((c.expect for c in checks if isinstance(c, HttpCheck) and c.url == url), _EXPECTED)
+        url = str(self.condition.arguments.get("url"))
+        expected = expected_status(host, url)
         if self.condition.expect != expected:
             raise ConfigurationError(
                 f"alert {self.title!r:.80}: it expects {self.condition.expect} from {url!r}, the inventory "
@@ -130,3 +129,9 @@ class Alert(_Strict):
             return cls.model_validate(document.data)
         except ValidationError as error:
             raise ConfigurationError(f"alert {document.explain(error)}") from error
+
+
+def expected_status(host: HostSpec, url: str) -> int:
+    """Return the status that a host's checks expect from an address (by default that of a new check)."""
+    checks = [check for service in host.services for check in service.checks]
+    return next((c.expect for c in checks if isinstance(c, HttpCheck) and c.url == url), _EXPECTED)

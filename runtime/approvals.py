@@ -16,6 +16,9 @@ from watchkeeper.runtime.clock import Clock, short_id, utc_now
 from watchkeeper.runtime.errors import ApprovalError, StoreError
 from watchkeeper.runtime.store import Store
 
+SOLO_TIER = 1
+"""The highest tier that one person alone may approve."""
+
 
 class ApprovalKind(StrEnum):
     """What people are asked.
@@ -66,6 +69,7 @@ class Approval(BaseModel):
         summary: The question in one line.
         diff: What was shown.
         requester: Who asks.
+        solo: Whether who asks may also approve (tier 1 only): the run was started so.
         status: Where it stands; an answered in-doubt question is ``approved``.
         requested_at: When it was asked.
         expires_at: When silence becomes a no.
@@ -90,6 +94,7 @@ class Approval(BaseModel):
     summary: str
     diff: str
     requester: str
+    solo: bool = False
     status: ApprovalStatus
     requested_at: datetime
     expires_at: datetime
@@ -130,7 +135,8 @@ class Approvals:
 
     Args:
         store: Where they are kept.
-        solo: Whether one person alone may approve what they asked for, at tier 1 only; recorded.
+        solo: Whether what is asked here may be approved by who asks, at tier 1 only. It is written
+            down with the question, so that it holds wherever the question is answered.
         now: The time.
         short: Source of random names.
     """
@@ -147,6 +153,11 @@ class Approvals:
         self._solo = solo
         self._now = now
         self._short = short
+
+    @property
+    def solo(self) -> bool:
+        """Whether what is asked here may be approved by who asks."""
+        return self._solo
 
     def request(
         self,
@@ -195,6 +206,7 @@ class Approvals:
                     summary=summary,
                     diff=diff,
                     requester=requester,
+                    solo=self._solo,
                     status=ApprovalStatus.PENDING.value,
                     requested_at=at,
                     expires_at=at + timedelta(seconds=seconds),
@@ -343,15 +355,15 @@ class Approvals:
             raise ApprovalError(f"approval {asked.id!r}: who answers is not said")
         if answer is not Answer.APPROVE or not _same_person(by, asked.requester):
             return
-        if not self._solo:
+        if not asked.solo:
             raise ApprovalError(
                 f"approval {asked.id!r} was asked for by {by!r}, who may not approve it: another person must "
-                "(or set `solo: true` if you work alone)"
+                "(or start the run with `--solo` if you work alone)"
             )
-        if asked.tier > 1:
+        if asked.tier > SOLO_TIER:
             raise ApprovalError(
                 f"approval {asked.id!r} is of tier {asked.tier}: {by!r} asked for it and even in solo mode "
-                "may approve tier 1 only; another person must"
+                f"may approve tier {SOLO_TIER} only; another person must"
             )
 
     def _approval(self, row: Row[tuple[object, ...]]) -> Approval:

@@ -9,7 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from watchkeeper.runtime.approvals import Approval, ApprovalKind, ApprovalStatus, action_digest
+from watchkeeper.runtime.approvals import (
+    SOLO_TIER,
+    Approval,
+    ApprovalKind,
+    action_digest,
+)
 from watchkeeper.runtime.errors import ApprovalError, LedgerError
 from watchkeeper.runtime.events import (
     ApprovalRequested,
@@ -93,6 +98,7 @@ class Changes:
         journal = self._journal
         kept = journal.steps.find(incident_id, key)
         if kept is not None:
+            self._tell_plan(kept)
             return kept
         tool = self._site.registry.action(action)
         target = self._site.target(host)
@@ -115,20 +121,7 @@ class Changes:
             ),
             key=key,
         )
-        journal.record(
-            incident_id,
-            PlanProposed(
-                step_id=step.id,
-                action=action,
-                host=host,
-                arguments=values,
-                summary=plan.summary,
-                diff=plan.diff,
-                reversibility=tool.reversibility,
-                risk=plan.risk,
-            ),
-            key=f"plan:{step.id}",
-        )
+        self._tell_plan(step)
         return step
 
     def decide(self, step_id: str) -> PolicyDecision:
@@ -171,12 +164,21 @@ class Changes:
         )
         return decision
 
+    def beyond_solo(self, step_id: str) -> bool:
+        """Whether nobody may answer for a step: one person alone runs this, and its tier needs another."""
+        policy = self._journal.steps.get(step_id).policy
+        return self._journal.approvals.solo and policy is not None and policy.tier > SOLO_TIER
+
     def ask(self, step_id: str) -> Approval:
-        """Ask people about a step; asking again returns the open question."""
+        """Ask people about a step, once: asking again returns the question, whatever was answered.
+
+        Raises:
+            ApprovalError: If the policy did not say that people are to be asked.
+        """
         step = self._journal.steps.get(step_id)
         if step.policy is None or step.policy.decision is not Verdict.ASK:
             raise ApprovalError(f"step {step_id!r} was not put to people by the policy")
-        approval = self._journal.approvals.request(
+        approval = self._asked(step, ApprovalKind.ACTION) or self._journal.approvals.request(
             incident_id=step.incident_id,
             step_id=step.id,
             digest=step.digest,
@@ -190,9 +192,9 @@ class Changes:
         return approval
 
     def ask_in_doubt(self, step_id: str) -> Approval:
-        """Ask people whether an effect took place that a crash hid."""
+        """Ask people whether an effect took place that a crash hid, once."""
         step = self._journal.steps.get(step_id)
-        approval = self._journal.approvals.request(
+        approval = self._asked(step, ApprovalKind.IN_DOUBT) or self._journal.approvals.request(
             incident_id=step.incident_id,
             step_id=step.id,
             digest=step.digest,
@@ -207,11 +209,13 @@ class Changes:
         return approval
 
     def settle(self, step_id: str, answer: ProbeAnswer, *, by: str) -> Applied:
-        """Write what a person says of an effect in doubt."""
+        """Write what a person says of an effect in doubt; what is settled stays as it is."""
         step = self._journal.steps.get(step_id)
-        effect = self._journal.ledger.settle(effect_key(step.id, step.digest), answer, by=by)
-        self._mark(step, effect.state, effect.outcome.detail if effect.outcome else "")
-        return Applied(effect.state, effect.outcome.detail if effect.outcome else "")
+        ledger = self._journal.ledger
+        effect = ledger.get(effect_key(step.id, step.digest))
+        if effect.state is EffectState.INTENDED:
+            effect = ledger.settle(effect.key, answer, by=by)
+        return self._tell_effect(step, effect.state, effect.outcome.detail if effect.outcome else "")
 
     def apply(self, step_id: str, approval_id: str | None = None) -> Applied:
         """Do what a step says, at most once.
@@ -281,8 +285,10 @@ class Changes:
         key = effect_key(step.id, step.digest)
         state = journal.ledger.state(key)
         if state is EffectState.ROLLED_BACK:
-            effect = journal.ledger.get(key)
-            return effect.rollback_outcome
+            # A crash may have come between the ledger and this.
+            outcome = journal.ledger.get(key).rollback_outcome or Outcome(detail="taken back")
+            self._tell_rollback(step, outcome, outcome.detail)
+            return outcome
         if state in {EffectState.NONE, EffectState.NOT_DONE}:
             return Outcome(detail="nothing was done")
         tool = self._site.registry.action(step.action)
@@ -311,7 +317,11 @@ class Changes:
                 answer = tool.probe(self._site.target(step.host), step.plan)
             except ToolError:
                 answer = ProbeAnswer.UNKNOWN
-            self._journal.record(step.incident_id, EffectInDoubt(step_id=step.id, answer=answer))
+            self._journal.record(
+                step.incident_id,
+                EffectInDoubt(step_id=step.id, answer=answer),
+                key=f"in-doubt:{step.id}:{answer.value}",
+            )
             effect = ledger.settle(key, answer)
         if effect.state is EffectState.INTENDED:
             self._journal.steps.update(step.id, status=StepStatus.IN_DOUBT)
@@ -353,18 +363,40 @@ class Changes:
             policy_digest=self._site.policy.digest,
         )
 
+    def _asked(self, step: Step, kind: ApprovalKind) -> Approval | None:
+        """Return what people were asked about a step; a step is put to them once."""
+        for approval in self._journal.approvals.list(incident_id=step.incident_id, limit=10_000):
+            if (approval.step_id, approval.digest, approval.kind) == (step.id, step.digest, kind):
+                return approval
+        return None
+
+    def _tell_plan(self, step: Step) -> None:
+        self._journal.record(
+            step.incident_id,
+            PlanProposed(
+                step_id=step.id,
+                action=step.action,
+                host=step.host,
+                arguments=step.arguments,
+                summary=step.plan.summary,
+                diff=step.plan.diff,
+                reversibility=step.reversibility,
+                risk=step.plan.risk,
+            ),
+            key=f"plan:{step.id}",
+        )
+
     def _tell_question(self, approval: Approval) -> None:
-        if approval.status is ApprovalStatus.PENDING:
-            self._journal.record(
-                approval.incident_id,
-                ApprovalRequested(
-                    approval_id=approval.id,
-                    step_id=approval.step_id,
-                    summary=approval.summary,
-                    expires_at=approval.expires_at,
-                ),
-                key=f"approval:{approval.id}",
-            )
+        self._journal.record(
+            approval.incident_id,
+            ApprovalRequested(
+                approval_id=approval.id,
+                step_id=approval.step_id,
+                summary=approval.summary,
+                expires_at=approval.expires_at,
+            ),
+            key=f"approval:{approval.id}",
+        )
 
     def _tell_effect(self, step: Step, state: EffectState, detail: str) -> Applied:
         self._mark(step, state, detail)
@@ -381,7 +413,7 @@ class Changes:
         self._journal.record(
             step.incident_id,
             RolledBack(step_id=step.id, ok=outcome is not None, detail=detail),
-            key=f"rolled-back:{step.id}",
+            key=f"rolled-back:{step.id}:{status.value}",
         )
 
     def _mark(self, step: Step, state: EffectState, detail: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from watchkeeper.agents import Attempt, Case, Diagnosis, Hypothesis, Team
 from watchkeeper.agents.hypotheses import Support
+from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.settings import Settings
@@ -43,7 +44,7 @@ class Context:
         return Case(
             host=self.site.inventory.host(incident.alert.host),
             service=incident.alert.service or "",
-            condition=self.site.describe(incident.alert.condition),
+            condition=self.site.describe(incident.alert.host, incident.alert.condition),
             evidence=self.journal.incidents.evidence(incident.id),
             attempts=tuple(
                 Attempt(turn["text"], turn["action"], turn["result"])
@@ -56,10 +57,15 @@ class Context:
         """Return the hypothesis whose turn it is.
 
         Raises:
-            KeyError: If its cause is not known to the team (any more).
+            ConfigurationError: If its cause is not known to the team (any more).
         """
         diagnosis = Diagnosis.model_validate(state["diagnosis"])
-        cause = {cause.id: cause for cause in self.team.causes}[diagnosis.cause]
+        cause = {cause.id: cause for cause in self.team.causes}.get(diagnosis.cause)
+        if cause is None:
+            raise ConfigurationError(
+                f"incident {state['incident']!r} acts on cause {diagnosis.cause!r}, which no agent of this "
+                "team knows: go on with the agents that it was started with"
+            )
         known: dict[tuple[str, str], Finding] = {
             (item.id, finding.text): finding
             for item in self.journal.incidents.evidence(state["incident"])

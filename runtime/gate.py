@@ -7,11 +7,14 @@ from typing import Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
+from pydantic import JsonValue
 
 from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.policy_types import Verdict
+from watchkeeper.runtime.steps import StepStatus
+from watchkeeper.tools.evidence import digest_json
 
 
 class GateState(TypedDict, total=False):
@@ -23,6 +26,7 @@ class GateState(TypedDict, total=False):
         action: Registered name; given.
         arguments: Its arguments; given.
         step: Id of the planned step.
+        approval: Id of the question to people; empty where nobody is asked.
         diff: What would change.
         permitted: Whether the step may be applied.
         reason: Why, or why not.
@@ -33,6 +37,7 @@ class GateState(TypedDict, total=False):
     action: str
     arguments: dict[str, Any]
     step: str
+    approval: str
     diff: str
     permitted: bool
     reason: str
@@ -46,48 +51,61 @@ class Gate:
         self._journal = journal
 
     def propose(self, state: GateState) -> dict[str, Any]:
-        """Plan the action."""
-        number = len(self._journal.steps.list(state["incident"]))
-        kept = state.get("step")
-        step = (
-            self._journal.steps.get(kept)
-            if kept
-            else self._changes.propose(
-                state["incident"],
-                host=state["host"],
-                action=state["action"],
-                arguments=state["arguments"],
-                key=f"gate:{number}:{state['action']}",
-            )
+        """Plan the action; what a crash cut off after it was planned is not planned twice."""
+        asked: JsonValue = [state["host"], state["action"], state["arguments"]]
+        before = [
+            step
+            for step in self._journal.steps.list(state["incident"])
+            if step.status is not StepStatus.PLANNED
+        ]
+        step = self._changes.propose(
+            state["incident"],
+            host=state["host"],
+            action=state["action"],
+            arguments=state["arguments"],
+            key=f"gate:{len(before)}:{digest_json(asked)}",
         )
-        return {"step": step.id, "diff": step.plan.diff, "permitted": False, "reason": ""}
+        return {
+            "step": step.id,
+            "approval": "",
+            "diff": step.plan.diff,
+            "permitted": False,
+            "reason": "it would change nothing" if step.plan.is_empty else "",
+        }
 
     def decide(self, state: GateState) -> dict[str, Any]:
         """Ask the policy, and write down the question to people where it says so."""
         decision = self._changes.decide(state["step"])
-        if decision.decision is Verdict.ASK:
-            self._changes.ask(state["step"])
-        return {"permitted": decision.decision is Verdict.ALLOW, "reason": decision.reason}
+        if decision.decision is not Verdict.ASK:
+            return {"permitted": decision.decision is Verdict.ALLOW, "reason": decision.reason}
+        if self._changes.beyond_solo(state["step"]):
+            return {"reason": f"{decision.reason} (tier {decision.tier}), and one person alone runs this"}
+        return {"approval": self._changes.ask(state["step"]).id, "reason": decision.reason}
 
-    def route(self, state: GateState) -> str:
+    def planned(self, state: GateState) -> str:
+        """A plan that would change nothing is put to nobody."""
+        return END if self._journal.steps.get(state["step"]).plan.is_empty else "decide"
+
+    def asked(self, state: GateState) -> str:
         """People are asked where the policy says so."""
-        policy = self._journal.steps.get(state["step"]).policy
-        return "ask" if policy and policy.decision is Verdict.ASK else END
+        return "ask" if state["approval"] else END
 
     def ask(self, state: GateState) -> dict[str, Any]:
         """Wait for the answer; this node does nothing else."""
-        approval = self._changes.ask(state["step"])
-        interrupt({"approval": approval.id})
+        interrupt({"approval": state["approval"]})
         return {}
 
+    def open(self, state: GateState) -> str:
+        """Who resumes a graph before there is an answer waits again."""
+        found = self._journal.approvals.get(state["approval"])
+        return "ask" if found.status is ApprovalStatus.PENDING else END
+
     def answered(self, state: GateState) -> dict[str, Any]:
-        """Read the answer from the store."""
-        approval = self._journal.approvals.list(incident_id=state["incident"])
-        found = next(a for a in approval if a.step_id == state["step"])
-        permitted = found.status is ApprovalStatus.APPROVED
+        """Read the answer from the store; whatever the graph was resumed with, only that counts."""
+        found = self._journal.approvals.get(state["approval"])
         said = found.answer.value if found.answer else found.status.value
         return {
-            "permitted": permitted,
+            "permitted": found.status is ApprovalStatus.APPROVED,
             "reason": f"{said} by {found.decided_by or 'nobody'} {found.reason}".strip(),
         }
 
@@ -106,8 +124,8 @@ def build_gate(changes: Changes, journal: Journal) -> CompiledStateGraph[Any, An
     graph.add_node("ask", gate.ask)
     graph.add_node("answered", gate.answered)
     graph.add_edge(START, "propose")
-    graph.add_edge("propose", "decide")
-    graph.add_conditional_edges("decide", gate.route, ["ask", END])
+    graph.add_conditional_edges("propose", gate.planned, ["decide", END])
+    graph.add_conditional_edges("decide", gate.asked, ["ask", END])
     graph.add_edge("ask", "answered")
-    graph.add_edge("answered", END)
+    graph.add_conditional_edges("answered", gate.open, ["ask", END])
     return graph.compile()

@@ -19,8 +19,8 @@ _CHANGE = {"propose": "propose", "rollback": "rollback", "doubt": "doubt", "veri
 _NEXT: dict[str, dict[str, str]] = {
     "assess": {"investigate": "investigate", "diagnose": "diagnose"},
     "diagnose": {"investigate": "investigate", "settle": "settle", "plan": "plan", "escalate": "escalate"},
-    "settle": {"closed": "report", "diagnose": "diagnose"},
-    "plan": {"propose": "propose", "diagnose": "diagnose"},
+    "settle": {"closed": "report", "diagnose": "diagnose", "escalate": "escalate"},
+    "plan": {"propose": "propose", "diagnose": "diagnose", "escalate": "escalate"},
     "propose": {"lint": "lint", "diagnose": "diagnose", "rollback": "rollback"},
     "lint": {
         "gate": "gate",
@@ -29,8 +29,15 @@ _NEXT: dict[str, dict[str, str]] = {
         "rollback": "rollback",
         "verify": "verify",
     },
-    "gate": {"approve": "approve", "execute": "execute", "diagnose": "diagnose", "rollback": "rollback"},
-    "answered": _CHANGE | {"approve": "approve", "execute": "execute", "abandon": "abandon"},
+    "gate": {
+        "approve": "approve",
+        "execute": "execute",
+        "diagnose": "diagnose",
+        "rollback": "rollback",
+        "abandon": "abandon",
+    },
+    "answered": _CHANGE
+    | {"approve": "approve", "execute": "execute", "abandon": "abandon", "escalate": "escalate"},
     "execute": _CHANGE | {"abandon": "abandon"},
     "verify": {"resolved": "report", "rollback": "rollback"},
     "rollback": {"investigate": "investigate", "escalate": "escalate"},
@@ -77,7 +84,7 @@ def build_graph(
     graph.add_conditional_edges("investigate", investigation.fan_out, ["fact", "diagnose"])
     graph.add_edge("fact", "assess")
     graph.add_edge("approve", "answered")
-    graph.add_edge("doubt", "answered")
+    graph.add_edge("doubt", "approve")
     graph.add_edge("escalate", "report")
     graph.add_edge("report", END)
     for node, ways in _NEXT.items():

@@ -23,6 +23,7 @@ from watchkeeper.runtime.events import (
     Verified,
 )
 from watchkeeper.runtime.incidents import IncidentStatus
+from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.readings import reading_evidence
 from watchkeeper.runtime.state import FactTask, IncidentState, Turn
 from watchkeeper.tools.fact import Provenance
@@ -38,9 +39,6 @@ ROUNDS = 3
 
 CLEAR_READINGS = 3
 """Readings in a row that must pass before a condition counts as clear."""
-
-CLEAR_PAUSE = 0.7
-"""Seconds between them."""
 
 Update = dict[str, Any]
 
@@ -129,13 +127,23 @@ class Investigation:
         self.gather(state["incident"], call)
         return {"gathered": [call.key]}
 
-    def gather(self, incident_id: str, call: FactCall) -> None:
-        """Read a fact once and keep it; a second time does nothing."""
+    def read_again(self, state: IncidentState) -> None:
+        """Read the alert's own condition anew, as evidence that replaces what it said before."""
+        condition = self._context.incident(state).alert.condition
+        fact = self._context.site.registry.fact(condition.fact)
+        arguments = fact.parse_arguments(dict(condition.arguments))
+        call = FactCall(
+            fact=fact.name, arguments=arguments.model_dump(mode="json"), about=fact.describe(arguments)
+        )
+        self.gather(state["incident"], call, key=f"again:{len(state.get('turns', ()))}:{call.key}")
+
+    def gather(self, incident_id: str, call: FactCall, *, key: str | None = None) -> None:
+        """Read a fact and keep it; a second time with the same key (by default the call) does nothing."""
         context = self._context
         incident = context.journal.incidents.get(incident_id)
         evidence = context.journal.incidents.add_evidence(
             incident_id,
-            call.key,
+            key or call.key,
             lambda id: context.site.registry.gather(  # noqa: A006 (the field's name)
                 call.fact,
                 context.site.target(incident.alert.host),
@@ -202,10 +210,11 @@ class Investigation:
         if not hypotheses:
             if more:
                 return {"verdict": "investigate"}
-            reason = (
-                "no cause is left that any evidence supports" if tried else "no evidence supports any cause"
+            reason = f"INCONCLUSIVE: {_nothing_left(state)}"
+            stale = not context.fires(
+                context.incident(state), context.read_condition(context.incident(state))
             )
-            return {"verdict": "escalate", "reason": f"INCONCLUSIVE: {reason}"}
+            return {"verdict": "settle" if stale else "escalate", "reason": reason}
         threshold = context.settings.min_confidence
         _, diagnosis, decision = context.team.diagnose(case, hypotheses, min_confidence=threshold)
         doubtful = diagnosis.probability < threshold
@@ -224,9 +233,10 @@ class Investigation:
                     Claim(text=claim.statement, evidence_ids=(claim.evidence,)) for claim in diagnosis.claims
                 ),
             ),
-            key=key,
+            # A model that is asked again after a crash may choose otherwise: what stands is told last.
+            key=f"{key}:{diagnosis.cause}:{diagnosis.subject}",
         )
-        update: Update = {"diagnosis": diagnosis.model_dump(mode="json")}
+        update: Update = {"diagnosis": diagnosis.model_dump(mode="json"), "reason": ""}
         if doubtful:
             if more:
                 return update | {"verdict": "investigate"}
@@ -248,9 +258,14 @@ class Investigation:
                 condition_clear=clear,
                 detail=f"{CLEAR_READINGS} readings in a row passed" if clear else "the condition fires again",
             ),
+            key=f"settled:{len(state.get('turns', ()))}:{clear}",
         )
         if clear:
-            return {"verdict": "closed", "reason": "the alert's condition no longer holds; nothing was done"}
+            changed = any(turn["action"] for turn in state.get("turns", ()))
+            done = "what was tried was taken back" if changed else "nothing was done"
+            return {"verdict": "closed", "reason": f"the alert's condition no longer holds; {done}"}
+        if state["reason"]:
+            return {"verdict": "escalate"}
         hypothesis, _ = context.hypothesis(state)
         turn = Turn(
             hypothesis=hypothesis.key, text=hypothesis.text, action="", result="the condition fires again"
@@ -300,16 +315,27 @@ class Investigation:
         usage = context.journal.usage(incident.id)
         tokens = usage.prompt_tokens - usage.cached_tokens + usage.generated_tokens
         age = (context.journal.now() - incident.opened_at).total_seconds()
-        actions = len(context.journal.ledger.list(incident.id))
         if tokens > settings.max_tokens:
             return f"the budget of {settings.max_tokens} tokens is spent ({tokens})"
         if usage.seconds > settings.max_seconds:
             return (
                 f"the budget of {settings.max_seconds} s of model time is spent ({age:.0f} s since it opened)"
             )
-        if actions >= settings.max_actions:
-            return f"the budget of {settings.max_actions} actions is spent"
         return ""
+
+
+def actions_taken(context: Context, incident_id: str) -> int:
+    """Count the effects of an incident that took place, or may have."""
+    effects = context.journal.ledger.list(incident_id)
+    return len([effect for effect in effects if effect.state is not EffectState.NOT_DONE])
+
+
+def _nothing_left(state: IncidentState) -> str:
+    turns = state.get("turns", ())
+    if not turns:
+        return "no evidence supports any cause"
+    tried = "; ".join(f"{turn['text']}: {turn['result']}"[:300] for turn in turns)
+    return f"no cause is left that any evidence supports ({tried})"
 
 
 def is_clear(context: Context, incident_id: str, *, patience: float) -> bool:
@@ -332,4 +358,4 @@ def is_clear(context: Context, incident_id: str, *, patience: float) -> bool:
             passed += 1
             if passed >= CLEAR_READINGS:
                 return True
-        time.sleep(CLEAR_PAUSE)
+        time.sleep(context.settings.reading_pause_seconds)

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from watchkeeper.agents.decision import Decision
 from watchkeeper.models.interface import Usage
-from watchkeeper.runtime.approvals import Approvals
+from watchkeeper.runtime.answers import give_answer
+from watchkeeper.runtime.approvals import Answer, Approval, Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.decisions import DecisionRecord, Decisions
@@ -27,7 +28,7 @@ class Journal:
 
     Args:
         home: Folder of Watchkeeper's state; created if missing.
-        solo: Whether one person alone may approve low tiers.
+        solo: Whether one person alone may approve low tiers of what is asked here.
         now: The time.
 
     Raises:
@@ -92,6 +93,10 @@ class Journal:
             key=f"decision:{kept.id}",
         )
         return kept
+
+    def answer(self, approval_id: str, answer: Answer, *, by: str, reason: str = "") -> Approval:
+        """Answer a question, and write it into the audit log; see `give_answer`."""
+        return give_answer(self.store, self.approvals, self.audit, approval_id, answer, by=by, reason=reason)
 
     def usage(self, incident_id: str) -> Usage:
         """What the model cost so far."""

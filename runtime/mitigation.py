@@ -8,14 +8,14 @@ from langgraph.types import interrupt
 
 from watchkeeper.agents import Diagnosis, DiagnosisStatus
 from watchkeeper.models.errors import BudgetExceededError, GrammarError
-from watchkeeper.runtime.approvals import Answer, ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.errors import ApprovalError
 from watchkeeper.runtime.events import ApprovalDecided, DiagnosisMade, PlanRefused, StageEntered, Verified
 from watchkeeper.runtime.events import DiagnosisStatus as StoredStatus
 from watchkeeper.runtime.incidents import IncidentStatus
-from watchkeeper.runtime.investigation import Investigation, is_clear
+from watchkeeper.runtime.investigation import Investigation, actions_taken, is_clear
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.remedies import examinations, order_of, remedies
@@ -23,9 +23,6 @@ from watchkeeper.runtime.state import IncidentState, Turn
 from watchkeeper.runtime.steps import StepStatus
 from watchkeeper.tools.action import ProbeAnswer
 from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, ToolError
-
-SETTLE_SECONDS = 12.0
-"""Seconds that a remedy is given to make the alert's condition clear."""
 
 Update = dict[str, Any]
 
@@ -63,6 +60,15 @@ class Mitigation:
         follow = hypothesis.cause.steps_after(remedy.action, spec, remedy.arguments)
         queue = [{"action": remedy.action, "arguments": remedy.arguments}]
         queue += [{"action": step.action, "arguments": step.arguments} for step in follow]
+        budget = context.settings.max_actions
+        left = budget - actions_taken(context, incident.id)
+        if len(queue) > left:
+            reason = (
+                f"{remedy.action} takes {len(queue)} actions and the budget of {budget} leaves {left}"
+                if left > 0
+                else f"the budget of {budget} actions is spent, so {remedy.action} was not tried"
+            )
+            return {"verdict": "escalate", "reason": reason}
         return {"queue": queue, "applied": [], "repeat": 0, "verdict": "propose"}
 
     def propose(self, state: IncidentState) -> Update:
@@ -103,6 +109,8 @@ class Mitigation:
                 }
             return self._give_up(state, step.action, "it would change nothing")
         if not later and not context.fires(incident, context.read_condition(incident)):
+            # What was read before says that it fires; what is diagnosed next must know better.
+            self._investigation.read_again(state)
             return self._give_up(
                 state,
                 step.action,
@@ -130,26 +138,31 @@ class Mitigation:
             step = self._context.journal.steps.get(state["step"])
             return self._give_up(state, step.action, f"the policy denies it: {decision.reason}")
         if decision.decision is Verdict.ALLOW:
-            return {"verdict": "execute"}
-        self._changes.ask(state["step"])
-        self._context.journal.incidents.set_status(state["incident"], IncidentStatus.AWAITING_APPROVAL)
-        return {"verdict": "approve"}
+            return {"approval": "", "verdict": "execute"}
+        if self._changes.beyond_solo(state["step"]):
+            step = self._context.journal.steps.get(state["step"])
+            reason = (
+                f"{step.plan.summary}: this needs another person (tier {decision.tier}: {decision.reason}), "
+                "and one person alone runs this"
+            )
+            self._context.journal.record(
+                state["incident"], PlanRefused(action=step.action, reason=reason), key=f"alone:{step.id}"
+            )
+            self._context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=reason)
+            return {"verdict": "abandon", "reason": reason}
+        return self._asked(state, self._changes.ask(state["step"]))
 
     def approve(self, state: IncidentState) -> Update:
         """Wait for the answer; this node does nothing else."""
-        approval = self._changes.ask(state["step"])
-        interrupt({"approval": approval.id})
+        interrupt({"approval": state["approval"]})
         return {"verdict": "answered"}
 
     def answered(self, state: IncidentState) -> Update:
         """Read the answer from the store, which is the truth."""
         context = self._context
-        found = [
-            approval
-            for approval in context.journal.approvals.list(incident_id=state["incident"])
-            if approval.step_id == state["step"]
-        ]
-        approval = found[0]
+        approval = context.journal.approvals.get(state["approval"])
+        if approval.status is ApprovalStatus.PENDING:
+            return {"verdict": "approve"}
         if approval.answer is not None:
             context.journal.record(
                 state["incident"],
@@ -162,13 +175,9 @@ class Mitigation:
                 ),
                 key=f"answer:{approval.id}",
             )
-        if approval.answer in {Answer.DONE, Answer.NOT_DONE}:
-            answer = ProbeAnswer.DONE if approval.answer is Answer.DONE else ProbeAnswer.NOT_DONE
-            applied = self._changes.settle(state["step"], answer, by=approval.decided_by or "a person")
-            return self._after_effect(state, applied.state, applied.detail)
-        if approval.status is ApprovalStatus.PENDING:
-            return {"verdict": "approve"}
-        if approval.status is ApprovalStatus.APPROVED:
+        if approval.kind is ApprovalKind.IN_DOUBT:
+            return self._settled(state, approval)
+        if approval.status in {ApprovalStatus.APPROVED, ApprovalStatus.USED}:
             context.journal.steps.update(state["step"], status=StepStatus.APPROVED)
             context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
             return {"verdict": "execute"}
@@ -176,6 +185,8 @@ class Mitigation:
             reason = f"{approval.decided_by} refused: {approval.summary}"
             if approval.reason:
                 reason += f" ({approval.reason})"
+        elif approval.answer is not None:
+            reason = f"{approval.decided_by} approved it, but the yes lapsed unused: {approval.summary}"
         else:
             reason = f"nobody answered in time, which is a no: {approval.summary}"
         context.journal.steps.update(state["step"], status=StepStatus.REFUSED, detail=reason)
@@ -186,15 +197,15 @@ class Mitigation:
         self._enter(state, "execute")
         context = self._context
         step = context.journal.steps.get(state["step"])
-        approvals = [
-            a for a in context.journal.approvals.list(incident_id=state["incident"]) if a.step_id == step.id
-        ]
-        asked = step.policy is not None and step.policy.decision is Verdict.ASK
         context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
         try:
-            applied = self._changes.apply(step.id, approvals[0].id if asked and approvals else None)
+            applied = self._changes.apply(step.id, state["approval"] or None)
         except DriftError as error:
-            context.journal.record(state["incident"], PlanRefused(action=step.action, reason=str(error)))
+            context.journal.record(
+                state["incident"],
+                PlanRefused(action=step.action, reason=str(error)),
+                key=f"drifted:{step.id}",
+            )
             context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
             if state["repeat"] >= 1:
                 return {"verdict": "abandon", "reason": f"the target keeps changing: {error}"}
@@ -206,15 +217,13 @@ class Mitigation:
 
     def doubt(self, state: IncidentState) -> Update:
         """Ask a person whether an effect took place that a crash hid and no probe can tell."""
-        approval = self._changes.ask_in_doubt(state["step"])
-        interrupt({"approval": approval.id})
-        return {"verdict": "answered"}
+        return self._asked(state, self._changes.ask_in_doubt(state["step"]))
 
     def verify(self, state: IncidentState) -> Update:
         """Look whether the alert's own condition is clear; only that counts."""
         self._enter(state, "verify")
         context = self._context
-        clear = is_clear(context, state["incident"], patience=SETTLE_SECONDS)
+        clear = is_clear(context, state["incident"], patience=context.settings.settle_seconds)
         step_id = state["applied"][-1]
         step = context.journal.steps.get(step_id)
         context.journal.record(
@@ -225,7 +234,7 @@ class Mitigation:
                 condition_clear=clear,
                 detail="the alert's condition is clear" if clear else "the alert's condition still fires",
             ),
-            key=f"verified:{step_id}",
+            key=f"verified:{step_id}:{clear}",
         )
         if not clear:
             return {"verdict": "rollback", "reason": "it did not help: the alert's condition still fires"}
@@ -251,7 +260,10 @@ class Mitigation:
                 failed.append(step)
         if failed:
             what = "; ".join(f"{step.action} ({order_of(dict(step.arguments))})" for step in failed)
-            return {"verdict": "escalate", "reason": f"it did not help and could not be taken back: {what}"}
+            return {
+                "verdict": "escalate",
+                "reason": f"{state['reason']}; this could not be taken back: {what}",
+            }
         if state["verdict"] == "abandon":
             return {"verdict": "escalate", "applied": [], "queue": [], "reason": state["reason"]}
         hypothesis, _ = context.hypothesis(state)
@@ -263,6 +275,20 @@ class Mitigation:
         )
         context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
         return {"verdict": "investigate", "turns": [turn], "applied": [], "queue": [], "repeat": 0}
+
+    def _asked(self, state: IncidentState, approval: Approval) -> Update:
+        self._context.journal.incidents.set_status(state["incident"], IncidentStatus.AWAITING_APPROVAL)
+        return {"approval": approval.id, "verdict": "approve"}
+
+    def _settled(self, state: IncidentState, approval: Approval) -> Update:
+        """Go on from what a person said of an effect in doubt; in silence it stays in doubt."""
+        if approval.answer is None:
+            reason = f"nobody said whether it was done, so it is still in doubt: {approval.summary}"
+            return {"verdict": "escalate", "reason": reason}
+        self._context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
+        answer = ProbeAnswer.DONE if approval.answer is Answer.DONE else ProbeAnswer.NOT_DONE
+        applied = self._changes.settle(state["step"], answer, by=approval.decided_by or "a person")
+        return self._after_effect(state, applied.state, applied.detail)
 
     def _after_effect(self, state: IncidentState, known: EffectState, detail: str) -> Update:
         step_id = state["step"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,9 +17,10 @@ from langgraph.types import Command
 
 from watchkeeper.agents import Agent, Team
 from watchkeeper.models.errors import CancelledError
-from watchkeeper.models.interface import Engine
+from watchkeeper.models.interface import Cancellation, Engine
+from watchkeeper.models.lazy import LazyEngine
 from watchkeeper.runtime.alerts import Alert
-from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.changes import Applied, Changes
 from watchkeeper.runtime.checkpoints import open_checkpoints
 from watchkeeper.runtime.context import Context
@@ -30,6 +30,7 @@ from watchkeeper.runtime.gate import build_gate
 from watchkeeper.runtime.graph import build_graph
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.people import current_person
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.report import Report, build_report
 from watchkeeper.runtime.settings import Settings, load_settings
@@ -49,7 +50,9 @@ class Orchestrator:
 
     Args:
         inventory: The hosts that may be touched, or the YAML file that says so.
-        engine: Who answers; see `watchkeeper.models.open_engine`.
+        engine: Who answers, e.g. one that several orchestrators share; it stays open when this is closed.
+        model: Id of the model, or its folder, where no engine is given: it is opened when it is first asked
+            and closed with this (default: that of the settings).
         policy: What may be done, or its YAML file; by default every action is asked for.
         tools: Facts and actions besides the built-in ones.
         agents: Agents that take the place of the built-in ones of their roles.
@@ -60,20 +63,28 @@ class Orchestrator:
         InventoryError: If the inventory is not usable.
         PolicyError: If the policy is not usable.
         StoreError: If the state cannot be opened.
+        ValueError: If both an engine and a model are given, or two agents take one role.
     """
 
     def __init__(
         self,
         *,
         inventory: Inventory | Path | str,
-        engine: Engine,
+        engine: Engine | None = None,
+        model: str | None = None,
         policy: Policy | Path | str | None = None,
         tools: Iterable[AnyFact | AnyAction] = (),
         agents: Iterable[Agent] = (),
         settings: Settings | None = None,
         requester: str | None = None,
     ) -> None:
+        if engine is not None and model is not None:
+            raise ValueError(f"give either an engine or a model, not both (model {model!r})")
         self.settings = settings or load_settings()
+        self._own_engine: LazyEngine | None = None
+        if engine is None:
+            engine = self._own_engine = _engine_of(model or self.settings.model, self.settings)
+        self._team = Team.of(engine, agents)
         hosts = inventory if isinstance(inventory, Inventory) else Inventory.load(Path(inventory))
         registry = builtin_registry()
         for tool in tools:
@@ -84,32 +95,23 @@ class Orchestrator:
             rules = policy if isinstance(policy, Policy) else Policy.load(Path(policy), registry)
         self.site = Site(hosts, registry, rules, self.settings.home)
         self.journal = Journal(self.settings.home, solo=self.settings.solo)
-        self._team = Team.of(engine, agents)
-        self._requester = requester or getpass.getuser()
+        self._requester = requester or current_person()
+        self._runs: list[_Run] = []
         self.changes = Changes(
             self.site,
             self.journal,
             requester=self._requester,
             approval_ttl=self.settings.approval_ttl_seconds,
         )
-        context = Context(self.site, self._team, self.journal, self.settings, self._requester)
         self._checkpoints = open_checkpoints(self.journal.store.path)
-        self._graph: CompiledStateGraph[Any, Any, Any, Any] = build_graph(
-            context, self.changes, self._checkpoints
-        )
 
     def open(self, alert: Alert) -> Incident:
         """Open an incident for an alert, or group the alert into the one that is open for the same thing.
 
         Raises:
-            UnknownHostError: If the alert's host is not in the inventory.
-            InventoryError: If its service is not on that host.
-            UnknownToolError: If its condition reads a fact that is not registered.
+            ConfigurationError: If the alert speaks of a host, a service or a fact that is not there.
         """
-        spec = self.site.inventory.host(alert.host)
-        if alert.service is not None:
-            spec.service(alert.service)
-        self.site.describe(alert.condition)
+        alert.check(self.site.inventory, self.site.registry)
         return self.journal.incidents.open(alert)
 
     def run(self, alert: Alert, *, wait: bool = True) -> Iterator[Event]:
@@ -124,7 +126,7 @@ class Orchestrator:
             wait: False ends the iterator at an open question instead.
 
         Raises:
-            UnknownHostError: If the alert's host is not in the inventory.
+            ConfigurationError: If the alert speaks of a host, a service or a fact that is not there.
             IncidentBusyError: If another process runs the incident.
             StoreError: If the state cannot be written.
         """
@@ -161,10 +163,9 @@ class Orchestrator:
 
         Raises:
             ApprovalError: If the question is unknown, answered or expired, or not this person's to answer.
+            AuditError: If the answer cannot be written into the audit log; it is then not given.
         """
-        return self.journal.approvals.decide(
-            approval_id, Answer(answer), by=by or getpass.getuser(), reason=reason
-        )
+        return self.journal.answer(approval_id, Answer(answer), by=by or current_person(), reason=reason)
 
     def report(self, incident_id: str) -> Report:
         """Return the report of an incident as it stands."""
@@ -185,8 +186,13 @@ class Orchestrator:
             ApprovalError: If it is not permitted.
             DriftError: If its target is no longer what was approved.
         """
-        found = [a for a in self.journal.approvals.list() if a.step_id == step_id]
-        applied = self.changes.apply(step_id, found[0].id if found else None)
+        incident_id = self.journal.steps.get(step_id).incident_id
+        found = [
+            approval.id
+            for approval in self.journal.approvals.list(incident_id=incident_id)
+            if approval.step_id == step_id and approval.kind is ApprovalKind.ACTION
+        ]
+        applied = self.changes.apply(step_id, found[0] if found else None)
         if applied.ok:
             verified = self.changes.verify(step_id)
             if not verified.ok:
@@ -194,13 +200,16 @@ class Orchestrator:
         return applied
 
     def stop(self) -> None:
-        """End what is being generated, within a token; the incident can be resumed."""
-        self._team.cancel.cancel()
+        """End every run of this orchestrator, a generation within a token; they can be resumed."""
+        for run in list(self._runs):
+            run.stop()
 
     def close(self) -> None:
-        """Close the state; the engine stays open."""
+        """Close the state, and the engine where it was not given."""
         self._checkpoints.conn.close()
         self.journal.close()
+        if self._own_engine is not None:
+            self._own_engine.close()
 
     def __enter__(self) -> Orchestrator:
         return self
@@ -213,7 +222,7 @@ class Orchestrator:
     def _stream(self, incident_id: str, *, wait: bool) -> Iterator[Event]:
         """Work in a thread and hand over the events; an error of the thread is raised here."""
         pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-        stopping = threading.Event()
+        run = _Run(incident_id, wait=wait)
 
         def hand_over(event: Event) -> None:
             if event.incident_id == incident_id:
@@ -221,7 +230,7 @@ class Orchestrator:
 
         def work() -> None:
             try:
-                self._work(incident_id, wait=wait, stopping=stopping)
+                self._work(run)
             except BaseException as error:  # noqa: BLE001 (it is raised again in the consumer)
                 pipe.put(error)
             else:
@@ -229,6 +238,7 @@ class Orchestrator:
 
         yield from self.journal.incidents.events(incident_id)
         forget = self.journal.listen(hand_over)
+        self._runs.append(run)
         thread = threading.Thread(target=work, name=f"watchkeeper-{incident_id}", daemon=True)
         thread.start()
         try:
@@ -240,28 +250,33 @@ class Orchestrator:
                     raise item
                 yield item
         finally:
-            stopping.set()
-            if thread.is_alive():
-                self._team.cancel.cancel()
+            run.stop()
             thread.join()
+            self._runs.remove(run)
             forget()
 
-    def _work(self, incident_id: str, *, wait: bool, stopping: threading.Event) -> None:
+    def _work(self, run: _Run) -> None:
+        incident_id = run.incident_id
         config: RunnableConfig = {
             "configurable": {"thread_id": incident_id},
             "recursion_limit": _STEPS,
         }
+        # A run has a flag of its own to be stopped by, so that stopping it leaves others, and a later one
+        # of the same incident, alone.
+        team = replace(self._team, cancel=run.cancel)
+        context = Context(self.site, team, self.journal, self.settings, self._requester)
+        graph = build_graph(context, self.changes, self._checkpoints)
         with self.journal.incidents.lock(incident_id):
-            if self.journal.incidents.get(incident_id).status.ended:
-                return
             try:
                 while True:
-                    given, going = self._next_input(incident_id, config, wait=wait, stopping=stopping)
+                    given, going = self._next_input(graph, config, run)
                     if not going:
                         break
-                    self._graph.invoke(given, config, durability="sync")
+                    for _ in graph.stream(given, config, stream_mode="values", durability="sync"):
+                        if run.stopping.is_set():
+                            return
             except CancelledError:
-                if not stopping.is_set():
+                if not run.stopping.is_set():
                     raise
                 return
             except sqlite3.Error as error:
@@ -273,23 +288,45 @@ class Orchestrator:
                 self._checkpoints.delete_thread(incident_id)
 
     def _next_input(
-        self, incident_id: str, config: RunnableConfig, *, wait: bool, stopping: threading.Event
+        self, graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, run: _Run
     ) -> tuple[Any, bool]:
         """Read where the graph stands, and say with what it goes on (and whether it does)."""
-        snapshot = self._graph.get_state(config)
+        snapshot = graph.get_state(config)
         if snapshot.created_at is None:
-            return {"incident": incident_id}, True
-        if not snapshot.next or stopping.is_set():
+            # An incident that ended keeps no checkpoints; one that was cut off while it ended has some.
+            going = not self.journal.incidents.get(run.incident_id).status.ended
+            return {"incident": run.incident_id}, going and not run.stopping.is_set()
+        if not snapshot.next or run.stopping.is_set():
             return None, False
         questions = [question for task in snapshot.tasks for question in task.interrupts]
         if not questions:
             return None, True
         approval_id = str(questions[0].value["approval"])
         while self.journal.approvals.get(approval_id).status is ApprovalStatus.PENDING:
-            if not wait or stopping.is_set():
+            if not run.wait or run.stopping.wait(_POLL):
                 return None, False
-            time.sleep(_POLL)
         return Command(resume={questions[0].id: approval_id}), True
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of an incident, and the flags that end it."""
+
+    incident_id: str
+    wait: bool
+    stopping: threading.Event = field(default_factory=threading.Event)
+    cancel: Cancellation = field(default_factory=Cancellation)
+
+    def stop(self) -> None:
+        """End it at the next node, and a generation within a token."""
+        self.stopping.set()
+        self.cancel.cancel()
+
+
+def _engine_of(model: str, settings: Settings) -> LazyEngine:
+    from watchkeeper.models import open_engine
+
+    return LazyEngine(lambda: open_engine(model, settings.quantization))
 
 
 def builtin_registry() -> Registry:

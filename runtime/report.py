@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.runtime.approvals import Approval
 from watchkeeper.runtime.decisions import DecisionRecord
 from watchkeeper.runtime.events import (
@@ -116,7 +117,7 @@ def build_report(journal: Journal, incident_id: str, *, watts: float) -> Report:
     end = incident.ended_at or journal.now()
     confirmed = [d for d in diagnoses if d.status == "confirmed"]
     # An alert that is closed as stale is confirmed by readings, not by a remedy.
-    if not confirmed and incident.status.value == "closed" and diagnoses:
+    if incident.status.value == "closed" and diagnoses and diagnoses[-1].cause == NOTHING_WRONG.id:
         confirmed = [diagnoses[-1]]
     first = diagnoses[0] if diagnoses else None
     return Report(

@@ -21,8 +21,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of a table."""
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: ("ALTER TABLE approvals ADD COLUMN solo BOOLEAN NOT NULL DEFAULT 0",),
+}
+"""By the version that a database has: the statements that make it one of the next version."""
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -152,6 +157,7 @@ approvals = Table(
     Column("summary", Text, nullable=False),
     Column("diff", Text, nullable=False),
     Column("requester", String, nullable=False),
+    Column("solo", Boolean, nullable=False, server_default="0"),
     Column("status", String, nullable=False),
     Column("requested_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime, nullable=False),

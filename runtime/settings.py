@@ -31,6 +31,8 @@ class Settings(BaseSettings):
         max_facts: Facts that may be read for one incident.
         max_tokens: Tokens that may be generated for one incident.
         max_seconds: Time to work on one incident, without waiting for people.
+        settle_seconds: Time that a remedy is given to make the alert's condition clear.
+        reading_pause_seconds: Time between readings of a condition, several of which must pass in a row.
         approval_ttl_seconds: Time to answer an approval, and again to use it.
         solo: Whether one person alone may approve what they asked for (tier 1 only; recorded).
         cpu_watts: Power drawn while a model computes, to estimate energy.
@@ -48,6 +50,8 @@ class Settings(BaseSettings):
     max_facts: int = Field(default=24, ge=1, le=10_000)
     max_tokens: int = Field(default=20_000, ge=1)
     max_seconds: float = Field(default=900, gt=0, allow_inf_nan=False)
+    settle_seconds: float = Field(default=12, ge=0, allow_inf_nan=False)
+    reading_pause_seconds: float = Field(default=0.7, ge=0, allow_inf_nan=False)
     approval_ttl_seconds: float = Field(default=3600, gt=0, allow_inf_nan=False)
     solo: bool = False
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from watchkeeper.runtime.alerts import Condition
+from watchkeeper.runtime.alerts import Condition, expected_status
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import Inventory
@@ -37,10 +37,20 @@ class Site:
         spec = self.inventory.host(host)
         return Target(LocalHost(spec.name), spec, self.home / "hosts" / spec.name)
 
-    def describe(self, condition: Condition) -> str:
-        """Say in words what an alert's condition reads, from trusted values only."""
+    def describe(self, host: str, condition: Condition) -> str:
+        """Say in words what an alert's condition reads, from trusted values only.
+
+        Args:
+            host: Where it is read.
+            condition: The condition.
+
+        Raises:
+            UnknownHostError: If the host is not in the inventory.
+            UnknownToolError: If the fact is not registered.
+        """
         if condition.fact == "http.check":
-            expected = condition.arguments.get("expect", 200)
-            return f"GET {condition.arguments.get('url')} must answer {expected}"
+            url = str(condition.arguments.get("url"))
+            expected = condition.arguments.get("expect") or expected_status(self.inventory.host(host), url)
+            return f"GET {url} must answer {expected}"
         fact = self.registry.fact(condition.fact)
         return fact.describe(fact.parse_arguments(dict(condition.arguments)))

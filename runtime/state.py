@@ -26,6 +26,7 @@ class IncidentState(TypedDict, total=False):
         diagnosis: JSON of the `Diagnosis` whose turn it is.
         queue: Steps of the current plan that are still to be proposed, as ``{action, arguments}``.
         step: Id of the step at hand.
+        approval: Id of the question about it.
         applied: Ids of the steps of the current plan that were applied, in their order.
         repeat: How often the step at hand was proposed again because a crash hid that it was not done.
         turns: Hypotheses that had their turn.
@@ -40,6 +41,7 @@ class IncidentState(TypedDict, total=False):
     diagnosis: dict[str, Any]
     queue: list[dict[str, Any]]
     step: str
+    approval: str
     applied: list[str]
     repeat: int
     turns: Annotated[list[Turn], operator.add]

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
 from watchkeeper.runtime.errors import StoreError
-from watchkeeper.runtime.schema import SCHEMA_VERSION, meta, metadata
+from watchkeeper.runtime.schema import MIGRATIONS, SCHEMA_VERSION, meta, metadata
 
 _BUSY_SECONDS = 30
 _ROOM = 1 << 20
@@ -149,15 +149,36 @@ class Store:
                 f"{str(self.path)!r} is a database, but not one of Watchkeeper; "
                 "choose another WATCHKEEPER_HOME"
             )
-        with self._engine.connect().execution_options(begin="BEGIN") as connection, connection.begin():
-            found = connection.execute(select(meta.c.value).where(meta.c.name == "schema")).scalar()
-        if found is None or not found.isdecimal():
-            raise StoreError(self._damaged(f"its schema version is {found!r}"))
-        if int(found) != SCHEMA_VERSION:
+        found = self._version()
+        if found in MIGRATIONS:
+            found = self._migrate()
+        if found != SCHEMA_VERSION:
             raise StoreError(
                 f"database {str(self.path)!r} has schema {found}, this Watchkeeper knows {SCHEMA_VERSION}: "
                 "it was written by another release; use that one, or move the file aside to start anew"
             )
+
+    def _version(self) -> int:
+        with self._engine.connect().execution_options(begin="BEGIN") as connection, connection.begin():
+            return self._version_in(connection)
+
+    def _version_in(self, connection: Connection) -> int:
+        found = connection.execute(select(meta.c.value).where(meta.c.name == "schema")).scalar()
+        if found is None or not found.isdecimal():
+            raise StoreError(self._damaged(f"its schema version is {found!r}"))
+        return int(found)
+
+    def _migrate(self) -> int:
+        """Bring an older database up to date, wholly or not at all; returns its version then."""
+        with self._engine.connect() as connection, connection.begin():
+            # Another process may have done so while this one waited for the write lock.
+            version = self._version_in(connection)
+            while version in MIGRATIONS:
+                for statement in MIGRATIONS[version]:
+                    connection.exec_driver_sql(statement)
+                version += 1
+            connection.execute(update(meta).where(meta.c.name == "schema").values(value=str(version)))
+        return version
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

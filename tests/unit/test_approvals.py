@@ -151,11 +151,21 @@ def test_who_asks_may_not_approve_but_may_reject(approvals: Approvals) -> None:
 def test_alone_one_approves_the_lowest_tier_and_it_is_recorded(store: Store, time: Time) -> None:
     solo = Approvals(store, solo=True, now=time)
     low = ask(solo)
-    assert solo.decide(low.id, Answer.APPROVE, by="ann").self_approved
+    # Another terminal answers: that the run is solo was written down with the question.
+    terminal = Approvals(store, now=time)
+    assert terminal.decide(low.id, Answer.APPROVE, by="ann").self_approved
     high = ask(solo, digest=D2, tier=2)
     with pytest.raises(ApprovalError, match=r"tier 2.*tier 1 only"):
-        solo.decide(high.id, Answer.APPROVE, by="ann")
-    assert not solo.decide(high.id, Answer.APPROVE, by="bob").self_approved
+        terminal.decide(high.id, Answer.APPROVE, by="ann")
+    assert not terminal.decide(high.id, Answer.APPROVE, by="bob").self_approved
+
+
+def test_nobody_turns_the_question_of_a_shared_run_into_one_of_a_solo_run(
+    approvals: Approvals, store: Store, time: Time
+) -> None:
+    asked = ask(approvals)
+    with pytest.raises(ApprovalError, match="another person must"):
+        Approvals(store, solo=True, now=time).decide(asked.id, Answer.APPROVE, by="ann")
 
 
 def test_an_answer_without_a_name_is_refused(approvals: Approvals) -> None:

@@ -80,11 +80,11 @@ def asked(home: Path, **changes: object) -> str:
         "diff": "- a\n+ b",
         "requester": "someone-else",
     }
-    ago = changes.pop("ago", 0)
+    ago, solo = changes.pop("ago", 0), bool(changes.pop("solo", False))
     assert isinstance(ago, int)
     with Store(home / "watchkeeper.db") as store:
         now = datetime.now(UTC) - timedelta(seconds=ago)
-        return Approvals(store, now=lambda: now).request(**(values | changes)).id  # type: ignore[arg-type]
+        return Approvals(store, solo=solo, now=lambda: now).request(**(values | changes)).id  # type: ignore[arg-type]
 
 
 def run(app: typer.Typer, *arguments: str) -> Result:
@@ -187,10 +187,15 @@ def test_a_rejection_needs_a_reason(home: Path) -> None:
     assert "rejected" in run(approvals.app, "list", "--all").stdout
 
 
-def test_ones_own_question_is_approved_in_solo_mode_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ones_own_question_is_approved_only_where_the_run_that_asked_was_solo(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     question = asked(home, requester=current_person())
-    assert "another person must" in mistake(run(approvals.app, "approve", question))
     monkeypatch.setenv("WATCHKEEPER_SOLO", "true")
+    assert "another person must" in mistake(run(approvals.app, "approve", question))
+    assert run(approvals.app, "reject", question, "--reason", "asked anew").exit_code == 0
+    monkeypatch.delenv("WATCHKEEPER_SOLO")
+    question = asked(home, requester=current_person(), solo=True)
     assert "you asked for it yourself; recorded" in run(approvals.app, "approve", question).stdout
     assert "(who asked)" in run(approvals.app, "show", question).stdout
 

@@ -131,28 +131,20 @@ def not_done(approval_id: Id, reason: Reason = "", as_json: Json = False) -> Non
 
 def _answer(approval_id: str, answer: Answer, reason: str, *, as_json: bool) -> None:
     with opened() as (settings, store):
+        from watchkeeper.runtime.answers import give_answer
         from watchkeeper.runtime.approvals import Approvals
         from watchkeeper.runtime.audit import AuditLog
         from watchkeeper.runtime.people import current_person
 
-        # In one transaction: an answer that cannot be recorded in the audit log is not given.
-        with store.transaction():
-            approval = Approvals(store, solo=settings.solo).decide(
-                approval_id, answer, by=current_person(), reason=reason
-            )
-            AuditLog(settings.home).append(
-                "approval-answered",
-                {
-                    "approval_id": approval.id,
-                    "incident_id": approval.incident_id,
-                    "step_id": approval.step_id,
-                    "digest": approval.digest,
-                    "answer": answer.value,
-                    "by": approval.decided_by,
-                    "reason": reason,
-                    "self_approved": approval.self_approved,
-                },
-            )
+        approval = give_answer(
+            store,
+            Approvals(store),
+            AuditLog(settings.home),
+            approval_id,
+            answer,
+            by=current_person(),
+            reason=reason,
+        )
         if as_json:
             print_json(approval)
             return
