@@ -67,6 +67,11 @@ def read_document(path: Path, what: str) -> Document:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DocumentError(
+            f"{what} {str(path)!r} cannot be read: {error.strerror}; name the file that is meant, or write "
+            "files to begin with by `watchkeeper init`"
+        ) from error
     except OSError as error:
         raise DocumentError(f"{what} {str(path)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

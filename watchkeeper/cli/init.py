@@ -68,5 +68,7 @@ def _write(path: Path, text: str, *, force: bool) -> bool:
         except FileExistsError:
             return False
         return True
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -114,9 +114,11 @@ def run(
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.records import mistakes
     from watchkeeper.runtime.alerts import Alert
-    from watchkeeper.runtime.orchestrator import Orchestrator
+    from watchkeeper.runtime.policy import Policy
     from watchkeeper.runtime.runs import RunFile
     from watchkeeper.runtime.settings import load_settings
+    from watchkeeper.tools.builtin import builtin_registry
+    from watchkeeper.tools.inventory import Inventory
 
     if (alert is None) == (resume is None):
         raise typer.BadParameter("name either an alert file or --resume INCIDENT")
@@ -136,20 +138,22 @@ def run(
         kept = RunFile.read(settings.home, resume) if resume is not None else None
         if kept is not None:
             settings = load_settings(**(kept.model_dump() | given))
-        # All that a user wrote is read before a model is fetched, which may take minutes.
+        # All that a user wrote is read before libraries are loaded, and before a model is fetched: that takes
+        # seconds, or minutes.
         raised = Alert.load(alert) if alert is not None else None
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
+        hosts, registry = Inventory.load(settings.inventory_path), builtin_registry()
+        path = settings.policy_path
+        rules = Policy.load(path, registry) if path else Policy.default(registry)
+        if raised is not None:
+            raised.check(hosts, registry)
+        from watchkeeper.runtime.orchestrator import Orchestrator
+
         orchestrator = stack.enter_context(
-            Orchestrator(
-                inventory=settings.inventory_path,
-                engine=engine,
-                policy=settings.policy_path,
-                settings=settings,
-            )
+            Orchestrator(inventory=hosts, engine=engine, policy=rules, settings=settings)
         )
         if raised is not None:
-            raised.check(orchestrator.site.inventory, orchestrator.site.registry)
             ensure_pulled(settings.model, console)
             incident_id = orchestrator.open(raised).id
             RunFile.of(settings).write(settings.home, incident_id)
