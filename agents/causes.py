@@ -40,6 +40,7 @@ class Cause:
         strengthened_by: Kinds that support it further but do not name its subject nor suggest it alone.
         requires: Kinds of which at least one of each must have been found, whatever the subject.
         excluded_by: Kinds about the same subject that contradict it.
+        of_alerted: Whether its subject can only be the service that the alert names.
         remedies: Actions that may mend it; none means that a person must.
         examine: Which facts must be read before a remedy can be filled in.
         follow_up: Which steps must follow a remedy, by the remedy's action.
@@ -51,6 +52,7 @@ class Cause:
     strengthened_by: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     excluded_by: tuple[str, ...] = ()
+    of_alerted: bool = False
     remedies: tuple[str, ...] = ()
     examine: Examination = _nothing
     follow_up: tuple[tuple[str, FollowUpRule], ...] = ()
@@ -95,6 +97,7 @@ PROCESS_HUNG = Cause(
     supported_by=(FindingKind.SERVICE_RUNNING, FindingKind.SERVICE_RESTARTED),
     requires=(FindingKind.CHECK_FAILING,),
     excluded_by=(FindingKind.SERVICE_NOT_RUNNING,),
+    of_alerted=True,
     remedies=("service.restart",),
 )
 DISK_FULL = Cause(

@@ -9,6 +9,7 @@ from langgraph.types import Send
 
 from watchkeeper.agents import FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
+from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import (
     Call,
@@ -85,7 +86,7 @@ class Investigation:
         return {}
 
     def investigate(self, state: IncidentState) -> Update:
-        """Choose what to look at next; the first round reads the alert's own condition and service."""
+        """Choose what to look at next; the first round reads the alert's condition and services."""
         number = state["round"]
         self._enter(state, f"investigate:{number}")
         calls = self._remaining(state)
@@ -305,7 +306,19 @@ class Investigation:
         arguments = condition.parse_arguments(dict(alert.condition.arguments)).model_dump(mode="json")
         if call.fact == alert.condition.fact:
             return bool(call.arguments == arguments)
-        return call.fact == "service.status" and call.arguments.get("service") == alert.service
+        return call.fact == "service.status" and call.arguments.get("service") in self._needed(alert)
+
+    def _needed(self, alert: Alert) -> set[str]:
+        """The service that an alert names, and those that it needs."""
+        host = self._context.site.inventory.host(alert.host)
+        needed: set[str] = set()
+        waiting = [alert.service] if alert.service else []
+        while waiting:
+            name = waiting.pop()
+            if name not in needed:
+                needed.add(name)
+                waiting += host.service(name).depends_on
+        return needed
 
     def _spent(self, state: IncidentState) -> str:
         """Say which budget of the incident is spent, or nothing."""

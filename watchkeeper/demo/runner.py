@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from watchkeeper.agents import BUILTIN_CAUSES
 from watchkeeper.demo.environment import DemoEnvironment
 from watchkeeper.demo.faults import SCENARIOS, inject, unavailable
 from watchkeeper.demo.judge import OracleCheck, judge
@@ -37,7 +38,7 @@ class FirstChoice(_Record):
     Attributes:
         cause: Which.
         right: Whether it is the cause of the fault that was injected.
-        options: How many it chose among; chance is right once in so many.
+        options: How many it chose among.
     """
 
     cause: str
@@ -67,6 +68,7 @@ class ScenarioResult(_Record):
         ok: What the oracle says; it looks at the site and at nothing the agents say.
         checks: What it looked at and did not like.
         first_choice: The model's first choice of a cause.
+        right_options: Which of the options of that choice were right, in words.
         rollbacks: Effects that were taken back.
         escalations: 1 where a person was called.
         suspicious: Lines quoted as suspicious.
@@ -87,6 +89,7 @@ class ScenarioResult(_Record):
     ok: bool = False
     checks: tuple[OracleCheck, ...] = ()
     first_choice: FirstChoice | None = None
+    right_options: tuple[str, ...] = ()
     rollbacks: int = 0
     escalations: int = 0
     suspicious: tuple[str, ...] = ()
@@ -187,6 +190,9 @@ def _summary(report: Report, causes: tuple[str, ...]) -> dict[str, Any]:
         ),
         "state": report.outcome,
         "first_choice": first,
+        "right_options": tuple(
+            option.text for record in asked[:1] for option in record.options if _names(option.text, causes)
+        ),
         "rollbacks": report.counts.rollbacks,
         "escalations": report.counts.escalations,
         "suspicious": tuple(event.quote for event in report.suspicious),
@@ -200,6 +206,15 @@ def _summary(report: Report, causes: tuple[str, ...]) -> dict[str, Any]:
             report.cost.generated_tokens,
         ),
     }
+
+
+def _names(text: str, causes: tuple[str, ...]) -> bool:
+    """Whether a hypothesis in words is about one of the causes, whatever its subject."""
+    for cause in BUILTIN_CAUSES:
+        before, _, after = cause.text.partition("{subject}")
+        if cause.id in causes and text.startswith(before) and text.endswith(after):
+            return True
+    return False
 
 
 def _in_words(diagnosis: ReportedDiagnosis) -> str:
