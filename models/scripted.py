@@ -85,8 +85,10 @@ class _WeightlessEngine:
             GrammarError: If the request cannot be enforced.
         """
         check_generation(request)
-        self._begin(request, cancel)
         arguments_of = _argument_schemas(request)
+        if cancel is not None and cancel.cancelled and request.schema is None and not arguments_of:
+            return Generation("", (), "cancelled", Usage())
+        self._begin(request, cancel)
         answer = self._answer(request)
         text, calls = _as_answer(answer, request, arguments_of)
         if request.schema is not None:

@@ -145,6 +145,9 @@ def test_a_closed_engine_and_a_raised_flag_answer_nothing() -> None:
     flag.cancel()
     with pytest.raises(CancelledError):
         engine.choose(QUESTION, cancel=flag)
+    with pytest.raises(CancelledError):
+        engine.generate(call(), cancel=flag)
+    assert engine.generate(GenerationRequest((user("x"),)), cancel=flag).finish_reason == "cancelled"
     engine.close()
     with pytest.raises(ModelError, match="closed"):
         engine.choose(QUESTION)
