@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.runtime.errors import ConfigurationError, StoreError
 from watchkeeper.runtime.settings import Settings
 from watchkeeper.tools.inventory import Inventory
 
@@ -43,12 +44,24 @@ class RunFile(BaseModel):
         )
 
     def write(self, home: Path, incident_id: str) -> None:
-        """Keep it for an incident; the file is whole or not there."""
+        """Keep it for an incident; the file is whole or not there.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
         path = _path(home, incident_id)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(self.model_dump_json(indent=2), encoding="utf-8")
-        temporary.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise StoreError(
+                f"run file {str(path)!r} cannot be written: {error.strerror}; make room there or mend its "
+                "permissions, and raise the alert again: it goes on with the same incident"
+            ) from error
 
     @classmethod
     def read(cls, home: Path, incident_id: str) -> RunFile | None:
