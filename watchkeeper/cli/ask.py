@@ -33,6 +33,8 @@ class TerminalAnswerer:
 
     def __call__(self, orchestrator: Orchestrator, approval: Approval) -> None:
         """Ask until the question is answered, here or elsewhere."""
+        if approval.status is not ApprovalStatus.PENDING:
+            return
         self._show(approval)
         doubt = approval.kind is ApprovalKind.IN_DOUBT
         question = "Was it done?" if doubt else "Approve?"
