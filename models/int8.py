@@ -21,6 +21,8 @@ _TINY = 1e-30
 # Integer products of this many terms stay below 2**24, where fp32 still holds every integer.
 _EXACT_TERMS = 1024
 _ROWS_AT_ONCE = 128
+# Rounding leaves at most half a step: the second term divides it into 127 steps to either side.
+_FINER = 2 * LEVELS
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,6 +53,23 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # Two passes, and still ten times as fast as vector_norm(ord=inf), which is not vectorized.
     magnitude = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_TINY)
     return rows.mul(LEVELS / magnitude).round_().to(torch.int8), magnitude
+
+
+def quantize_rows_finely(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantize activations to two int8 terms, the second holding what rounding took from the first.
+
+    Args:
+        rows: fp32 of shape (rows, features).
+
+    Returns:
+        int8 of shape (2 rows, features), the first terms above the second, and the largest magnitude of
+        each row (rows, 1): ``rows`` is about ``(first + second / 254) * magnitude / 127``.
+    """
+    magnitude = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_TINY)
+    scaled = rows.mul(LEVELS / magnitude)
+    first = scaled.round()
+    second = scaled.sub_(first).mul_(_FINER).round_()
+    return torch.cat([first, second]).to(torch.int8), magnitude
 
 
 def scaled_matmul(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -154,6 +173,8 @@ class Int8Linear(nn.Module):
         weight: int8 of shape (out_features, in_features).
         scale: fp32 scale of each output channel, divided by 127.
         bias: fp32 of shape (out_features,), or ``None``.
+        fine: Whether activations are two int8 terms instead of one: twice the products, and where a few
+            features are much larger than the rest an error two orders of magnitude smaller.
         packed: The weight in the layout of oneDNN's kernel, or ``None``.
     """
 
@@ -161,15 +182,24 @@ class Int8Linear(nn.Module):
     scale: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        *,
+        fine: bool = False,
+    ) -> None:
         """Wrap a weight that is quantized already.
 
         Args:
             weight: int8 of shape (out_features, in_features).
             scale: fp32 scale of each output channel, as ``quantize_weight`` returns it.
             bias: Floats of shape (out_features,), or ``None``.
+            fine: Whether activations are two int8 terms instead of one.
         """
         super().__init__()
+        self.fine = fine
         self.packed: torch.Tensor | None = None
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight, persistent=False)
@@ -177,25 +207,29 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.float(), persistent=False)
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear) -> Int8Linear:
+    def from_linear(cls, linear: nn.Linear, *, fine: bool = False) -> Int8Linear:
         """Quantize an ordinary linear layer."""
         weight, scale = quantize_weight(linear.weight.detach())
-        return cls(weight, scale, None if linear.bias is None else linear.bias.detach())
+        return cls(weight, scale, None if linear.bias is None else linear.bias.detach(), fine=fine)
 
     def rows(self, start: int, stop: int) -> Int8Linear:
         """The layer that computes only some of the output channels, over the same memory."""
         bias = None if self.bias is None else self.bias[start:stop]
-        part = Int8Linear(self.weight[start:stop], self.scale[start:stop], bias)
+        part = Int8Linear(self.weight[start:stop], self.scale[start:stop], bias, fine=self.fine)
         part.scale = self.scale[start:stop]
         return part
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
-        rows, magnitude = quantize_rows(hidden.reshape(-1, self.in_features))
+        quantize = quantize_rows_finely if self.fine else quantize_rows
+        rows, magnitude = quantize(hidden.reshape(-1, self.in_features))
         if self.packed is None:
             product = scaled_matmul(rows, self.weight, self.scale)
         else:
             product = packed_matmul(rows, self.packed, self.scale)
+        if self.fine:
+            first, second = product.tensor_split(2)
+            product = first.add_(second, alpha=1 / _FINER)
         product.mul_(magnitude)
         if self.bias is not None:
             product.add_(self.bias)
@@ -209,7 +243,8 @@ class Int8Linear(nn.Module):
     def extra_repr(self) -> str:
         """Shape, for ``print(model)``."""
         return (
-            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, fine={self.fine}"
         )
 
 

@@ -20,6 +20,9 @@ FUSED: Mapping[str, tuple[str, ...]] = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
+# Layers whose input has features far larger than the rest. Divergence from fp32 over 600 tokens of the
+# 0.5B Qwen model: 0.012 nats without, 0.003 with these, 0.002 with all layers at twice the products.
+FINE = frozenset({"qkv_proj", "down_proj", "lm_head"})
 _WEIGHT = ".weight"
 _SCALE = ".scale"
 _BIAS = ".bias"
@@ -130,7 +133,8 @@ def load_int8(weights: Path, cached: Path | None) -> PreTrainedModel:
             _replace(model, name, source[name])
     tensors = TensorFolder(cached) if cached else dict(quantized_tensors(weights))
     for name, parts in _groups(model):
-        layer = Int8Linear(tensors[name + _WEIGHT], tensors[name + _SCALE])
+        fine = name.rpartition(".")[2] in FINE
+        layer = Int8Linear(tensors[name + _WEIGHT], tensors[name + _SCALE], fine=fine)
         if name + _BIAS in tensors:
             layer.bias = tensors[name + _BIAS].float()
         layer.pack()

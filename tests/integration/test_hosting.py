@@ -65,14 +65,21 @@ def test_int8_stays_close_to_fp32(small: Path) -> None:
     import torch
 
     exact = load(SMALL, quantization="none", device_map="cpu")
-    ids = exact.tokenizer("The disk of the database server is full because", return_tensors="pt")["input_ids"]
+    text = (
+        "At 10:11 the web server stopped answering. The kernel had killed its worker, since the machine was "
+        "out of memory: a report job held nine of ten gigabytes. Restarting the worker helped for an hour, "
+        "until the next report began. The job's memory limit was lowered and the alarm did not come back."
+    )
+    ids = exact.tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         expected = exact.model(ids).logits.log_softmax(-1)
         del exact
         found = load(SMALL, quantization="int8").model(ids).logits.log_softmax(-1)
 
     divergence = (expected.exp() * (expected - found)).sum(-1)
-    assert divergence.mean() < 0.05
+    # The first token has no context, and a model of this size says little about it.
+    assert divergence[0, 1:].mean() < 0.05
+    assert (expected.argmax(-1) == found.argmax(-1)).float().mean() > 0.8
 
 
 def test_the_answer_of_a_sequence_does_not_depend_on_the_batch(small: Path) -> None:

@@ -100,8 +100,9 @@ def test_a_packed_weight_gives_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_batch(packed: bool) -> None:
-    layer = Int8Linear.from_linear(nn.Linear(192, 320))
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_batch(packed: bool, fine: bool) -> None:
+    layer = Int8Linear.from_linear(nn.Linear(192, 320), fine=fine)
     if packed:
         layer.pack()
     alone = torch.randn(1, 192)
@@ -128,6 +129,18 @@ def test_the_error_stays_within_half_a_step_of_each_side() -> None:
     )
     assert (error <= bound + 1e-5).all()
     assert error.mean() < 0.01
+
+
+def test_a_second_term_keeps_small_features_beside_a_huge_one() -> None:
+    linear = nn.Linear(512, 64)
+    hidden = torch.randn(8, 512)
+    hidden[:, 17] = 500.0
+    # Compared with exact activations over the same int8 weight, to see the activations' share alone.
+    coarse, fine = Int8Linear.from_linear(linear), Int8Linear.from_linear(linear, fine=True)
+    weight = coarse.weight.double() * (coarse.scale.double() * 127)[:, None]
+    exact = (hidden.double() @ weight.t() + linear.bias.double()).float()
+
+    assert (fine(hidden) - exact).abs().max() < (coarse(hidden) - exact).abs().max() / 50
 
 
 def test_weights_are_scaled_by_output_channel() -> None:
