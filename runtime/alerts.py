@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from watchkeeper.runtime.documents import DocumentError, read_document
 from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.tools.documents import DocumentError, read_document
 from watchkeeper.tools.errors import ArgumentError, InventoryError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.evidence import digest_json
 from watchkeeper.tools.findings import FindingKind, Severity

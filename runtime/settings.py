@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from watchkeeper.models.home import home_folder
-from watchkeeper.runtime.documents import Document, DocumentError, read_document
 from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.tools.documents import Document, DocumentError, read_document
 
 PREFIX = "WATCHKEEPER_"
 FILE = "config.yaml"
