@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 from pydantic import create_model
 
 from watchkeeper.tools.action import Action, ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
+from watchkeeper.tools.errors import ApplyError, CollectError, PlanError, RollbackError, ToolError
 from watchkeeper.tools.fact import Arguments, Fact, Provenance, Raw, Result
 from watchkeeper.tools.findings import Finding
 from watchkeeper.tools.host import Target
@@ -47,8 +49,13 @@ class DefinedFact(Fact[Arguments, R]):
         return self._function(target, **arguments)
 
     def collect(self, target: Target, arguments: Arguments) -> Raw:
-        """Call the function."""
-        return self._function(target, **dict(arguments)).model_dump(mode="json")
+        """Call the function.
+
+        Raises:
+            CollectError: If the function raises it, or the system refuses what it tries.
+        """
+        with _refusals(self.name, CollectError):
+            return self._function(target, **dict(arguments)).model_dump(mode="json")
 
     def interpret(self, raw: Raw, arguments: Arguments) -> R:  # noqa: ARG002
         """Validate what it returned."""
@@ -123,27 +130,52 @@ class DefinedAction(Action[Arguments]):
             )
 
     def plan(self, target: Target, arguments: Arguments, *, key: str) -> ActionPlan:
-        """Ask the class."""
-        return self._methods.plan(target, key, **dict(arguments))
+        """Ask the class.
+
+        Raises:
+            PlanError: If the class raises it, or the system refuses what it tries.
+        """
+        with _refusals(self.name, PlanError):
+            return self._methods.plan(target, key, **dict(arguments))
 
     def apply(self, target: Target, plan: ActionPlan) -> Outcome:
-        """Ask the class."""
-        return self._methods.apply(target, plan)
+        """Ask the class.
+
+        Raises:
+            ApplyError: If the class raises it, or the system refuses what it tries.
+        """
+        with _refusals(self.name, ApplyError):
+            return self._methods.apply(target, plan)
 
     def verify(self, target: Target, plan: ActionPlan) -> Verification:
-        """Ask the class."""
-        return self._methods.verify(target, plan)
+        """Ask the class.
+
+        Raises:
+            CollectError: If the class raises it, or the system refuses what it tries.
+        """
+        with _refusals(self.name, CollectError):
+            return self._methods.verify(target, plan)
 
     def probe(self, target: Target, plan: ActionPlan) -> ProbeAnswer:
-        """Ask the class."""
-        return self._methods.probe(target, plan)
+        """Ask the class.
+
+        Raises:
+            CollectError: If the class raises it, or the system refuses what it tries.
+        """
+        with _refusals(self.name, CollectError):
+            return self._methods.probe(target, plan)
 
     def rollback(self, target: Target, plan: ActionPlan) -> Outcome:
-        """Ask the class, where there is a way back."""
+        """Ask the class, where there is a way back.
+
+        Raises:
+            RollbackError: If there is none, the class raises it, or the system refuses what it tries.
+        """
         if self._undo is None:
             return super().rollback(target, plan)
-        outcome: Outcome = self._undo(target, plan)
-        return outcome
+        with _refusals(self.name, RollbackError):
+            outcome: Outcome = self._undo(target, plan)
+            return outcome
 
 
 def action(
@@ -167,6 +199,16 @@ def action(
         )
 
     return make
+
+
+@contextmanager
+def _refusals(name: str, error_type: type[ToolError]) -> Iterator[None]:
+    """Tell what the system refuses (a missing file, a closed port) as any tool tells that it could not."""
+    try:
+        yield
+    except OSError as error:
+        what = f": {error.filename!r}" if error.filename else ""
+        raise error_type(f"{name}: {error.strerror or error}{what}") from error
 
 
 def _arguments_of(function: Callable[..., Any], name: str) -> type[Arguments]:
