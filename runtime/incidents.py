@@ -101,8 +101,13 @@ class Incidents:
         self._now = now
         self._short = short
 
-    def open(self, alert: Alert) -> Incident:
-        """Open an incident for an alert, or group the alert into the live one of its fingerprint."""
+    def open(self, alert: Alert, *, witness: Callable[[IncidentOpened], object] | None = None) -> Incident:
+        """Open an incident for an alert, or group the alert into the live one of its fingerprint.
+
+        Args:
+            alert: The alert.
+            witness: As for ``append_event``.
+        """
         at = self._now()
         with self._store.transaction() as connection:
             live = connection.execute(
@@ -141,6 +146,7 @@ class Incidents:
                     severity=alert.severity,
                     grouped=live is not None,
                 ),
+                witness=witness,
             )
             return self.get(incident_id)
 
@@ -228,6 +234,7 @@ class Incidents:
         event: E,
         *,
         key: str | None = None,
+        witness: Callable[[E], object] | None = None,
     ) -> E:
         """Keep an event and return it with its incident, place and time.
 
@@ -238,6 +245,8 @@ class Incidents:
             event: What happened.
             key: Name of this occasion, unique within the incident: a node that is repeated after a crash
                 gets the event that was kept the first time.
+            witness: Called with an event that was not kept before; if it raises, nothing is kept. What a
+                crash cuts off right after it may be witnessed again.
 
         Raises:
             UnknownIncidentError: If there is no such incident.
@@ -267,6 +276,8 @@ class Incidents:
                     body=stored.model_dump_json(),
                 )
             )
+            if witness is not None:
+                witness(stored)
         return stored
 
     def events(self, incident_id: str, *, after: int = 0) -> tuple[Event, ...]:

@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from watchkeeper.agents.decision import Decision
 from watchkeeper.models.interface import Usage
+from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.answers import give_answer
 from watchkeeper.runtime.approvals import Answer, Approval, Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.decisions import DecisionRecord, Decisions
 from watchkeeper.runtime.events import BaseEvent, DecisionMade, Event, Option, Progress
-from watchkeeper.runtime.incidents import Incidents
+from watchkeeper.runtime.incidents import Incident, Incidents
 from watchkeeper.runtime.ledger import Ledger
 from watchkeeper.runtime.steps import Steps
 from watchkeeper.runtime.store import Store
@@ -56,15 +57,28 @@ class Journal:
     def record(self, incident_id: str, event: E, *, key: str | None = None) -> E:
         """Write an event into the store and the audit log, and tell the listeners.
 
-        The audit log is written after the store and repeated with it: an entry names its event's place,
-        so one that a crash made to be written twice is recognised.
+        An event that cannot be written into the audit log is not kept. One that was kept before is neither
+        written nor told again; where a crash came between the log and the store the log holds it twice, and
+        both entries name the same place.
         """
-        stored = self.incidents.append_event(incident_id, event, key=key)
-        if not isinstance(stored, Progress):
-            self.audit.append(getattr(stored, "kind", "event"), stored.model_dump(mode="json"))
-        for listener in list(self._listeners):
-            listener(stored)  # type: ignore[arg-type]
+        fresh: list[E] = []
+
+        def witness(new: E) -> None:
+            self._audit(new)
+            fresh.append(new)
+
+        stored = self.incidents.append_event(incident_id, event, key=key, witness=witness)
+        if fresh or isinstance(stored, Progress):
+            for listener in list(self._listeners):
+                listener(stored)  # type: ignore[arg-type]
         return stored
+
+    def open(self, alert: Alert) -> Incident:
+        """Open an incident for an alert, or group the alert into the live one; the audit log tells."""
+        return self.incidents.open(alert, witness=self._audit)
+
+    def _audit(self, event: BaseEvent) -> None:
+        self.audit.append(getattr(event, "kind", "event"), event.model_dump(mode="json"))
 
     def decide(
         self, incident_id: str, decision: Decision, *, key: str, accepted: bool = True, threshold: float = 0.0

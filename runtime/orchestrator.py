@@ -112,7 +112,7 @@ class Orchestrator:
             ConfigurationError: If the alert speaks of a host, a service or a fact that is not there.
         """
         alert.check(self.site.inventory, self.site.registry)
-        return self.journal.incidents.open(alert)
+        return self.journal.open(alert)
 
     def run(self, alert: Alert, *, wait: bool = True) -> Iterator[Event]:
         """Handle an alert to its end and yield what happens as it happens.
