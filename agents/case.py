@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from watchkeeper.tools.evidence import Evidence
-from watchkeeper.tools.findings import Finding, Severity
+from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.inventory import HostSpec
 
 
@@ -50,17 +50,21 @@ class Case:
                 for finding in item.findings:
                     yield item.id, finding
 
-    def observations(self, *, normal: bool = False) -> str:
-        """Write the findings as lines of a prompt, the worst last; normal ones only where asked for."""
-        rank = {Severity.NORMAL: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
-        mark = {Severity.NORMAL: "normal", Severity.WARNING: "WARNING", Severity.CRITICAL: "CRITICAL"}
-        shown = [
-            (rank[finding.severity], evidence, finding)
-            for evidence, finding in self.findings()
-            if normal or finding.severity is not Severity.NORMAL
-        ]
-        shown.sort(key=lambda item: item[0])
-        return "\n".join(f"- {mark[f.severity]}: {f.text} [{evidence}]" for _, evidence, f in shown)
+    def observations(self) -> str:
+        """Write the findings that are not normal as lines of a prompt, the worst first."""
+        abnormal = [finding for _, finding in self.findings() if finding.severity is not Severity.NORMAL]
+        abnormal.sort(key=lambda finding: finding.severity is not Severity.CRITICAL)
+        return "\n".join(f"- {finding.severity.value.upper()}: {finding.text}" for finding in abnormal)
+
+    @property
+    def state(self) -> str:
+        """Say whether the alert's own check passes now; empty where it was not read yet."""
+        kinds = {finding.kind for _, finding in self.findings()}
+        if FindingKind.CHECK_FAILING in kinds:
+            return "Right now the check fails."
+        if FindingKind.CHECK_PASSING in kinds:
+            return "Right now the check passes again."
+        return ""
 
     @property
     def evidence_ids(self) -> tuple[str, ...]:

@@ -87,13 +87,13 @@ def heaviest_processes(host: HostSpec, subject: str) -> tuple[tuple[str, dict[st
 
 PROCESS_STOPPED = Cause(
     id="process-stopped",
-    text="service {subject} is not running: its process stopped and was not started again",
+    text="service {subject} was killed or stopped",
     supported_by=(FindingKind.SERVICE_NOT_RUNNING,),
     remedies=("service.start", "service.restart"),
 )
 PROCESS_HUNG = Cause(
     id="process-hung",
-    text="the process of service {subject} runs but hangs and must be restarted",
+    text="service {subject} runs but hangs",
     supported_by=(FindingKind.SERVICE_RUNNING, FindingKind.SERVICE_RESTARTED),
     requires=(FindingKind.CHECK_FAILING,),
     excluded_by=(FindingKind.SERVICE_NOT_RUNNING,),
@@ -102,7 +102,7 @@ PROCESS_HUNG = Cause(
 )
 DISK_FULL = Cause(
     id="disk-full",
-    text="the file system {subject} is full: no space is left to write",
+    text="the file system {subject} is full",
     supported_by=(FindingKind.FILESYSTEM_FULL, FindingKind.FILESYSTEM_FILLING),
     strengthened_by=(FindingKind.LOG_NO_SPACE, FindingKind.LARGE_FILE),
     remedies=("disk.reclaim",),
@@ -110,7 +110,7 @@ DISK_FULL = Cause(
 )
 CONFIG_BROKEN = Cause(
     id="config-broken",
-    text="the changed configuration file {subject} is wrong and broke the service",
+    text="the new configuration file {subject} is wrong",
     supported_by=(FindingKind.CONFIG_CHANGED, FindingKind.CONFIG_INVALID),
     strengthened_by=(FindingKind.LOG_CONFIG_ERROR,),
     remedies=("config.restore",),
@@ -126,7 +126,7 @@ MEMORY_EXHAUSTED = Cause(
 )
 CPU_SATURATED = Cause(
     id="cpu-saturated",
-    text="the processors of {subject} are saturated",
+    text="the processors of {subject} are busy",
     supported_by=(FindingKind.CPU_BUSY,),
     strengthened_by=(FindingKind.PROCESS_HEAVY,),
     remedies=("process.end", "service.restart"),
@@ -134,24 +134,24 @@ CPU_SATURATED = Cause(
 )
 DEPENDENCY_DOWN = Cause(
     id="dependency-down",
-    text="something that {subject} depends on cannot be reached over the network",
+    text="a dependency of {subject} cannot be reached",
     supported_by=(FindingKind.LOG_CONNECTION,),
     requires=(FindingKind.CHECK_FAILING,),
 )
 CERTIFICATE_EXPIRED = Cause(
     id="certificate-expired",
-    text="the TLS certificate of {subject} has expired",
+    text="the certificate of {subject} has expired",
     supported_by=(FindingKind.CERTIFICATE_EXPIRING, FindingKind.LOG_CERTIFICATE),
 )
 PORT_TAKEN = Cause(
     id="port-taken",
-    text="service {subject} cannot start because another process holds its port",
+    text="the port of service {subject} is taken",
     supported_by=(FindingKind.LOG_PORT_TAKEN,),
     remedies=("process.end",),
 )
 NOTHING_WRONG = Cause(
     id="nothing-wrong",
-    text="nothing is wrong any more: the check passes again and the alert is stale",
+    text="the check passes again, so nothing is wrong",
     supported_by=(FindingKind.CHECK_PASSING,),
     excluded_by=(FindingKind.CHECK_FAILING,),
 )

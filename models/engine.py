@@ -206,7 +206,8 @@ class LocalEngine:
         if request.neutral is not None:
             neutral, more = self._score(request.neutral, parts, cancel)
             usage += more
-            scores = [given - without for given, without in zip(logprobs, neutral, strict=True)]
+            weight = request.neutral_weight
+            scores = [given - weight * without for given, without in zip(logprobs, neutral, strict=True)]
         shares = scoring.softmax(scores)
         options = zip(request.options, logprobs, shares, strict=True)
         return Choice(tuple(ScoredOption(*option) for option in options), usage)

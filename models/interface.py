@@ -159,12 +159,14 @@ class ChoiceRequest:
             log-probability under ``messages`` minus the one under ``neutral``, which removes the
             preference a model has for some wordings as such (PMI scoring, Holtzman et al. 2021,
             https://arxiv.org/abs/2104.08315).
+        neutral_weight: Share of the neutral log-probability that is taken off; 1 is PMI, 0 ignores it.
     """
 
     messages: tuple[Message, ...]
     lead: str
     options: tuple[str, ...]
     neutral: tuple[Message, ...] | None = None
+    neutral_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

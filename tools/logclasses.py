@@ -154,7 +154,7 @@ RULES: tuple[ClassRule, ...] = (
         ),
         FindingKind.LOG_CONFIG_ERROR,
         "a configuration is wrong",
-        Severity.WARNING,
+        Severity.CRITICAL,
     ),
     ClassRule(
         LogClass.CONNECTION,

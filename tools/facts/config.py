@@ -23,6 +23,7 @@ from watchkeeper.tools.text import counted, shown_path, span_text
 MAX_FILES = 20
 MAX_DIFF_CHARACTERS = 4000
 RECENT_SECONDS = 3600.0
+FRESH_SECONDS = 15 * 60  # a change that young is the first thing that an engineer suspects
 
 
 class ConfigChangesArguments(Arguments):
@@ -123,7 +124,7 @@ class ConfigChanges(Fact[ConfigChangesArguments, ConfigChangesResult]):
                     subject=file.path,
                     text=f"{subject} changed{ago}: {counted(file.lines, 'line')} "
                     f"{verb} from the last version under which it was healthy",
-                    severity=Severity.WARNING,
+                    severity=Severity.CRITICAL if is_fresh(file.age) else Severity.WARNING,
                 )
             elif file.differs is None and file.age is not None and file.age < RECENT_SECONDS:
                 yield Finding(
@@ -193,3 +194,8 @@ def _judge(entry: Raw, now: float) -> tuple[ConfigFile, bool]:
         diff=diff,
     )
     return file, cut
+
+
+def is_fresh(age: float | None) -> bool:
+    """Whether a change is so young that it is suspect for that alone."""
+    return age is not None and age < FRESH_SECONDS
