@@ -90,7 +90,7 @@ def pull(
     if as_json:
         print_json(_describe(entry))
     else:
-        console.print(f"{entry.id} is ready in {_folder(entry)}", highlight=False, markup=False)
+        typer.echo(f"{entry.id} is ready in {_folder(entry)}", err=True)
 
 
 @app.command()

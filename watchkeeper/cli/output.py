@@ -107,5 +107,8 @@ class _PlainProgress:
         if share < self._next:
             return
         self._next = share - share % _PLAIN_STEP + _PLAIN_STEP
-        line = f"{stage}: {share} % of {human_bytes(total)}" if stage in _BYTES_STAGES else stage
-        self._console.print(line, highlight=False, markup=False)
+        if stage in _BYTES_STAGES:
+            line = f"{stage}: {share} % of {human_bytes(total)}"
+        else:
+            line = f"{stage}: {share} %" if total > 1 else stage
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
