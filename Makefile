@@ -3,29 +3,59 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check
+PYTEST  = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo test test-quick check bench clean
+.PHONY: help demo test test-quick crash check dev links models bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing watchkeeper and its dependencies into $(VENV) ..."
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+demo: dev  ## Break a real service in a temporary folder and watch agents mend it
+	@$(BIN)/watchkeeper demo
 
-dev: $(STAMP) links  ## Set up the environment and the links that type checkers see
+test: check models  ## Check everything: format, types, rules, units, real parts, a real model, the demo
+	@$(PYTEST) -m "not crash" tests/unit tests/integration tests/acceptance
 
-.PHONY: links
-links:
-	@mkdir -p .links/watchkeeper
-	@for room in models tools agents runtime; do ln -sfn ../../$$room .links/watchkeeper/$$room; done
-	@for part in $$(cd watchkeeper && ls); do ln -sfn ../../watchkeeper/$$part .links/watchkeeper/$$part; done
+test-quick: dev  ## Unit tests alone: no model, no server, under a minute
+	@$(PYTEST) -m "not model and not crash" tests/unit
 
-check: dev  ## Format, lint, strict types
+crash: dev models  ## Kill processes many times, everywhere (long)
+	@$(PYTEST) -m crash
+
+check: dev  ## Format, lint, strict types, import rule
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy -p watchkeeper
+	@$(PYTEST) -q tests/unit/test_import_rule.py tests/unit/test_packaging.py
+
+dev: $(STAMP) links  ## Set up the environment and the links that type checkers see
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11: name another, e.g. make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+		{ echo "error: $(PYTHON) cannot make virtual environments: on Debian, apt-get install python3-venv"; exit 2; }
+	@echo "Installing watchkeeper and what it needs into $(VENV) (minutes, the first time) ..."
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+links:
+	@mkdir -p .links/watchkeeper
+	@find .links/watchkeeper -xtype l -delete
+	@for room in models tools agents runtime; do ln -sfn ../../$$room .links/watchkeeper/$$room; done
+	@for part in $$(cd watchkeeper && ls); do ln -sfn ../../watchkeeper/$$part .links/watchkeeper/$$part; done
+
+models: dev  ## Pull the models that tests use, where they are not on this machine
+	@$(BIN)/watchkeeper models pull qwen2.5-coder-0.5b-instruct
+	@$(BIN)/watchkeeper models pull smollm2-135m-instruct
+
+bench: dev models  ## Measure this machine: the command line, the engine, incidents against chance
+	@$(BIN)/python benchmarks/command_line.py
+	@$(BIN)/python benchmarks/engine.py
+	@$(BIN)/python benchmarks/incidents.py
+
+clean:  ## Remove the environment, links, builds and caches (models stay)
+	@rm -rf $(VENV) .links build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,106 @@
+"""What the README says is so: its commands are there, its links lead somewhere, and its code runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from watchkeeper.models.home import models_folder
+from watchkeeper.runtime.alerts import Alert
+from watchkeeper.tools.builtin import builtin_registry
+from watchkeeper.tools.inventory import Inventory
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+FILES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = re.findall(r"^\$ (.+?)(?: +#.*)?$", README, flags=re.MULTILINE)
+
+
+def python(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "WATCHKEEPER_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=280,
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home of its own with the models of this machine."""
+    (tmp_path / "models").symlink_to(models_folder())
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif words[0].endswith("python"):
+        assert (ROOT / words[1]).is_file()
+    else:
+        assert words[0] == "watchkeeper"
+        options = [word for word in words if word.startswith("--")]
+        groups = {"approvals", "incidents", "decisions", "audit", "policy", "tools", "models"}
+        name = words[1:3] if words[1] in groups else words[1:2]
+        helped = python(tmp_path, "-m", "watchkeeper.cli", *name, "--help")
+        assert helped.returncode == 0, helped.stderr
+        assert all(option in helped.stdout for option in options)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert {"make demo", "make test", "watchkeeper run alert.yaml", "watchkeeper audit verify"} <= set(
+        COMMANDS
+    )
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_its_files_are_accepted(tmp_path: Path) -> None:
+    inventory, alert = FILES
+    (tmp_path / "inventory.yaml").write_text(inventory)
+    (tmp_path / "alert.yaml").write_text(alert)
+    hosts = Inventory.load(tmp_path / "inventory.yaml")
+    Alert.load(tmp_path / "alert.yaml").check(hosts, builtin_registry())
+    assert set(yaml.safe_load(inventory)) == {"hosts"}
+
+
+@pytest.mark.model
+def test_its_first_program_runs(home: Path) -> None:
+    done = python(home, "-c", CODE[0])
+    assert done.returncode == 0, done.stderr
+    *events, outcome = done.stdout.split()
+    assert events[0] == "incident-opened"
+    assert events[-1] == "incident-closed"
+    assert outcome in {"escalated", "resolved", "closed"}
+
+
+@pytest.mark.model
+def test_its_tool_mends_what_it_is_about(home: Path) -> None:
+    flag = home / "maintenance"
+    flag.touch()
+    program = CODE[1].replace("/run/shop/maintenance", str(flag))
+    done = python(home, "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["end the maintenance", "resolved"]
+    assert not flag.exists()
+
+
+def test_every_program_of_the_readme_is_run() -> None:
+    assert len(CODE) == 2
