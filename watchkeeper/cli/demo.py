@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,6 +59,8 @@ def demo(
     if needs_namespace():
         # Only there may a person who is not root mount the small file system that gets filled.
         reexec_in_namespace()
+    # Whoever ends the demo, by Ctrl-C or by a timeout, leaves no service running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(stderr=True)
     cleanup_stale()
     first = seed if seed is not None else random.SystemRandom().randrange(1, 2**31)
