@@ -41,6 +41,8 @@ class Cause:
         requires: Kinds of which at least one of each must have been found, whatever the subject.
         excluded_by: Kinds about the same subject that contradict it.
         of_alerted: Whether its subject can only be the service that the alert names.
+        gives_way_to: Ids of causes whose remedies change less: where evidence supports one of them too,
+            it has its turn before this one. (No file is restored while a stopped process may explain it.)
         remedies: Actions that may mend it; none means that a person must.
         examine: Which facts must be read before a remedy can be filled in.
         follow_up: Which steps must follow a remedy, by the remedy's action.
@@ -53,6 +55,7 @@ class Cause:
     requires: tuple[str, ...] = ()
     excluded_by: tuple[str, ...] = ()
     of_alerted: bool = False
+    gives_way_to: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
     examine: Examination = _nothing
     follow_up: tuple[tuple[str, FollowUpRule], ...] = ()
@@ -113,6 +116,7 @@ CONFIG_BROKEN = Cause(
     text="the new configuration file {subject} is wrong",
     supported_by=(FindingKind.CONFIG_CHANGED, FindingKind.CONFIG_INVALID),
     strengthened_by=(FindingKind.LOG_CONFIG_ERROR,),
+    gives_way_to=("process-stopped",),
     remedies=("config.restore",),
     follow_up=(("config.restore", restart_owners),),
 )

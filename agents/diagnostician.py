@@ -74,13 +74,19 @@ def diagnose(
     )
     chosen = hypotheses[choice.best]
     probability = choice.options[choice.best].probability
+    return chosen, diagnosis_of(chosen, probability, min_confidence=min_confidence), decision
+
+
+def diagnosis_of(hypothesis: Hypothesis, probability: float, *, min_confidence: float) -> Diagnosis:
+    """Put a hypothesis as a diagnosis whose claims cite what supports it."""
     sure = probability >= min_confidence
-    diagnosis = Diagnosis(
-        cause=chosen.cause.id,
-        subject=chosen.subject,
-        text=chosen.text,
+    return Diagnosis(
+        cause=hypothesis.cause.id,
+        subject=hypothesis.subject,
+        text=hypothesis.text,
         status=DiagnosisStatus.LIKELY if sure else DiagnosisStatus.INCONCLUSIVE,
         probability=probability,
-        claims=tuple(Claim(statement=item.finding.text, evidence=item.evidence) for item in chosen.support),
+        claims=tuple(
+            Claim(statement=item.finding.text, evidence=item.evidence) for item in hypothesis.support
+        ),
     )
-    return chosen, diagnosis, decision

@@ -115,7 +115,11 @@ def fill_arguments(
         cancel=cancel,
     )
     call = generation.tool_calls[0]
-    arguments = dict(call.arguments)
+    # A small model may say a value of a list twice; once is what it means.
+    arguments = {
+        name: list(dict.fromkeys(value)) if isinstance(value, list) and _plain(value) else value
+        for name, value in call.arguments.items()
+    }
     written = f"{call.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
     decision = Decision(
         role=agent.title,
@@ -129,3 +133,7 @@ def fill_arguments(
         usage=generation.usage,
     )
     return Remedy(action=call.name, arguments=arguments), decision
+
+
+def _plain(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str | int) for value in values)

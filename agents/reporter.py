@@ -11,6 +11,7 @@ from watchkeeper.models.interface import Cancellation, Engine, GenerationRequest
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _PATH = re.compile(r"/[\w./-]+")
+_SENTENCE_END = re.compile(r"[.!](?=\s)")
 MAX_TOKENS = 90
 
 
@@ -39,7 +40,8 @@ def summarize(
     )
     text = " ".join(generation.text.split())
     if generation.finish_reason == "length":
-        text = text[: text.rfind(".") + 1]
+        ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+        text = text[: ends[-1]].strip() if ends else ""
     decision = Decision(
         role=agent.title,
         question="Summarize the incident",

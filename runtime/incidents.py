@@ -301,6 +301,8 @@ class Incidents:
         incident_id: str,
         call_key: str,
         gather: Callable[[str], Evidence],
+        *,
+        number: int | None = None,
     ) -> Evidence:
         """Keep what a fact said, once for each call.
 
@@ -310,6 +312,7 @@ class Incidents:
                 gets the evidence that was kept the first time.
             gather: Reads the fact under the evidence id it is given (``E1``, ``E2``, ...); not called if the
                 evidence is there. It runs outside of any transaction.
+            number: Its number; by default the next one.
 
         Raises:
             UnknownIncidentError: If there is no such incident.
@@ -317,20 +320,34 @@ class Incidents:
         kept = self.find_evidence(incident_id, call_key)
         if kept is not None:
             return kept
-        evidence = gather(f"E{self._evidence_count(incident_id) + 1}")
+        evidence = gather(f"E{number or self.next_evidence(incident_id)}")
         table = schema.evidence
         with self._store.transaction() as connection:
             kept = self.find_evidence(incident_id, call_key)
             if kept is not None:
                 return kept
-            number = self._evidence_count(incident_id) + 1
-            evidence = evidence.model_copy(update={"id": f"E{number}"})
+            place = number or self.next_evidence(incident_id)
+            evidence = evidence.model_copy(update={"id": f"E{place}"})
             connection.execute(
                 table.insert().values(
-                    incident_id=incident_id, number=number, call_key=call_key, body=evidence.model_dump_json()
+                    incident_id=incident_id, number=place, call_key=call_key, body=evidence.model_dump_json()
                 )
             )
         return evidence
+
+    def next_evidence(self, incident_id: str) -> int:
+        """Return the number that the next evidence will have.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        table = schema.evidence
+        with self._store.reading() as connection:
+            self.get(incident_id)
+            last = connection.execute(
+                select(func.coalesce(func.max(table.c.number), 0)).where(table.c.incident_id == incident_id)
+            ).scalar_one()
+        return int(last) + 1
 
     def find_evidence(self, incident_id: str, call_key: str) -> Evidence | None:
         """Return the evidence of a call, or None if it was not kept yet."""
@@ -388,14 +405,6 @@ class Incidents:
             yield
         finally:
             os.close(descriptor)
-
-    def _evidence_count(self, incident_id: str) -> int:
-        table = schema.evidence
-        with self._store.reading() as connection:
-            self.get(incident_id)
-            return connection.execute(
-                select(func.count()).select_from(table).where(table.c.incident_id == incident_id)
-            ).scalar_one()
 
     def _free_id(self) -> str:
         with self._store.reading() as connection:

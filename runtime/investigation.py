@@ -7,8 +7,9 @@ from typing import Any
 
 from langgraph.types import Send
 
-from watchkeeper.agents import FactCall, supported
+from watchkeeper.agents import Diagnosis, FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
+from watchkeeper.agents.diagnostician import diagnosis_of
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import (
@@ -18,6 +19,7 @@ from watchkeeper.runtime.events import (
     DiagnosisStatus,
     EvidenceGathered,
     FactsChosen,
+    PlanRefused,
     StageEntered,
     SuspiciousText,
     TriageDone,
@@ -32,7 +34,7 @@ from watchkeeper.tools.findings import Severity
 from watchkeeper.tools.schema import candidate_calls
 from watchkeeper.tools.suspicion import suspicion
 
-FACTS_A_ROUND = 3
+FACTS_A_ROUND = 5
 """Facts that the investigator chooses at a time; they are read in parallel."""
 
 ROUNDS = 3
@@ -111,21 +113,22 @@ class Investigation:
             ),
             key=f"facts:{number}",
         )
-        return {"calls": [call.model_dump() for call in chosen], "round": number + 1}
+        first = self._context.journal.incidents.next_evidence(state["incident"])
+        return {"calls": [call.model_dump() for call in chosen], "first": first, "round": number + 1}
 
     def fan_out(self, state: IncidentState) -> list[Send] | str:
         """One parallel branch for each chosen fact; straight on where there is none."""
         if not state["calls"]:
             return "diagnose"
         return [
-            Send("fact", FactTask(incident=state["incident"], round=state["round"], call=call))
-            for call in state["calls"]
+            Send("fact", FactTask(incident=state["incident"], number=number, call=call))
+            for number, call in enumerate(state["calls"], start=state["first"])
         ]
 
     def fact(self, state: FactTask) -> Update:
         """Read one fact and keep it as evidence."""
         call = FactCall.model_validate(state["call"])
-        self.gather(state["incident"], call)
+        self.gather(state["incident"], call, number=state["number"])
         return {"gathered": [call.key]}
 
     def read_again(self, state: IncidentState) -> None:
@@ -138,7 +141,9 @@ class Investigation:
         )
         self.gather(state["incident"], call, key=f"again:{len(state.get('turns', ()))}:{call.key}")
 
-    def gather(self, incident_id: str, call: FactCall, *, key: str | None = None) -> None:
+    def gather(
+        self, incident_id: str, call: FactCall, *, key: str | None = None, number: int | None = None
+    ) -> None:
         """Read a fact and keep it; a second time with the same key (by default the call) does nothing."""
         context = self._context
         incident = context.journal.incidents.get(incident_id)
@@ -152,6 +157,7 @@ class Investigation:
                 id=id,
                 now=context.journal.now,
             ),
+            number=number,
         )
         context.journal.record(
             incident_id,
@@ -217,13 +223,44 @@ class Investigation:
             )
             return {"verdict": "settle" if stale else "escalate", "reason": reason}
         threshold = context.settings.min_confidence
-        _, diagnosis, decision = context.team.diagnose(case, hypotheses, min_confidence=threshold)
+        chosen, diagnosis, decision = context.team.diagnose(case, hypotheses, min_confidence=threshold)
         doubtful = diagnosis.probability < threshold
         key = f"diagnose:{turn}:{state['round']}"
         context.journal.decide(
             state["incident"], decision, key=key, accepted=not doubtful, threshold=threshold
         )
-        context.journal.record(
+        self._tell_diagnosis(state, diagnosis, key)
+        if doubtful:
+            if more:
+                return {"verdict": "investigate"}
+            best = f"the best cause has probability {diagnosis.probability:.2f}, below {threshold:.2f}"
+            return {
+                "diagnosis": diagnosis.model_dump(mode="json"),
+                "verdict": "escalate",
+                "reason": f"INCONCLUSIVE: {best}",
+            }
+        smaller = [
+            (decision.probabilities[number], hypothesis)
+            for number, hypothesis in enumerate(hypotheses)
+            if hypothesis.cause.id in chosen.cause.gives_way_to
+        ]
+        if smaller:
+            probability, first = max(smaller, key=lambda item: item[0])
+            context.journal.record(
+                state["incident"],
+                PlanRefused(
+                    action=chosen.cause.remedies[0] if chosen.cause.remedies else "",
+                    reason=f"what changes less has its turn first: {first.text}",
+                ),
+                key=f"{key}:smaller",
+            )
+            diagnosis = diagnosis_of(first, probability, min_confidence=0.0)
+            self._tell_diagnosis(state, diagnosis, key)
+        update: Update = {"diagnosis": diagnosis.model_dump(mode="json"), "reason": ""}
+        return update | {"verdict": "settle" if diagnosis.cause == NOTHING_WRONG.id else "plan"}
+
+    def _tell_diagnosis(self, state: IncidentState, diagnosis: Diagnosis, key: str) -> None:
+        self._context.journal.record(
             state["incident"],
             DiagnosisMade(
                 cause=diagnosis.cause,
@@ -237,13 +274,6 @@ class Investigation:
             # A model that is asked again after a crash may choose otherwise: what stands is told last.
             key=f"{key}:{diagnosis.cause}:{diagnosis.subject}",
         )
-        update: Update = {"diagnosis": diagnosis.model_dump(mode="json"), "reason": ""}
-        if doubtful:
-            if more:
-                return update | {"verdict": "investigate"}
-            best = f"the best cause has probability {diagnosis.probability:.2f}, below {threshold:.2f}"
-            return update | {"verdict": "escalate", "reason": f"INCONCLUSIVE: {best}"}
-        return update | {"verdict": "settle" if diagnosis.cause == NOTHING_WRONG.id else "plan"}
 
     def settle(self, state: IncidentState) -> Update:
         """Look again, several times, before an alert is closed as stale."""

@@ -31,22 +31,24 @@ def narrowed_vocabulary(
 ) -> dict[str, list[str]]:
     """Return the values that the arguments of a remedy may take.
 
-    The inventory's values, narrowed to the hypothesis' subject where that is one of them, and widened by
-    what facts offer (log-like files that were found, processes that were seen).
+    The inventory's values and what facts offer (log-like files that were found, processes that were seen),
+    narrowed to the hypothesis' subject where that is one of them, or to what lies below it.
     """
     values = vocabulary_of(spec)
-    for name, known in values.items():
-        if hypothesis.subject in known:
-            values[name] = [hypothesis.subject]
-    offered: dict[str, list[str]] = {}
     for item in evidence:
         if item.result is None or item.fact not in {fact.name for fact in context.site.registry.facts}:
             continue
         fact = context.site.registry.fact(item.fact)
         for name, found in fact.offers(fact.result_type.model_validate(item.result)).items():
-            offered.setdefault(name, [])
-            offered[name] += [value for value in found if value not in offered[name]]
-    return values | offered
+            known = values.setdefault(name, [])
+            known += [value for value in found if value not in known]
+    for name, known in values.items():
+        if hypothesis.subject in known:
+            values[name] = [hypothesis.subject]
+            continue
+        below = [value for value in known if value.startswith(hypothesis.subject.rstrip("/") + "/")]
+        values[name] = below or known
+    return values
 
 
 def remedies(
@@ -68,11 +70,22 @@ def remedies(
         found.append(
             Remedial(
                 spec=ToolSpec(name=name, description=action.summary, parameters=argument_schema(action)),
-                narrowed=narrowed,
+                narrowed=_at_most_once(narrowed),
                 about=f"{action.summary}: {hypothesis.subject}",
             )
         )
     return tuple(found)
+
+
+def _at_most_once(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a list of known values be no longer than there are values."""
+    properties = dict(schema["properties"])
+    for name, field in properties.items():
+        values = field.get("items", {}).get("enum")
+        if values is not None:
+            longest = min(len(values), field.get("maxItems", len(values)))
+            properties[name] = field | {"maxItems": longest}
+    return schema | {"properties": properties}
 
 
 def order_of(arguments: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ class IncidentState(TypedDict, total=False):
         incident: Id of the incident.
         round: Rounds of investigation begun; the first reads the alert's own condition.
         calls: Fact calls of this round, as JSON of `FactCall`.
+        first: Number of the evidence that the first of those calls gives, so that facts that are read in
+            parallel are numbered as they were chosen, not as they end.
         gathered: Keys of the fact calls that were made.
         diagnosis: JSON of the `Diagnosis` whose turn it is.
         queue: Steps of the current plan that are still to be proposed, as ``{action, arguments}``.
@@ -37,6 +39,7 @@ class IncidentState(TypedDict, total=False):
     incident: str
     round: int
     calls: list[dict[str, Any]]
+    first: int
     gathered: Annotated[list[str], operator.add]
     diagnosis: dict[str, Any]
     queue: list[dict[str, Any]]
@@ -53,5 +56,5 @@ class FactTask(TypedDict):
     """What one parallel branch is sent."""
 
     incident: str
-    round: int
+    number: int
     call: dict[str, Any]

@@ -229,7 +229,7 @@ _RULES: tuple[_Rule, ...] = (
         rf"explain|"
         r"describe|translate|summari[sz]e|list|tell|show|give|teach|develop|create|generate|recite|outline|"
         r"break down|calculate|solve|recommend|suggest|discuss|define|compare) "
-        r"(?:me|us|a|an|the|how|why|what|to|users|readers|some|five|ten|three|and)\b",
+        r"(?:me|us|a|an|the|how|why|what|users|readers|some|five|ten|three|and)\b",
         r"\b(?:users|readers|them|people|customers) (?:to |should )?(?:visit|install|download|join|reach out|"
         r"share|click|subscribe|vote|donate|buy)\b",
     ),

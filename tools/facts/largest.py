@@ -330,6 +330,10 @@ class DiskLargest(Fact[DiskLargestArguments, DiskLargestResult]):
                 ),
             )
 
+    def offers(self, result: DiskLargestResult) -> dict[str, list[str]]:
+        """Offer the log files that were found to actions that take logs."""
+        return {"log": [file.path for file in result.files if file.is_log and file.exact]}
+
     def describe(self, arguments: DiskLargestArguments) -> str:
         """Say below which folder."""
         return f"which files below {shown_path(arguments.path)} are the largest"
