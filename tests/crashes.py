@@ -1,0 +1,267 @@
+"""Runs of incidents in processes of their own, each killed where it is told to be.
+
+Run as a program it is a server: it imports everything once and then forks a process for each job, so that
+every run begins as a fresh process does and hundreds of them take minutes, not hours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Literal, Self
+
+from tests.lamp import ALERT, Lamp, orchestrator, prefers
+from watchkeeper import Alert, Orchestrator, Settings
+from watchkeeper.demo.environment import DemoEnvironment
+from watchkeeper.demo.faults import inject
+from watchkeeper.demo.site import Site
+from watchkeeper.models.interface import ChoiceRequest, Engine
+from watchkeeper.models.scripted import ScriptedEngine
+from watchkeeper.runtime import changes, ending, investigation, ledger, mitigation
+from watchkeeper.runtime.approvals import Answer, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.events import ApprovalRequested
+
+Place = Literal["event", "node", "line", "effect"]
+"""After an event was written; where a node begins or ends; before a line of what surrounds an effect, or of
+what asks for the effect itself (1: before it, 3: after it)."""
+
+ROOT = Path(__file__).parent.parent
+REPEATS = 2  # of a line that count: once for the first step of an incident, once for the second
+_LINES = {
+    str(changes.__file__): None,
+    str(ledger.__file__): None,
+    str(Path(__file__).with_name("lamp.py")): {"change", "_apply", "_verify", "_probe", "_rollback"},
+}
+_NODES = {str(module.__file__) for module in (investigation, mitigation, ending)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of an incident, from where it stands to its end, to a question nobody answers, or to its death.
+
+    Attributes:
+        home: Folder of Watchkeeper's state.
+        world: Folder of the lamp; or of a demo environment, where ``demo`` is set.
+        kill: Where it is killed; empty if it is not.
+        at: At the how-manieth of those places.
+        likes: Which causes the model prefers.
+        knows: Whether the probes of the lamp's actions can tell what happened.
+        rules: The policy, if not the one that comes along.
+        doubt: What is answered where people are asked whether something was done; ``silence`` waits until
+            that is a no; empty leaves the question open.
+        ttl: Seconds to answer.
+        demo: Seed of a demo environment, which this job makes and breaks where it is not there.
+    """
+
+    home: str
+    world: str
+    kill: Place | Literal[""] = ""
+    at: int = 0
+    likes: tuple[str, ...] = ("bulb",)
+    knows: bool = True
+    rules: str | None = None
+    doubt: str = ""
+    ttl: float = 3600
+    demo: int | None = None
+
+
+class Crashes:
+    """The server, as tests use it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crashes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def run(self, job: Job) -> bool:
+        """Run a job to its end; whether it was killed.
+
+        Raises:
+            AssertionError: If it failed in another way.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
+        self._process.stdin.flush()
+        said = json.loads(self._process.stdout.readline())
+        assert said["status"] in {0, -signal.SIGKILL}, said
+        return bool(said["status"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class Killer:
+    """Kills its own process at a chosen place.
+
+    Args:
+        kill: At which kind of place.
+        at: At the how-manieth.
+    """
+
+    def __init__(self, kill: str, at: int) -> None:
+        self._kill = kill
+        self._at = at
+        self._count = 0
+        self._visits: dict[tuple[CodeType, int], int] = {}
+        self._lock = threading.Lock()
+
+    def arm(self, o: Orchestrator) -> None:
+        """Begin to count."""
+        if self._kill == "event":
+            o.journal.listen(lambda _: self._reach())
+        elif self._kill:
+            # Nodes run in threads of their own.
+            traces = {"node": self._node, "line": self._line, "effect": self._effect}
+            threading.settrace(traces[self._kill])
+
+    def _reach(self) -> None:
+        with self._lock:
+            self._count += 1
+            if self._count == self._at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _node(self, frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        if code.co_filename not in _NODES or code.co_name.startswith(("_", "<")):
+            return None
+        if event in {"call", "return"}:
+            self._reach()
+        return self._node
+
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        if code.co_filename not in _LINES:
+            return None
+        names = _LINES[code.co_filename]
+        if names is not None and code.co_name not in names:
+            return None
+        place = (code, frame.f_lineno)
+        if event == "line" and self._visits.setdefault(place, 0) < REPEATS:
+            self._visits[place] += 1
+            self._reach()
+        return self._line
+
+    def _effect(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code is not Lamp.change.__code__:
+            return None
+        if event == "line":
+            self._reach()
+        return self._effect
+
+
+def run(job: Job) -> None:
+    """Do a job in this process."""
+    if job.demo is not None:
+        with demo_orchestrator(job) as (o, alert):
+            _handle(job, o, alert)
+        return
+    lamp = Lamp(Path(job.world))
+    engine = prefers(*job.likes)
+    with orchestrator(
+        Path(job.home), lamp, engine, rules=job.rules, knows=job.knows, approval_ttl_seconds=job.ttl
+    ) as o:
+        _handle(job, o, ALERT)
+
+
+def _handle(job: Job, o: Orchestrator, alert: Alert) -> None:
+    known = o.journal.incidents.list()
+    incident = known[0] if known else o.open(alert)
+    Killer(job.kill, job.at).arm(o)
+    for event in o.resume(incident.id):
+        if isinstance(event, ApprovalRequested) and not _answered(job, o, event.approval_id):
+            return
+
+
+def _answered(job: Job, o: Orchestrator, approval_id: str) -> bool:
+    asked = o.journal.approvals.get(approval_id)
+    if asked.status is not ApprovalStatus.PENDING:
+        return True
+    answer = job.doubt if asked.kind is ApprovalKind.IN_DOUBT else Answer.APPROVE
+    if answer and answer != "silence":
+        o.answer(approval_id, answer, by="bob")
+    return bool(answer)
+
+
+@contextmanager
+def demo_orchestrator(job: Job) -> Iterator[tuple[Orchestrator, Alert]]:
+    """Open an orchestrator of a demo environment, which outlives this process."""
+    root, home = Path(job.world), Path(job.home)
+    assert job.demo is not None
+    if any(root.iterdir()):
+        environment = DemoEnvironment.reattach(root)
+    else:
+        host = Site.drawn(job.demo, root, 1).host
+        environment = DemoEnvironment.create(root, job.demo, state=home / "hosts" / host)
+        environment.start()
+        inject(environment, "killed")
+    with Orchestrator(
+        inventory=environment.inventory(),
+        engine=sensible(),
+        settings=Settings(home=home, reading_pause_seconds=0.1),
+        requester="ann",
+    ) as o:
+        yield o, environment.alert()
+
+
+def sensible() -> Engine:
+    """An engine that takes a process that stopped for the cause."""
+
+    def choose(request: ChoiceRequest) -> int | None:
+        fitting = [i for i, text in enumerate(request.options) if "is not running" in text]
+        return fitting[0] if fitting else None
+
+    return ScriptedEngine(choose=choose)
+
+
+def _forked(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 (whatever it is, it ends this process and is told)
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(ended)
+
+
+def main() -> None:
+    """Serve jobs: a line of JSON in, a line of JSON out."""
+    for line in sys.stdin:
+        values = json.loads(line)
+        values["likes"] = tuple(values["likes"])
+        job = Job(**values)
+        print(json.dumps({"status": _forked(lambda: run(job))}), flush=True)  # noqa: B023 (called at once)
+
+
+if __name__ == "__main__":
+    main()

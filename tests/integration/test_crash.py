@@ -1,0 +1,260 @@
+"""An incident whose process is killed anywhere goes on to the end it would have had, and repeats nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crashes import Crashes, Job, Place
+from tests.lamp import Lamp, folder_in_memory
+from watchkeeper.demo.environment import DemoEnvironment
+from watchkeeper.demo.judge import judge
+from watchkeeper.runtime.approvals import Approval, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.events import EffectInDoubt, Event, StageEntered
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.ledger import Effect, EffectState
+from watchkeeper.runtime.report import Report, build_report
+
+LONG = (pytest.mark.crash, pytest.mark.timeout(3600))
+
+
+@pytest.fixture(scope="module")
+def crashes() -> Iterator[Crashes]:
+    with Crashes() as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class End:
+    """What is left of an incident in the store, the audit log and the world."""
+
+    report: Report
+    effects: tuple[Effect, ...]
+    approvals: tuple[Approval, ...]
+    events: tuple[Event, ...]
+    lamp: Lamp
+
+    @classmethod
+    def of(cls, job: Job) -> End:
+        home = Path(job.home)
+        journal = Journal(home)
+        (incident,) = journal.incidents.list()
+        events = journal.incidents.events(incident.id)
+        assert journal.audit.verify().ok
+        audited = {(entry.kind, _seq(entry.data)) for entry in journal.audit.entries()}
+        assert {(event.kind, event.seq) for event in events} <= audited
+        end = cls(
+            report=build_report(journal, incident.id, watts=65),
+            effects=journal.ledger.list(incident.id),
+            approvals=journal.approvals.list(incident_id=incident.id),
+            events=events,
+            lamp=Lamp(Path(job.world)),
+        )
+        journal.close()
+        return end
+
+    def steps(self) -> list[tuple[str, str]]:
+        """What was done about the incident; what a crash kept from being done at all is left out."""
+        undone = {effect.step_id for effect in self.effects if effect.state is EffectState.NOT_DONE}
+        return [(step.action, step.status.value) for step in self.report.steps if step.id not in undone]
+
+    def looked(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What was found out."""
+        return sorted((item.fact, tuple(f.text for f in item.findings)) for item in self.report.evidence)
+
+    def open_questions(self) -> list[Approval]:
+        return [asked for asked in self.approvals if asked.status is ApprovalStatus.PENDING]
+
+
+def _seq(data: Any) -> int | None:
+    return data.get("seq") if isinstance(data, dict) else None
+
+
+def fresh(folder: Path, **changes: Any) -> Job:
+    """Make a dark lamp, for which the model's first guess is wrong and the second right."""
+    folder.mkdir()
+    Lamp.dark(folder, switch="off", bulb="dusty")
+    return dataclasses.replace(Job(home=str(folder / "home"), world=str(folder)), **changes)
+
+
+def check(end: End, undisturbed: End) -> None:
+    """Check that a killed incident ended as an undisturbed one, and that nothing was done twice."""
+    assert end.report.outcome == undisturbed.report.outcome == "resolved"
+    assert end.lamp.parts() == undisturbed.lamp.parts()
+    assert end.steps() == undisturbed.steps()
+    assert end.looked() == undisturbed.looked()
+    assert end.report.diagnoses == undisturbed.report.diagnoses
+    check_effects(end)
+    told = [
+        event.model_copy(update={"seq": 0, "at": end.events[0].at})
+        for event in end.events
+        if not isinstance(event, StageEntered)  # the same stage is entered more than once
+    ]
+    assert all(told.count(event) == 1 for event in told)
+    files = Path(end.lamp.log).parent / "home" / "reports"
+    assert (
+        Report.model_validate_json((files / f"{end.report.incident.id}.json").read_text()).outcome
+        == "resolved"
+    )
+    assert not end.open_questions()
+
+
+def check_effects(end: End) -> None:
+    """Check the ledger against the witness: at most once, once where it says so, and each with its yes."""
+    changes = end.lamp.changes()
+    assert all(count == 1 for who, count in changes.items() if who != "somebody")
+    for effect in end.effects:
+        done = effect.state in {EffectState.DONE, EffectState.ROLLED_BACK}
+        if effect.settled_by != "bob" and not effect.in_doubt:  # people err, and doubt is doubt
+            assert changes[effect.step_id] == (1 if done else 0)
+            assert changes[f"undo-{effect.step_id}"] == (1 if effect.state is EffectState.ROLLED_BACK else 0)
+    answered = {asked.id: asked for asked in end.approvals if asked.kind is ApprovalKind.ACTION}
+    used = [effect.approval_id for effect in end.effects]
+    assert len(set(used)) == len(used)
+    for effect in end.effects:
+        yes = answered[effect.approval_id or ""]
+        assert (yes.status, yes.step_id, yes.digest) == (
+            ApprovalStatus.USED,
+            effect.step_id,
+            effect.digest,
+        )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(crashes: Crashes) -> Iterator[End]:
+    with folder_in_memory() as folder:
+        job = fresh(folder / "undisturbed")
+        assert not crashes.run(job)
+        end = End.of(job)
+        assert end.steps() == [("bulb.replace", "rolled-back"), ("switch.set", "verified")]
+        check(end, end)
+        yield end
+
+
+@pytest.mark.parametrize(
+    ("kill", "stride"),
+    [
+        ("event", 13),
+        ("node", 17),
+        ("line", 53),
+        *(pytest.param(kill, 1, marks=LONG) for kill in ("event", "node", "line")),
+    ],
+)
+def test_an_incident_that_is_killed_once_ends_as_if_it_had_not_been(
+    crashes: Crashes, undisturbed: End, kill: Place, stride: int
+) -> None:
+    at, killed, states = 1, True, Counter[str]()
+    with folder_in_memory() as memory:
+        while killed:
+            job = fresh(memory / str(at), kill=kill, at=at)
+            killed = crashes.run(job)
+            states.update(effect.state.value for effect in End.of(job).effects)
+            assert not crashes.run(dataclasses.replace(job, kill=""))
+            try:
+                check(End.of(job), undisturbed)
+            except AssertionError as error:
+                raise AssertionError(f"killed at {kill} {at}") from error
+            shutil.rmtree(memory / str(at))
+            at += stride
+    assert at > 50
+    if stride == 1:
+        # Every state that a crash can leave an effect in was met.
+        wanted = (
+            {"intended", "done", "rolling-back", "rolled-back"} if kill == "line" else {"done", "rolled-back"}
+        )
+        assert wanted <= set(states)
+
+
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=LONG)])
+def test_an_incident_that_is_killed_again_and_again_gets_there(
+    crashes: Crashes, undisturbed: End, stride: int
+) -> None:
+    with folder_in_memory() as memory:
+        for seed in range(0, 40, stride):
+            chance = random.Random(seed)
+            job = fresh(memory / str(seed))
+            places: list[Place] = ["event", "event", "line"]
+            deaths = 0
+            while crashes.run(dataclasses.replace(job, kill=chance.choice(places), at=chance.randint(1, 40))):
+                deaths += 1
+            assert deaths > 1
+            check(End.of(job), undisturbed)
+
+
+@pytest.mark.parametrize("stride", [53, pytest.param(1, marks=LONG)])
+def test_what_no_probe_can_tell_waits_for_a_person_and_goes_on_from_the_answer(
+    crashes: Crashes, undisturbed: End, stride: int
+) -> None:
+    at, killed, answered = 1, True, Counter[str]()
+    with folder_in_memory() as memory:
+        while killed:
+            job = fresh(memory / str(at), kill="line", at=at, knows=False)
+            killed = crashes.run(job)
+            doubtful = [e for e in End.of(job).effects if e.state is EffectState.INTENDED]
+            waiting = dataclasses.replace(job, kill="")
+            assert not crashes.run(waiting)
+            if doubtful:
+                end = End.of(job)
+                assert end.report.outcome == "awaiting-approval"
+                (asked,) = end.open_questions()
+                assert (asked.kind, asked.step_id) == (ApprovalKind.IN_DOUBT, doubtful[0].step_id)
+                assert asked.summary.startswith("A crash hid whether this was done")
+                assert any(isinstance(event, EffectInDoubt) for event in end.events)
+                # The person looks at the lamp, and says what they see. Their word may be cut off, too.
+                truth = "done" if end.lamp.changes()[asked.step_id] else "not-done"
+                answered[truth] += 1
+                telling = dataclasses.replace(job, kill="event", at=1 + at % 5, doubt=truth)
+                crashes.run(telling)
+                assert not crashes.run(dataclasses.replace(telling, kill=""))
+            try:
+                check(End.of(job), undisturbed)
+            except AssertionError as error:
+                raise AssertionError(f"killed at line {at}") from error
+            shutil.rmtree(memory / str(at))
+            at += stride
+    if stride == 1:
+        assert min(answered["done"], answered["not-done"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("truth", "lie", "outcome"), [("not-done", "done", "escalated"), ("done", "not-done", "closed")]
+)
+def test_a_person_who_errs_about_an_effect_makes_nothing_happen_twice(
+    crashes: Crashes, truth: str, lie: str, outcome: str
+) -> None:
+    with folder_in_memory() as memory:
+        at = 1 if truth == "not-done" else 3
+        job = fresh(memory / "lamp", kill="effect", at=at, knows=False, likes=("switch",))
+        before = Lamp(Path(job.world)).parts()
+        assert crashes.run(job)
+        (effect,) = End.of(job).effects
+        assert effect.in_doubt
+        assert not crashes.run(dataclasses.replace(job, kill="", doubt=lie))
+        end = End.of(job)
+        assert (end.report.outcome, end.effects[0].settled_by) == (outcome, "bob")
+        check_effects(end)
+        # What was not done is looked for and missed; what was done leaves nothing to be done again.
+        assert end.lamp.parts() == before | ({"switch": "on"} if truth == "done" else {})
+        assert end.lamp.changes()[effect.step_id] == (1 if truth == "done" else 0)
+
+
+def test_silence_about_an_effect_in_doubt_hands_it_over_as_it_is(crashes: Crashes) -> None:
+    with folder_in_memory() as memory:
+        job = fresh(memory / "lamp", kill="effect", at=3, knows=False, ttl=1)
+        assert crashes.run(job)
+        assert not crashes.run(dataclasses.replace(job, kill="", doubt="silence"))
+        end = End.of(job)
+        assert end.report.outcome == "escalated"
+        assert "nobody said whether it was done, so it is still in doubt" in end.report.reason
+        assert [step.status.value for step in end.report.steps] == ["in-doubt"]
+        assert end.lamp.parts()["bulb"] == "new"
+        check_effects(end)
