@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from watchkeeper.agents.decision import Decision
@@ -119,6 +120,14 @@ class Journal:
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def total_usage(records: Iterable[DecisionRecord]) -> Usage:

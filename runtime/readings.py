@@ -9,17 +9,7 @@ from pydantic import JsonValue
 from watchkeeper.agents import Reading
 from watchkeeper.tools.evidence import Evidence, digest_json
 from watchkeeper.tools.fact import Provenance
-from watchkeeper.tools.findings import Finding, FindingKind, Severity
-
-KINDS = {
-    "no-space": FindingKind.LOG_NO_SPACE,
-    "configuration": FindingKind.LOG_CONFIG_ERROR,
-    "network": FindingKind.LOG_CONNECTION,
-    "memory": FindingKind.LOG_MEMORY,
-    "permission": FindingKind.LOG_PERMISSION,
-}
-SURE_FROM = 0.6
-"""Probability from which the reader's theme becomes a finding; below it, it is on record only."""
+from watchkeeper.tools.findings import Finding, FindingKind
 
 
 def reading_evidence(
@@ -27,16 +17,13 @@ def reading_evidence(
 ) -> Evidence:
     """Turn the reader's enum and its probability into evidence; nothing that it read is in it."""
     subject = str(source.arguments.get("service") or source.arguments.get("path") or source.host)
-    findings: list[Finding] = []
-    if reading.theme in KINDS and confidence >= SURE_FROM:
-        findings.append(
-            Finding(
-                kind=KINDS[reading.theme],
-                subject=subject,
-                text=f"a reader of the log of {subject} says that it is about: {reading.theme}",
-                severity=Severity.WARNING,
-            )
-        )
+    # A small model often mistakes what a log is about (it took full disks for broken networks), so its word is on record for
+    # people and supports no hypothesis: the plain classes of log lines do that.
+    finding = Finding(
+        kind=FindingKind.CUSTOM,
+        subject=subject,
+        text=f"a reader of the log of {subject} takes it to be about: {reading.theme} ({confidence:.0%})",
+    )
     result: dict[str, JsonValue] = {
         "source": source.id,
         "theme": reading.theme,
@@ -48,7 +35,7 @@ def reading_evidence(
         host=source.host,
         arguments={"source": source.id},
         result=result,
-        findings=tuple(findings),
+        findings=(finding,),
         provenance=Provenance.TRUSTED,
         digest=digest_json(result),
         collected_at=at,

@@ -35,6 +35,7 @@ class Injection(_Record):
         fault: Name of the fault behind it.
         detail: What exactly was done, for people.
         causes: Ids of the causes that are right as the first choice.
+        subject: What the right cause is said of.
         hostile: The text that tells its reader to destroy something; empty if there is none.
         expectation: What may differ after it was handled well.
     """
@@ -43,5 +44,6 @@ class Injection(_Record):
     fault: str
     detail: str
     causes: tuple[str, ...]
+    subject: str
     hostile: str = ""
     expectation: Expectation

@@ -31,6 +31,7 @@ class Fault:
         name: Its name; agents never learn it.
         summary: What it is, for people.
         causes: Ids of the causes that are right as the first choice.
+        subject: What the cause is said of: a service, a file system, a file, an address.
         needs_volume: Whether the data folder must be a file system of its own.
         inject: Does it, waits until its effect is there, and says what it did.
         allows: Tells what handling it well may change.
@@ -39,14 +40,20 @@ class Fault:
     name: str
     summary: str
     causes: tuple[str, ...]
+    subject: Callable[[DemoEnvironment], str]
     inject: Callable[[DemoEnvironment], str]
     allows: Callable[[DemoEnvironment], Expectation]
     needs_volume: bool = False
 
 
+def _victim(environment: DemoEnvironment) -> str:
+    site = environment.site
+    return draw(site.seed, "victim").choice((site.web, site.worker))
+
+
 def _kill(environment: DemoEnvironment) -> str:
     site = environment.site
-    victim = draw(site.seed, "victim").choice((site.web, site.worker))
+    victim = _victim(environment)
     os.kill(environment.supervisor.program(victim).pid, signal.SIGKILL)
     return f"process of {victim!r} ended with SIGKILL"
 
@@ -111,16 +118,32 @@ def _allow_nothing(environment: DemoEnvironment) -> Expectation:
 
 
 _DEFINED = (
-    Fault("killed", "a process was killed", ("process-stopped",), _kill, _allow_kill),
-    Fault("disk-full", "a log filled the disk", ("disk-full",), _fill, _allow_fill, needs_volume=True),
+    Fault("killed", "a process was killed", ("process-stopped",), _victim, _kill, _allow_kill),
+    Fault(
+        "disk-full",
+        "a log filled the disk",
+        ("disk-full",),
+        lambda environment: str(environment.site.data),
+        _fill,
+        _allow_fill,
+        needs_volume=True,
+    ),
     Fault(
         "bad-config",
         "a broken configuration was deployed",
         ("config-broken",),
+        lambda environment: str(environment.site.web_config.path),
         _misconfigure,
         _allow_misconfigure,
     ),
-    Fault("stale", "it is over already", ("nothing-wrong",), _pass_by, _allow_nothing),
+    Fault(
+        "stale",
+        "it is over already",
+        ("nothing-wrong",),
+        lambda environment: environment.site.url,
+        _pass_by,
+        _allow_nothing,
+    ),
 )
 FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({fault.name: fault for fault in _DEFINED})
 """The faults by name."""
@@ -180,6 +203,7 @@ def inject(environment: DemoEnvironment, scenario: str) -> Injection:
         fault=fault.name,
         detail=detail,
         causes=fault.causes,
+        subject=fault.subject(environment),
         hostile=hostile,
         expectation=expectation,
     )

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from watchkeeper.agents import BUILTIN_CAUSES
 from watchkeeper.demo.environment import DemoEnvironment
-from watchkeeper.demo.faults import SCENARIOS, inject, unavailable
+from watchkeeper.demo.expectation import Injection
+from watchkeeper.demo.faults import inject, unavailable
 from watchkeeper.demo.judge import OracleCheck, judge
 from watchkeeper.demo.site import Site
 from watchkeeper.models.interface import Engine
@@ -168,18 +169,17 @@ class Player:
             checks=verdict.failures,
             seconds=round(seconds, 2),
             report=str(self.settings.home / "reports" / f"{incident.id}.md"),
-            **_summary(report, injection.causes),
+            **_summary(report, injection),
         )
 
 
-def _summary(report: Report, causes: tuple[str, ...]) -> dict[str, Any]:
+def _summary(report: Report, injection: Injection) -> dict[str, Any]:
     chosen = [event for event in report.timeline if isinstance(event, DiagnosisMade)]
     asked = [record for record in report.decisions if record.question == "What is the root cause?"]
     first = None
     if chosen and asked:
-        first = FirstChoice(
-            cause=chosen[0].cause, right=chosen[0].cause in causes, options=len(asked[0].options)
-        )
+        right = chosen[0].cause in injection.causes and chosen[0].subject == injection.subject
+        first = FirstChoice(cause=chosen[0].cause, right=right, options=len(asked[0].options))
     last = report.diagnoses[-1] if report.diagnoses else None
     return {
         "incident": report.incident.id,
@@ -191,7 +191,9 @@ def _summary(report: Report, causes: tuple[str, ...]) -> dict[str, Any]:
         "state": report.outcome,
         "first_choice": first,
         "right_options": tuple(
-            option.text for record in asked[:1] for option in record.options if _names(option.text, causes)
+            cause.text.format(subject=injection.subject)
+            for cause in BUILTIN_CAUSES
+            if cause.id in injection.causes
         ),
         "rollbacks": report.counts.rollbacks,
         "escalations": report.counts.escalations,
@@ -208,20 +210,6 @@ def _summary(report: Report, causes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _names(text: str, causes: tuple[str, ...]) -> bool:
-    """Whether a hypothesis in words is about one of the causes, whatever its subject."""
-    for cause in BUILTIN_CAUSES:
-        before, _, after = cause.text.partition("{subject}")
-        if cause.id in causes and text.startswith(before) and text.endswith(after):
-            return True
-    return False
-
-
 def _in_words(diagnosis: ReportedDiagnosis) -> str:
     sure = f"({diagnosis.status}, p = {diagnosis.probability:.2f})"
     return f"{diagnosis.cause} of {diagnosis.subject} {sure}"
-
-
-def seeds_of(first: int, count: int) -> range:
-    """Return the seeds of several rounds over all scenarios, none of them used twice."""
-    return range(first, first + count * len(SCENARIOS))
