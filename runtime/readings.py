@@ -17,8 +17,8 @@ def reading_evidence(
 ) -> Evidence:
     """Turn the reader's enum and its probability into evidence; nothing that it read is in it."""
     subject = str(source.arguments.get("service") or source.arguments.get("path") or source.host)
-    # A small model often mistakes what a log is about (it took full disks for broken networks), so its word is on record for
-    # people and supports no hypothesis: the plain classes of log lines do that.
+    # A small model often mistakes what a log is about (it took full disks for broken networks), so its
+    # word is on record for people and supports no hypothesis: the plain classes of log lines do that.
     finding = Finding(
         kind=FindingKind.CUSTOM,
         subject=subject,

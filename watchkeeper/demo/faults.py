@@ -52,7 +52,6 @@ def _victim(environment: DemoEnvironment) -> str:
 
 
 def _kill(environment: DemoEnvironment) -> str:
-    site = environment.site
     victim = _victim(environment)
     os.kill(environment.supervisor.program(victim).pid, signal.SIGKILL)
     return f"process of {victim!r} ended with SIGKILL"
