@@ -31,6 +31,7 @@ from watchkeeper.models.scripted import ScriptedEngine
 from watchkeeper.runtime import changes, ending, investigation, ledger, mitigation
 from watchkeeper.runtime.approvals import Answer, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.events import ApprovalRequested
+from watchkeeper.runtime.runs import RunFile
 
 Place = Literal["event", "node", "line", "effect"]
 """After an event was written; where a node begins or ends; before a line of what surrounds an effect, or of
@@ -55,6 +56,7 @@ class Job:
         world: Folder of the lamp; or of a demo environment, where ``demo`` is set.
         kill: Where it is killed; empty if it is not.
         at: At the how-manieth of those places.
+        only: The kind of events that count; empty: all.
         likes: Which causes the model prefers.
         knows: Whether the probes of the lamp's actions can tell what happened.
         rules: The policy, if not the one that comes along.
@@ -68,6 +70,7 @@ class Job:
     world: str
     kill: Place | Literal[""] = ""
     at: int = 0
+    only: str = ""
     likes: tuple[str, ...] = ("bulb",)
     knows: bool = True
     rules: str | None = None
@@ -119,13 +122,13 @@ class Killer:
     """Kills its own process at a chosen place.
 
     Args:
-        kill: At which kind of place.
-        at: At the how-manieth.
+        job: Says where.
     """
 
-    def __init__(self, kill: str, at: int) -> None:
-        self._kill = kill
-        self._at = at
+    def __init__(self, job: Job) -> None:
+        self._kill = job.kill
+        self._at = job.at
+        self._only = job.only
         self._count = 0
         self._visits: dict[tuple[CodeType, int], int] = {}
         self._lock = threading.Lock()
@@ -133,7 +136,7 @@ class Killer:
     def arm(self, o: Orchestrator) -> None:
         """Begin to count."""
         if self._kill == "event":
-            o.journal.listen(lambda _: self._reach())
+            o.journal.listen(lambda e: self._reach() if self._only in {"", e.kind} else None)
         elif self._kill:
             # Nodes run in threads of their own.
             traces = {"node": self._node, "line": self._line, "effect": self._effect}
@@ -191,7 +194,7 @@ def run(job: Job) -> None:
 def _handle(job: Job, o: Orchestrator, alert: Alert) -> None:
     known = o.journal.incidents.list()
     incident = known[0] if known else o.open(alert)
-    Killer(job.kill, job.at).arm(o)
+    Killer(job).arm(o)
     for event in o.resume(incident.id):
         if isinstance(event, ApprovalRequested) and not _answered(job, o, event.approval_id):
             return
@@ -219,12 +222,12 @@ def demo_orchestrator(job: Job) -> Iterator[tuple[Orchestrator, Alert]]:
         environment = DemoEnvironment.create(root, job.demo, state=home / "hosts" / host)
         environment.start()
         inject(environment, "killed")
-    with Orchestrator(
-        inventory=environment.inventory(),
-        engine=sensible(),
-        settings=Settings(home=home, reading_pause_seconds=0.1),
-        requester="ann",
-    ) as o:
+    settings = Settings(home=home, solo=True, reading_pause_seconds=0.1)
+    inventory = root / "inventory.yaml"
+    RunFile.write_inventory(inventory, environment.inventory())
+    with Orchestrator(inventory=inventory, engine=sensible(), settings=settings) as o:
+        incident = o.open(environment.alert())
+        RunFile.of(settings, inventory=inventory).write(home, incident.id)
         yield o, environment.alert()
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +22,11 @@ import pytest
 from tests.crashes import Crashes, Job, Place
 from tests.lamp import Lamp, folder_in_memory
 from watchkeeper.demo.environment import DemoEnvironment
+from watchkeeper.demo.errors import DemoError
 from watchkeeper.demo.judge import judge
 from watchkeeper.runtime.approvals import Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.events import EffectInDoubt, Event, StageEntered
+from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import Effect, EffectState
 from watchkeeper.runtime.report import Report, build_report
@@ -45,8 +52,7 @@ class End:
 
     @classmethod
     def of(cls, job: Job) -> End:
-        home = Path(job.home)
-        journal = Journal(home)
+        journal = Journal(Path(job.home))
         (incident,) = journal.incidents.list()
         events = journal.incidents.events(incident.id)
         assert journal.audit.verify().ok
@@ -179,15 +185,15 @@ def test_an_incident_that_is_killed_again_and_again_gets_there(
     crashes: Crashes, undisturbed: End, stride: int
 ) -> None:
     with folder_in_memory() as memory:
+        deaths = 0
         for seed in range(0, 40, stride):
             chance = random.Random(seed)
             job = fresh(memory / str(seed))
             places: list[Place] = ["event", "event", "line"]
-            deaths = 0
             while crashes.run(dataclasses.replace(job, kill=chance.choice(places), at=chance.randint(1, 40))):
                 deaths += 1
-            assert deaths > 1
             check(End.of(job), undisturbed)
+        assert deaths > 40 // stride
 
 
 @pytest.mark.parametrize("stride", [53, pytest.param(1, marks=LONG)])
@@ -258,3 +264,94 @@ def test_silence_about_an_effect_in_doubt_hands_it_over_as_it_is(crashes: Crashe
         assert [step.status.value for step in end.report.steps] == ["in-doubt"]
         assert end.lamp.parts()["bulb"] == "new"
         check_effects(end)
+
+
+# -- the demo's world: real services under a real supervisor, judged from outside --------------------------
+
+SEED = 730_021
+
+
+@contextmanager
+def died(crashes: Crashes, **changes: Any) -> Iterator[Job]:
+    """Let a demo environment be made, broken, and handled by a process that dies; clean up afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="wk-"))
+    try:
+        with folder_in_memory() as folder:
+            job = Job(home=str(folder / "home"), world=str(root), demo=SEED, **changes)
+            assert crashes.run(job) == bool(job.kill)
+            yield dataclasses.replace(job, kill="")
+    finally:
+        with contextlib.suppress(DemoError):
+            DemoEnvironment.reattach(root).stop()
+
+
+def judged(job: Job) -> dict[str, int]:
+    """Check that the oracle is content; returns how often each program was started."""
+    environment = DemoEnvironment.reattach(Path(job.world))
+    verdict = judge(environment)
+    assert verdict.ok, verdict.failures
+    return environment.starts()
+
+
+@pytest.fixture(scope="module")
+def undisturbed_starts(crashes: Crashes) -> dict[str, int]:
+    with died(crashes) as job:
+        return judged(job)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "effect-intended",
+        "effect-done",
+        *(
+            pytest.param(kind, marks=LONG)
+            for kind in (
+                "diagnosis-made",
+                "approval-requested",
+                "approval-decided",
+                "verified",
+                "incident-closed",
+            )
+        ),
+    ],
+)
+def test_a_service_is_started_once_whenever_its_watchkeeper_dies(
+    crashes: Crashes, undisturbed_starts: dict[str, int], event: str
+) -> None:
+    with died(crashes, kill="event", only=event, at=1) as job:
+        assert not crashes.run(job)
+        assert judged(job) == undisturbed_starts
+        with Journal(Path(job.home)) as journal:
+            (incident,) = journal.incidents.list()
+            assert incident.status is IncidentStatus.RESOLVED
+            assert journal.audit.verify().ok
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("event", ["effect-done", pytest.param("effect-intended", marks=LONG)])
+def test_the_command_line_goes_on_with_what_another_process_began(
+    crashes: Crashes, undisturbed_starts: dict[str, int], event: str
+) -> None:
+    with died(crashes, kill="event", only=event, at=1) as job:
+        with Journal(Path(job.home)) as journal:
+            (incident,) = journal.incidents.list()
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "watchkeeper.cli",
+                "run",
+                "--resume",
+                incident.id,
+                "--approve",
+                "yes",
+                "--json",
+            ],
+            env=os.environ | {"WATCHKEEPER_HOME": job.home},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert Report.model_validate_json(done.stdout).outcome == "resolved"
+        assert judged(job) == undisturbed_starts
