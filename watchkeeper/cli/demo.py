@@ -44,8 +44,7 @@ def demo(
     another way and raises the same alert. An oracle outside the agents' process, which knows nothing of
     what they say, judges the end. Ends with code 0 where it is content with all.
     """
-    from rich.console import Console
-
+    from watchkeeper.cli.output import stderr_console
     from watchkeeper.cli.records import mistakes
     from watchkeeper.demo.environment import cleanup_stale
     from watchkeeper.demo.errors import DemoError
@@ -61,7 +60,7 @@ def demo(
         reexec_in_namespace()
     # Whoever ends the demo, by Ctrl-C or by a timeout, leaves no service running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(stderr=True)
+    console = stderr_console()
     cleanup_stale()
     first = seed if seed is not None else random.SystemRandom().randrange(1, 2**31)
     names = SCENARIOS if all_ else (scenario,)
@@ -73,7 +72,7 @@ def demo(
         raise typer.Exit(2) from None
     if as_json:
         print(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
-    else:
+    elif len(results) > 1:
         _table(console, results)
     if not all(result.ok or result.skipped for result in results):
         raise typer.Exit(NOT_OK)

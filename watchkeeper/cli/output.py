@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,11 +25,15 @@ _BYTES_STAGES = frozenset({"download", "verify", "join"})
 _PLAIN_STEP = 10
 
 
+_LOG_WIDTH = 200
+"""Columns where there is no terminal."""
+
+
 def stderr_console() -> Console:
-    """A console for people, on standard error."""
+    """A console for people, on standard error; lines of a log are not broken at a terminal's width."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, width=None if sys.stderr.isatty() else _LOG_WIDTH)
 
 
 def stdout_console() -> Console:

@@ -109,9 +109,8 @@ def run(
     Ends with code 0 where the incident is resolved or closed, 3 where it waits for an answer, 4 where it was
     handed to people.
     """
-    from rich.console import Console
-
     from watchkeeper.cli.models import ensure_pulled
+    from watchkeeper.cli.output import stderr_console
     from watchkeeper.cli.records import mistakes
     from watchkeeper.runtime.alerts import Alert
     from watchkeeper.runtime.policy import Policy
@@ -124,7 +123,7 @@ def run(
         raise typer.BadParameter("name either an alert file or --resume INCIDENT")
     if approve not in {"ask", "yes", "no"}:
         raise typer.BadParameter(f"--approve is ask, yes or no, not {approve!r}")
-    console = Console(stderr=True)
+    console = stderr_console()
     options: dict[str, Any] = {
         "inventory": inventory,
         "policy": policy,
