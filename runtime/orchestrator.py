@@ -35,8 +35,9 @@ from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.report import Report, build_report
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.site import Site
+from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.inventory import Inventory
-from watchkeeper.tools.registry import AnyAction, AnyFact, Registry
+from watchkeeper.tools.registry import AnyAction, AnyFact
 
 _POLL = 0.2
 """Seconds between two looks at a question that waits for an answer."""
@@ -327,11 +328,3 @@ def _engine_of(model: str, settings: Settings) -> LazyEngine:
     from watchkeeper.models import open_engine
 
     return LazyEngine(lambda: open_engine(model, settings.quantization))
-
-
-def builtin_registry() -> Registry:
-    """Return a registry with the built-in facts and actions."""
-    from watchkeeper.tools.actions import builtin_actions
-    from watchkeeper.tools.facts import builtin_facts
-
-    return Registry([*builtin_facts(), *builtin_actions()])

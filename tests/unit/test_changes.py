@@ -20,12 +20,12 @@ from watchkeeper.runtime.events import ApprovalRequested, EffectDone, EffectInDo
 from watchkeeper.runtime.gate import GateState, build_gate
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState, effect_key
-from watchkeeper.runtime.orchestrator import builtin_registry
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step, StepStatus
 from watchkeeper.tools.action import ProbeAnswer
+from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.host import LocalHost, Target
 
