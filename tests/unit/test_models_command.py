@@ -94,7 +94,7 @@ def test_ctrl_c_during_a_pull_says_how_to_go_on(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             # A test run in the background of a shell inherits a Ctrl-C that is ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads)
         )
         silent.settimeout(30)
         connection, _ = silent.accept()
