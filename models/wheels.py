@@ -176,10 +176,11 @@ def _kept_wheel(part: IndexPart, folder: Path) -> Path | None:
 
 def _bytes_below(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.is_file():
-                total += path.stat().st_size
+    # pip removes folders while they are walked: os.walk passes over what is gone, which rglob does not.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(parent) / name).stat().st_size
     return total
 
 
