@@ -235,7 +235,7 @@ def sensible() -> Engine:
     """An engine that takes a process that stopped for the cause."""
 
     def choose(request: ChoiceRequest) -> int | None:
-        fitting = [i for i, text in enumerate(request.options) if "is not running" in text]
+        fitting = [i for i, text in enumerate(request.options) if "stopped" in text]
         return fitting[0] if fitting else None
 
     return ScriptedEngine(choose=choose)
