@@ -18,7 +18,7 @@ demo: dev  ## Break a real service in a temporary folder and watch agents mend i
 test: check models  ## Check everything: format, types, rules, units, real parts, a real model, the demo
 	@$(PYTEST) -m "not crash" tests/unit tests/integration tests/acceptance
 
-test-quick: dev  ## Unit tests alone: no model, no server, under a minute
+test-quick: dev  ## Unit tests alone: no model, no server
 	@$(PYTEST) -m "not model and not crash" tests/unit
 
 crash: dev models  ## Kill processes many times, everywhere (long)
