@@ -109,6 +109,9 @@ class GenerationRequest:
         temperature: 0 is greedy.
         seed: Seed of the sampling; required to repeat an answer where ``temperature`` is above 0.
         stop: Texts that end the answer; they are not part of it.
+        max_calls: How many tool calls the answer may hold where calls are possible at all.
+        adapter: Name of a LoRA adapter that the engine has loaded; the base model where ``None``.
+        priority: Requests of a higher one are computed first while several wait.
     """
 
     messages: tuple[Message, ...]
@@ -120,6 +123,9 @@ class GenerationRequest:
     temperature: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    max_calls: int = 1
+    adapter: str | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,8 @@ class ChoiceRequest:
             preference a model has for some wordings as such (PMI scoring, Holtzman et al. 2021,
             https://arxiv.org/abs/2104.08315).
         neutral_weight: Share of the neutral log-probability that is taken off; 1 is PMI, 0 ignores it.
+        adapter: Name of a LoRA adapter that the engine has loaded; the base model where ``None``.
+        priority: Requests of a higher one are computed first while several wait.
     """
 
     messages: tuple[Message, ...]
@@ -167,6 +175,8 @@ class ChoiceRequest:
     options: tuple[str, ...]
     neutral: tuple[Message, ...] | None = None
     neutral_weight: float = 1.0
+    adapter: str | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
