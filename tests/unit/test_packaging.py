@@ -78,7 +78,9 @@ def needed() -> dict[str, str]:
     """Version of every package that Watchkeeper and its tests need here, directly or not."""
     found: dict[str, str] = {}
     done: set[tuple[str, str]] = set()
-    own = [*SETUP["project"]["dependencies"], *SETUP["project"]["optional-dependencies"]["dev"]]
+    extras = SETUP["project"]["optional-dependencies"].values()
+    own = [*SETUP["project"]["dependencies"], *(text for extra in extras for text in extra)]
+    own = [text for text in own if Requirement(text).name != "watchkeeper"]
     open_ = [(canonicalize_name(Requirement(text).name), "") for text in (*own, "setuptools")]
     while open_:
         name, extra = open_.pop()
