@@ -128,23 +128,7 @@ class Changes:
         """Ask the policy about a step."""
         journal = self._journal
         step = journal.steps.get(step_id)
-        incident = journal.incidents.get(step.incident_id)
-        effects = journal.ledger.list(incident.id)
-        decision = self._site.policy.decide(
-            PolicyRequest(
-                action=step.action,
-                version=step.version,
-                reversibility=step.reversibility,
-                arguments=step.arguments,
-                host=step.host,
-                labels=self._site.inventory.host(step.host).labels,
-                requester=self._requester,
-                now=journal.now(),
-                diff_lines=len(step.plan.diff.splitlines()),
-                severity=incident.severity,
-                actions_taken=len([e for e in effects if e.state is not EffectState.NOT_DONE]),
-            )
-        )
+        decision = self._answer_now(step)
         status = {
             Verdict.DENY: StepStatus.REFUSED,
             Verdict.ASK: StepStatus.AWAITING,
@@ -233,7 +217,8 @@ class Changes:
 
         Raises:
             ApprovalError: If the approval cannot be used for exactly this action.
-            DriftError: If the target or the policy is no longer what was approved.
+            DriftError: If the target or the policy is no longer what was approved, or the policy answers
+                more strictly at this moment.
         """
         journal = self._journal
         step = journal.steps.get(step_id)
@@ -352,6 +337,42 @@ class Changes:
             raise DriftError(
                 f"step {step.id!r}: its tool, arguments or the policy changed since it was planned"
             )
+        self._check_policy(step)
+
+    def _check_policy(self, step: Step) -> None:
+        """Refuse a step about which the policy is stricter now: rules may speak of the moment.
+
+        Raises:
+            DriftError: With the reason.
+        """
+        before, now = step.policy, self._answer_now(step)
+        if before is None or now.decision is Verdict.DENY:
+            raise DriftError(f"step {step.id!r}: the policy denies it by now: {now.reason}")
+        if now.decision is Verdict.ASK and (before.decision is Verdict.ALLOW or before.tier < now.tier):
+            raise DriftError(
+                f"step {step.id!r}: the policy asks for an approval of tier {now.tier} by now: {now.reason}"
+            )
+
+    def _answer_now(self, step: Step) -> PolicyDecision:
+        """Ask the policy about a step at this moment; keeps nothing."""
+        journal = self._journal
+        incident = journal.incidents.get(step.incident_id)
+        effects = journal.ledger.list(incident.id)
+        return self._site.policy.decide(
+            PolicyRequest(
+                action=step.action,
+                version=step.version,
+                reversibility=step.reversibility,
+                arguments=step.arguments,
+                host=step.host,
+                labels=self._site.inventory.host(step.host).labels,
+                requester=self._requester,
+                now=journal.now(),
+                diff_lines=len(step.plan.diff.splitlines()),
+                severity=incident.severity,
+                actions_taken=len([e for e in effects if e.state is not EffectState.NOT_DONE]),
+            )
+        )
 
     def _digest(self, tool: AnyAction, host: str, arguments: dict[str, Any], plan: ActionPlan) -> str:
         return action_digest(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,41 @@ def test_a_change_of_the_policy_after_the_yes_is_noticed(home: Path) -> None:
     with pytest.raises(DriftError, match="the policy changed"):
         stricter.changes.apply(step.id, approval.id)
     assert world.effect(step) is EffectState.NONE
+
+
+NIGHT = """
+version: 1
+rules:
+  - {name: all, match: {tools: ["*"]}, decision: DAY, reason: a toy}
+  - {name: night, match: {tools: ["*"]}, decision: NIGHT, tier: 2, when: now.getHours() >= 22, reason: late}
+"""
+
+
+@pytest.mark.parametrize(
+    ("day", "night", "said"),
+    [
+        ("allow", "deny", "the policy denies it by now: late"),
+        ("ask", "deny", "the policy denies it by now: late"),
+        ("allow", "ask", "asks for an approval of tier 2 by now: late"),
+        ("ask", "ask", "asks for an approval of tier 2 by now: late"),
+    ],
+)
+def test_what_the_policy_forbids_by_now_is_not_done_whatever_it_said_before(
+    home: Path, day: str, night: str, said: str
+) -> None:
+    moments = [datetime(2026, 5, 4, 21, 59, 30, tzinfo=UTC)]
+    world = build(home, rules=NIGHT.replace("DAY", day).replace("NIGHT", night), now=lambda: moments[-1])
+    step = world.propose()
+    world.changes.decide(step.id)
+    approval = None
+    if day == "ask":
+        approval = world.journal.answer(world.changes.ask(step.id).id, Answer.APPROVE, by="bob").id
+    moments.append(moments[0] + timedelta(seconds=45))
+    with pytest.raises(DriftError, match=said):
+        world.changes.apply(step.id, approval)
+    assert world.effect(step) is EffectState.NONE
+    moments.append(moments[0])
+    assert world.changes.apply(step.id, approval).ok
 
 
 def test_a_yes_that_nobody_used_lapses(home: Path) -> None:
