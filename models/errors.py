@@ -31,3 +31,23 @@ class CancelledError(ModelError):
 
 class PromptTooLongError(ModelError):
     """A prompt does not fit into what the model can attend to (the caller must shorten it)."""
+
+
+class CapacityError(ModelError):
+    """A request does not fit into the memory the engine may use (the caller must shorten it)."""
+
+
+class RemoteError(ModelError):
+    """An endpoint could not be reached, or refused what it was asked (a human must look at it)."""
+
+
+class InvalidReplyError(RemoteError):
+    """An endpoint answered what the request does not allow (the caller may ask again, or elsewhere)."""
+
+
+class AdapterError(ModelError):
+    """An adapter cannot be used with this model (a human must choose or train another)."""
+
+
+class CalibrationError(ModelError):
+    """A calibration cannot be made or read (a human must mend the cases or calibrate again)."""

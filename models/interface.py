@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 JsonSchema = Mapping[str, Any]
 FinishReason = Literal["stop", "length", "cancelled"]
+Basis = Literal["scored", "derived", "unknown"]
 
 
 class Role(StrEnum):
@@ -196,10 +197,20 @@ class ScoredOption:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The answer to a closed question: the options in the order in which they were asked."""
+    """The answer to a closed question: the options in the order in which they were asked.
+
+    Attributes:
+        options: The options with their shares.
+        usage: What it cost.
+        basis: Where the shares come from: ``"scored"`` where the model's log-probability of every option is
+            known, ``"derived"`` where it was put together from what an endpoint told of one answer, and
+            ``"unknown"`` where an endpoint told nothing but its answer: then the shares are as flat as the
+            order allows, and mean nothing.
+    """
 
     options: tuple[ScoredOption, ...]
     usage: Usage
+    basis: Basis = "scored"
 
     @property
     def best(self) -> int:
