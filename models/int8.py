@@ -1,8 +1,9 @@
 """A linear layer over 8-bit integers: weights scaled per output channel, activations per row.
 
-A row is quantized by its own largest magnitude and accumulated in integers, so its result is the same
-to the last bit whatever else is in the batch. The scheme is the vector-wise quantization of LLM.int8()
-(Dettmers et al. 2022, https://arxiv.org/abs/2208.07339) without its outlier path.
+Where the processor multiplies integers (VNNI), a row is quantized by its own largest magnitude and
+accumulated in integers, so its result is the same to the last bit whatever else is in the batch. The scheme
+is the vector-wise quantization of LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339) without
+its outlier path. Elsewhere activations stay in fp32 and only the weights are integers.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import time
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 LEVELS = 127
 # Smallest magnitude a row is scaled by: keeps 127 / magnitude finite in fp32.
 _TINY = 1e-30
-# Integer products of this many terms stay below 2**24, where fp32 still holds every integer.
-_EXACT_TERMS = 1024
 _ROWS_AT_ONCE = 128
+_Arrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32] | None]
 # Rounding leaves at most half a step: the second term divides it into 127 steps to either side.
 _FINER = 2 * LEVELS
 
@@ -78,36 +80,29 @@ def scaled_matmul(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor)
     The integers are accumulated exactly; each result is rounded to fp32 once before it is scaled.
     """
     out = torch.empty(rows.shape[0], weight.shape[0], dtype=torch.float32, device=rows.device)
-    exact = kernel_is_exact(rows.device.type)
     # Blocks of rows whose products stay in the cache until they are scaled.
     for start in range(0, rows.shape[0], _ROWS_AT_ONCE):
         block, chunk = out[start : start + _ROWS_AT_ONCE], rows[start : start + _ROWS_AT_ONCE]
         # The integers are scaled in the memory they were written to: both types have four bytes.
         integers = block.view(torch.int32)
-        if exact:
-            torch._int_mm(chunk, weight.t(), out=integers)
-        else:
-            integers.copy_(_matmul_by_blocks(chunk, weight))
+        torch._int_mm(chunk, weight.t(), out=integers)
         block.copy_(integers).mul_(scale)
     return out
 
 
-def _matmul_by_blocks(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros(rows.shape[0], weight.shape[0], dtype=torch.int32, device=rows.device)
-    for start in range(0, rows.shape[1], _EXACT_TERMS):
-        terms = slice(start, start + _EXACT_TERMS)
-        total += (rows[:, terms].float() @ weight[:, terms].float().t()).to(torch.int32)
-    return total
+def multiplies_integers() -> bool:
+    """Whether this processor multiplies integers fast and exactly; without VNNI torch does it one by one."""
+    return torch.cpu._is_vnni_supported() and kernel_is_exact()
 
 
 @cache
-def kernel_is_exact(device: str) -> bool:
-    """Whether torch has an integer kernel on this machine that is exact at the ends of the range.
+def kernel_is_exact() -> bool:
+    """Whether torch's integer kernel is exact at the ends of the range.
 
-    On x86 before VNNI, oneDNN adds pairs of products in 16 bits and saturates, without a word.
+    Without VNNI, kernels that add pairs of products in 16 bits saturate, without a word.
     """
-    rows = torch.full((17, 64), LEVELS, dtype=torch.int8, device=device)
-    weight = torch.full((32, 64), -LEVELS, dtype=torch.int8, device=device)
+    rows = torch.full((17, 64), LEVELS, dtype=torch.int8)
+    weight = torch.full((32, 64), -LEVELS, dtype=torch.int8)
     try:
         product = torch._int_mm(rows, weight.t())
     except (RuntimeError, NotImplementedError):
@@ -132,7 +127,7 @@ def packing_is_faster() -> bool:
     the packed kernel falls back to a loop a hundred times as slow. Tried out, since AMX can be switched off
     for oneDNN alone.
     """
-    if not (torch.cpu._is_amx_tile_supported() and kernel_is_exact("cpu")):
+    if not (torch.cpu._is_amx_tile_supported() and multiplies_integers()):
         return False
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-LEVELS, LEVELS + 1, (2048, 512), dtype=torch.int8, generator=generator)
@@ -201,6 +196,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.fine = fine
         self.packed: torch.Tensor | None = None
+        self._arrays: _Arrays | None = None
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("scale", scale / LEVELS, persistent=False)
@@ -221,8 +217,13 @@ class Int8Linear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
+        rows = hidden.reshape(-1, self.in_features)
+        out = self._by_integers(rows) if multiplies_integers() else self._by_floats(rows)
+        return out.view(*hidden.shape[:-1], self.out_features)
+
+    def _by_integers(self, hidden: torch.Tensor) -> torch.Tensor:
         quantize = quantize_rows_finely if self.fine else quantize_rows
-        rows, magnitude = quantize(hidden.reshape(-1, self.in_features))
+        rows, magnitude = quantize(hidden)
         if self.packed is None:
             product = scaled_matmul(rows, self.weight, self.scale)
         else:
@@ -233,7 +234,15 @@ class Int8Linear(nn.Module):
         product.mul_(magnitude)
         if self.bias is not None:
             product.add_(self.bias)
-        return product.view(*hidden.shape[:-1], self.out_features)
+        return product
+
+    def _by_floats(self, rows: torch.Tensor) -> torch.Tensor:
+        from watchkeeper.models.weight_only import multiply
+
+        if self._arrays is None:
+            bias = None if self.bias is None else self.bias.numpy()
+            self._arrays = (self.weight.numpy(), (self.scale * LEVELS).numpy(), bias)
+        return multiply(rows.contiguous(), *self._arrays)
 
     def pack(self) -> None:
         """Keep a second copy of the weight in the kernel's own layout, where that is faster."""

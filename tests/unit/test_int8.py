@@ -19,6 +19,7 @@ from watchkeeper.models.errors import IntegrityError
 from watchkeeper.models.int8 import (
     FusedInt8Linear,
     Int8Linear,
+    kernel_is_exact,
     packed_matmul,
     packing_is_faster,
     quantize_rows,
@@ -26,7 +27,11 @@ from watchkeeper.models.int8 import (
     scaled_matmul,
 )
 from watchkeeper.models.int8_model import FUSED, load_int8
+from watchkeeper.models.weight_only import multiply
 
+needs_exact_kernel = pytest.mark.skipif(
+    not kernel_is_exact(), reason="torch has no exact integer kernel for this processor"
+)
 SHAPES = [(1, 64, 32), (2, 896, 128), (7, 100, 33), (130, 1025, 17), (300, 4864, 96)]
 
 
@@ -39,13 +44,18 @@ def reference(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return rows.to(torch.int64) @ weight.to(torch.int64).t()
 
 
+@pytest.fixture(params=["integers", "floats"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to compute, whichever of them this processor would take."""
+    if request.param == "integers" and not kernel_is_exact():
+        pytest.skip("torch has no exact integer kernel for this processor")
+    monkeypatch.setattr(int8, "multiplies_integers", lambda: request.param == "integers")
+    return str(request.param)
+
+
+@needs_exact_kernel
 @pytest.mark.parametrize(("m", "k", "n"), SHAPES)
-@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "fallback"])
-def test_products_are_those_of_64_bit_integers(
-    m: int, k: int, n: int, kernel: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not kernel:
-        monkeypatch.setattr(int8, "kernel_is_exact", lambda device: False)
+def test_products_are_those_of_64_bit_integers(m: int, k: int, n: int) -> None:
     rows, weight = integers(m, k, 1), integers(n, k, 2)
 
     product = scaled_matmul(rows, weight, torch.ones(n))
@@ -53,33 +63,86 @@ def test_products_are_those_of_64_bit_integers(
     assert torch.equal(product, reference(rows, weight).float())
 
 
-@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "fallback"])
-def test_the_ends_of_the_range_do_not_saturate(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not kernel:
-        monkeypatch.setattr(int8, "kernel_is_exact", lambda device: False)
+@needs_exact_kernel
+def test_the_ends_of_the_range_do_not_saturate() -> None:
     rows = torch.full((3, 4096), 127, dtype=torch.int8)
     weight = torch.full((5, 4096), -127, dtype=torch.int8)
 
     assert (scaled_matmul(rows, weight, torch.ones(5)) == -127 * 127 * 4096).all()
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 7, 8, 9, 65, 130])
+@pytest.mark.parametrize(("k", "n"), [(33, 7), (64, 1), (300, 34)])
+def test_float_products_are_those_of_doubles(rows: int, k: int, n: int, bias: bool, threads: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    hidden, weight = torch.randn(rows, k, generator=generator), integers(n, k, 3)
+    scale, shift = torch.rand(n, generator=generator), torch.randn(n, generator=generator)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = multiply(hidden, weight.numpy(), scale.numpy(), shift.numpy() if bias else None)
+    finally:
+        torch.set_num_threads(before)
+
+    expected = hidden.double() @ weight.double().t() * scale + (shift if bias else 0)
+    assert found.shape == (rows, n)
+    assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_a_huge_row_or_a_broken_one_spoils_no_other() -> None:
+    weight, scale = integers(16, 64, 4), torch.ones(16)
+    hidden = torch.randn(9, 64)
+    spoiled = hidden.clone()
+    spoiled[3], spoiled[5] = torch.inf, torch.nan
+
+    found = multiply(spoiled, weight.numpy(), scale.numpy())
+
+    sound = [row for row in range(9) if row not in {3, 5}]
+    assert torch.equal(found[sound], multiply(hidden, weight.numpy(), scale.numpy())[sound])
+    assert not found[[3, 5]].isfinite().any()
+
+
+def test_threads_of_a_program_may_multiply_at_once() -> None:
+    weight, scale = integers(64, 96, 5), torch.ones(64)
+    wrong: list[int] = []
+
+    def run(seed: int) -> None:
+        hidden = torch.randn(5, 96, generator=torch.Generator().manual_seed(seed))
+        expected = multiply(hidden, weight.numpy(), scale.numpy())
+        answers = [multiply(hidden, weight.numpy(), scale.numpy()) for _ in range(200)]
+        wrong.extend(seed for answer in answers if not torch.equal(answer, expected))
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not wrong
+
+
+@needs_exact_kernel
 @pytest.mark.parametrize("isa", ["SSE41", "AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
-def test_results_do_not_depend_on_the_processor(isa: str) -> None:
+def test_integer_products_do_not_depend_on_the_processor(isa: str) -> None:
     script = (
-        "import torch, hashlib; from watchkeeper.models.int8 import Int8Linear;"
-        "torch.manual_seed(0); layer = Int8Linear.from_linear(torch.nn.Linear(300, 70)); layer.pack();"
+        "import torch, hashlib; from watchkeeper.models import int8;"
+        "exact = int8.kernel_is_exact(); int8.multiplies_integers = lambda: exact;"
+        "torch.manual_seed(0); layer = int8.Int8Linear.from_linear(torch.nn.Linear(300, 70)); layer.pack();"
         "rows = torch.randn(9, 300);"
-        "print(hashlib.sha256(layer(rows).detach().numpy().tobytes()).hexdigest())"
+        "print(exact and hashlib.sha256(layer(rows).detach().numpy().tobytes()).hexdigest())"
     )
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa}
-    found = [
+    limited, free = [
         subprocess.run(
             [sys.executable, "-c", script], env=settings, capture_output=True, text=True, check=True
-        ).stdout
+        ).stdout.strip()
         for settings in (environment, dict(os.environ))
     ]
 
-    assert found[0] == found[1]
+    # Where the kernel saturates, that is noticed, and the layer would not use it.
+    assert limited in {free, "False"}
 
 
 def test_a_packed_weight_gives_the_same_bits() -> None:
@@ -99,9 +162,13 @@ def test_a_packed_weight_gives_the_same_bits() -> None:
     )
 
 
+@needs_exact_kernel
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("fine", [True, False])
-def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_batch(packed: bool, fine: bool) -> None:
+def test_a_row_of_integers_is_the_same_to_the_bit_whatever_else_is_in_the_batch(
+    packed: bool, fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "multiplies_integers", lambda: True)
     layer = Int8Linear.from_linear(nn.Linear(192, 320), fine=fine)
     if packed:
         layer.pack()
@@ -113,6 +180,18 @@ def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_batch(packed: bool
         assert torch.equal(layer(batch)[company : company + 1], expected)
 
 
+def test_a_row_of_floats_changes_with_its_batch_in_the_last_bits_only() -> None:
+    weight, scale = integers(320, 192, 6), torch.rand(320) / 127
+    alone = torch.randn(1, 192)
+    expected = multiply(alone, weight.numpy(), scale.numpy())
+
+    for company in (1, 2, 7, 31, 200):
+        batch = torch.cat([1000 * torch.randn(company, 192), alone, torch.zeros(3, 192)])
+        found = multiply(batch, weight.numpy(), scale.numpy())[company : company + 1]
+        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.usefixtures("products")
 def test_the_error_stays_within_half_a_step_of_each_side() -> None:
     linear = nn.Linear(512, 256, bias=True)
     layer = Int8Linear.from_linear(linear)
@@ -131,7 +210,9 @@ def test_the_error_stays_within_half_a_step_of_each_side() -> None:
     assert error.mean() < 0.01
 
 
-def test_a_second_term_keeps_small_features_beside_a_huge_one() -> None:
+@needs_exact_kernel
+def test_a_second_term_keeps_small_features_beside_a_huge_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "multiplies_integers", lambda: True)
     linear = nn.Linear(512, 64)
     hidden = torch.randn(8, 512)
     hidden[:, 17] = 500.0
@@ -152,6 +233,7 @@ def test_weights_are_scaled_by_output_channel() -> None:
     assert torch.allclose(quantized * scale[:, None], weight, atol=0.005)
 
 
+@pytest.mark.usefixtures("products")
 def test_zeros_stay_zeros_and_extremes_stay_finite() -> None:
     layer = Int8Linear.from_linear(nn.Linear(8, 4, bias=False))
     hidden = torch.stack([torch.zeros(8), torch.full((8,), 1e-38), torch.full((8,), 1e30)])
@@ -162,6 +244,7 @@ def test_zeros_stay_zeros_and_extremes_stay_finite() -> None:
     assert out.isfinite().all()
 
 
+@pytest.mark.usefixtures("products")
 def test_leading_dimensions_are_kept() -> None:
     layer = Int8Linear.from_linear(nn.Linear(8, 4))
 
@@ -175,6 +258,7 @@ def fused() -> tuple[FusedInt8Linear, tuple[nn.Module, ...]]:
     return group, group.members()
 
 
+@pytest.mark.usefixtures("products")
 def test_fused_members_compute_what_they_compute_alone() -> None:
     group, members = fused()
     hidden = torch.randn(2, 5, 64)
@@ -186,6 +270,7 @@ def test_fused_members_compute_what_they_compute_alone() -> None:
     assert torch.equal(torch.cat(together, -1), group.whole(hidden))
 
 
+@pytest.mark.usefixtures("products")
 def test_a_fused_member_never_answers_for_another_input() -> None:
     _, (first, second, third) = fused()
     old, new = torch.randn(3, 64), torch.randn(3, 64)
@@ -195,6 +280,7 @@ def test_a_fused_member_never_answers_for_another_input() -> None:
     assert torch.equal(third(new.clone()), third.layer(new))
 
 
+@pytest.mark.usefixtures("products")
 def test_threads_share_a_fused_layer_without_mixing_up() -> None:
     _, members = fused()
     wrong: list[int] = []
