@@ -6,9 +6,10 @@ admits nothing else.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -18,11 +19,6 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
-    ChatMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-    UsageMetadata,
 )
 from langchain_core.messages import ToolCall as LangChainToolCall
 from langchain_core.messages.tool import tool_call_chunk
@@ -34,26 +30,36 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field
 
+from watchkeeper.models import background, conversation
 from watchkeeper.models.interface import (
-    Cancellation,
+    Chunk,
     Engine,
     Generation,
     GenerationRequest,
     Message,
-    Role,
-    ToolCall,
     ToolSpec,
-    Usage,
 )
+from watchkeeper.models.trimming import TokenCounter, Trimmed, trim
 
 _INSTRUCTION = "Answer with one JSON value that follows this JSON schema:\n"
-_ROLES = {"user": Role.USER, "human": Role.USER, "assistant": Role.ASSISTANT, "ai": Role.ASSISTANT}
+_MEANINGLESS = ("strict", "parallel_tool_calls")
+"""What other providers need to be told about structured output: a value is one value, and always strict."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, and how many turns were left out of it."""
+
+    request: GenerationRequest
+    dropped: int
 
 
 class WatchkeeperChatModel(BaseChatModel):
     """A chat model of LangChain over an engine of Watchkeeper.
 
-    Every setting may be given for one call too, e.g. ``model.invoke(text, max_tokens=64)``.
+    Every setting may be given for one call too, e.g. ``model.invoke(text, max_tokens=64)``. An answer's
+    ``response_metadata`` names the model, its quantization, why the answer ended, and in
+    ``trimmed_messages`` how many messages were left out, where some were.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
@@ -68,6 +74,16 @@ class WatchkeeperChatModel(BaseChatModel):
     """Seed of the sampling."""
     stop: list[str] = Field(default_factory=list)
     """Texts that end an answer."""
+    parallel_tool_calls: bool = False
+    """Whether an answer may hold several tool calls. Small models tend to repeat themselves then."""
+    max_calls: int = Field(default=8, ge=1)
+    """How many tool calls an answer may hold where several are allowed."""
+    adapter: str | None = None
+    """Name of a LoRA adapter that the engine has loaded; None for the base model."""
+    priority: int = 0
+    """Requests of a higher one are answered first while several wait."""
+    trim: bool = True
+    """Whether the oldest turns are left out of a conversation that does not fit; else it is an error."""
 
     @property
     def model_name(self) -> str:
@@ -100,6 +116,8 @@ class WatchkeeperChatModel(BaseChatModel):
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
         tool_choice: str | bool | dict[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,  # noqa: ARG002 (other providers need it; here a call is always strict)
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Give the model tools.
@@ -108,6 +126,9 @@ class WatchkeeperChatModel(BaseChatModel):
             tools: Tools in any form that LangChain knows.
             tool_choice: ``"auto"`` (the default), ``"any"``, ``"required"`` or True to force a call of some
                 tool, ``"none"``, or a tool's name (plain or as OpenAI writes it).
+            parallel_tool_calls: Whether an answer may hold several calls, at most :attr:`max_calls`; the
+                model's own setting where None. Families that know one call a turn keep to one.
+            strict: Without effect: arguments are always valid against their schema.
             kwargs: Settings of the calls.
 
         Raises:
@@ -115,11 +136,13 @@ class WatchkeeperChatModel(BaseChatModel):
         """
         described = [convert_to_openai_tool(tool) for tool in tools]
         names = [tool["function"]["name"] for tool in described]
-        choice = _tool_choice(tool_choice)
+        choice = conversation.tool_choice(tool_choice)
         if choice not in {"auto", "required", "none", *names}:
             raise ValueError(
                 f"tool_choice {tool_choice!r} is none of the tools: {', '.join(names) or 'none'}"
             )
+        if parallel_tool_calls is not None:
+            kwargs["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(tools=described, tool_choice=choice, **kwargs)
 
     def with_structured_output(
@@ -141,7 +164,8 @@ class WatchkeeperChatModel(BaseChatModel):
         Returns:
             A runnable that gives an instance of a pydantic class, else a dict.
         """
-        _drop_meaningless(kwargs)
+        for setting in _MEANINGLESS:
+            kwargs.pop(setting, None)
         json_schema = convert_to_json_schema(schema)
         model = self.bind(
             response_schema=json_schema,
@@ -170,7 +194,8 @@ class WatchkeeperChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 (LangChain's signature)
         **kwargs: Any,
     ) -> ChatResult:
-        return self._result(self.engine.generate(self._request(messages, stop, kwargs)))
+        asked = self._asked(messages, stop, kwargs)
+        return self._result(self.engine.generate(asked.request), asked)
 
     async def _agenerate(
         self,
@@ -179,13 +204,9 @@ class WatchkeeperChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 (LangChain's signature)
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, stop, kwargs)
-        cancel = Cancellation()
-        try:
-            return self._result(await asyncio.to_thread(self.engine.generate, request, cancel=cancel))
-        finally:
-            # Without effect on an answer that is there; ends the thread's work where the task was cancelled.
-            cancel.cancel()
+        asked = self._asked(messages, stop, kwargs)
+        answer = await background.call(lambda cancel: self.engine.generate(asked.request, cancel=cancel))
+        return self._result(answer, asked)
 
     def _stream(
         self,
@@ -194,53 +215,101 @@ class WatchkeeperChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self.engine.stream(self._request(messages, stop, kwargs)):
-            if chunk.text:
-                piece = ChatGenerationChunk(message=AIMessageChunk(content=chunk.text))
+        asked = self._asked(messages, stop, kwargs)
+        for chunk in self.engine.stream(asked.request):
+            for piece in self._pieces(chunk, asked):
                 if run_manager is not None:
-                    run_manager.on_llm_new_token(chunk.text, chunk=piece)
+                    run_manager.on_llm_new_token(piece.text, chunk=piece)
                 yield piece
-            if chunk.final is not None:
-                yield ChatGenerationChunk(message=self._last_chunk(chunk.final))
 
-    def _request(
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        asked = self._asked(messages, stop, kwargs)
+        chunks = background.iterate(lambda cancel: self.engine.stream(asked.request, cancel=cancel))
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for piece in self._pieces(chunk, asked):
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(piece.text, chunk=piece)
+                    yield piece
+
+    def _asked(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, settings: dict[str, Any]
-    ) -> GenerationRequest:
+    ) -> _Asked:
         settings = dict(settings)
         settings.pop("ls_structured_output_format", None)
-        turns = [_turn(message) for message in messages]
+        self._check_model(settings.pop("model", None))
+        turns = [conversation.turn(message) for message in messages]
         schema = settings.pop("response_schema", None)
         if schema is not None:
-            turns = _with_instruction(turns, _INSTRUCTION + json.dumps(schema, ensure_ascii=False))
-        tools = tuple(_tool(tool) for tool in settings.pop("tools", ()))
-        choice = "none" if schema is not None else _tool_choice(settings.pop("tool_choice", None))
+            instruction = _INSTRUCTION + json.dumps(schema, ensure_ascii=False)
+            turns = conversation.with_instruction(turns, instruction)
+        tools = tuple(conversation.tool(tool) for tool in settings.pop("tools", ()))
+        choice = conversation.tool_choice(settings.pop("tool_choice", None))
+        max_tokens = settings.pop("max_tokens", self.max_tokens)
+        most = settings.pop("max_calls", self.max_calls)
+        parallel = settings.pop("parallel_tool_calls", self.parallel_tool_calls)
+        trimmed = Trimmed(tuple(turns), 0)
+        if settings.pop("trim", self.trim):
+            trimmed = self._trimmed(turns, tools, max_tokens)
         request = GenerationRequest(
-            tuple(turns),
+            trimmed.messages,
             tools,
-            tool_choice=choice if tools else "none",
+            tool_choice=choice if tools and schema is None else "none",
             schema=schema,
-            max_tokens=settings.pop("max_tokens", self.max_tokens),
+            max_tokens=max_tokens,
             temperature=settings.pop("temperature", self.temperature),
             seed=settings.pop("seed", self.seed),
             stop=tuple(stop or self.stop),
+            max_calls=most if parallel else 1,
+            adapter=settings.pop("adapter", self.adapter),
+            priority=settings.pop("priority", self.priority),
         )
         if settings:
-            raise TypeError(f"unknown setting {min(settings)!r} (known: max_tokens, temperature, seed, stop)")
-        return request
+            known = (
+                "max_tokens, temperature, seed, stop, parallel_tool_calls, max_calls, adapter, priority, trim"
+            )
+            raise TypeError(f"unknown setting {min(settings)!r} (known: {known})")
+        return _Asked(request, trimmed.dropped)
 
-    def _result(self, answer: Generation) -> ChatResult:
+    def _trimmed(self, turns: Sequence[Message], tools: tuple[ToolSpec, ...], max_tokens: int) -> Trimmed:
+        engine = self.engine
+        if not turns or not isinstance(engine, TokenCounter):
+            return Trimmed(tuple(turns), 0)
+        limit = engine.context_length - max_tokens
+        return trim(turns, lambda kept: engine.count_tokens(kept, tools), limit)
+
+    def _check_model(self, name: str | None) -> None:
+        if name is not None and name != self.model_name:
+            raise ValueError(
+                f"model {name!r} is not the one that answers, which is {self.model_name!r}; "
+                f"open an engine for it and make a chat model of that"
+            )
+
+    def _pieces(self, chunk: Chunk, asked: _Asked) -> Iterator[ChatGenerationChunk]:
+        if chunk.text:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=chunk.text))
+        if chunk.final is not None:
+            yield ChatGenerationChunk(message=self._last_chunk(chunk.final, asked))
+
+    def _result(self, answer: Generation, asked: _Asked) -> ChatResult:
         message = AIMessage(
             content=answer.text,
             tool_calls=[
                 LangChainToolCall(name=call.name, args=dict(call.arguments), id=call.id)
                 for call in answer.tool_calls
             ],
-            usage_metadata=_usage(answer.usage),
-            response_metadata=self._metadata(answer),
+            usage_metadata=conversation.usage_metadata(answer.usage),
+            response_metadata=self._metadata(answer, asked),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _last_chunk(self, answer: Generation) -> AIMessageChunk:
+    def _last_chunk(self, answer: Generation, asked: _Asked) -> AIMessageChunk:
         return AIMessageChunk(
             content="",
             tool_call_chunks=[
@@ -249,87 +318,19 @@ class WatchkeeperChatModel(BaseChatModel):
                 )
                 for index, call in enumerate(answer.tool_calls)
             ],
-            usage_metadata=_usage(answer.usage),
-            response_metadata=self._metadata(answer),
+            usage_metadata=conversation.usage_metadata(answer.usage),
+            response_metadata=self._metadata(answer, asked),
             chunk_position="last",
         )
 
-    def _metadata(self, answer: Generation) -> dict[str, Any]:
+    def _metadata(self, answer: Generation, asked: _Asked) -> dict[str, Any]:
         identity = self.engine.identity
-        return {
+        metadata: dict[str, Any] = {
             "model_name": identity.id,
             "model_provider": "watchkeeper",
             "quantization": identity.quantization,
             "finish_reason": answer.finish_reason,
         }
-
-
-def _turn(message: BaseMessage) -> Message:
-    text = _text(message)
-    match message:
-        case SystemMessage():
-            return Message(Role.SYSTEM, text)
-        case HumanMessage():
-            return Message(Role.USER, text)
-        case AIMessage():
-            calls = tuple(
-                ToolCall(call["name"], call["args"], call["id"] or "") for call in message.tool_calls
-            )
-            return Message(Role.ASSISTANT, text, calls)
-        case ToolMessage():
-            return Message(Role.TOOL, text, tool_call_id=message.tool_call_id)
-        case ChatMessage() if message.role.lower() in _ROLES | {"system": Role.SYSTEM}:
-            return Message(_ROLES.get(message.role.lower(), Role.SYSTEM), text)
-        case _:
-            raise ValueError(f"a message of type {message.type!r} cannot be shown to a text model")
-
-
-def _text(message: BaseMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    parts: list[str] = []
-    for block in message.content:
-        if isinstance(block, str):
-            parts.append(block)
-        elif block.get("type") == "text":
-            parts.append(str(block["text"]))
-        elif block.get("type") not in {"tool_use", "tool_call", "reasoning", "thinking"}:
-            raise ValueError(
-                f"a {message.type} message holds a block of type {block.get('type')!r}; only text"
-            )
-    return "".join(parts)
-
-
-def _with_instruction(turns: list[Message], instruction: str) -> list[Message]:
-    if turns and turns[0].role is Role.SYSTEM:
-        return [Message(Role.SYSTEM, f"{turns[0].content}\n\n{instruction}"), *turns[1:]]
-    return [Message(Role.SYSTEM, instruction), *turns]
-
-
-def _tool(described: dict[str, Any]) -> ToolSpec:
-    function = described["function"]
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    return ToolSpec(function["name"], function.get("description", ""), parameters)
-
-
-def _tool_choice(choice: str | bool | dict[str, Any] | None) -> str:
-    if isinstance(choice, dict):
-        return str(choice["function"]["name"])
-    if choice is None or choice is False:
-        return "auto"
-    return "required" if choice is True or choice == "any" else choice
-
-
-def _drop_meaningless(settings: dict[str, Any]) -> None:
-    """Drop what other providers need to be told: a call is one call, and always strict."""
-    for name in ("strict", "parallel_tool_calls"):
-        settings.pop(name, None)
-
-
-def _usage(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.generated_tokens,
-        total_tokens=usage.prompt_tokens + usage.generated_tokens,
-        input_token_details={"cache_read": usage.cached_tokens},
-    )
+        if asked.dropped:
+            metadata["trimmed_messages"] = asked.dropped
+        return metadata

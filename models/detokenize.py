@@ -69,7 +69,7 @@ class TextStream:
 
 
 class AnswerReader:
-    """Parts an answer into its text and its tool call, token by token.
+    """Parts an answer into its text and its tool calls, token by token.
 
     Args:
         kind: What the grammar produces; None for free text.
@@ -85,7 +85,9 @@ class AnswerReader:
         self._tags = tags
         self._decode = decode
         self._text = TextStream(stop if kind in {None, AnswerKind.TEXT_OR_CALL} else ())
-        self._openings = (b"{", b"```json") if tags.native else (b"{", b"```json", tags.opening.encode())
+        self._openings: tuple[bytes, ...] = (b"{", b"```json")
+        if tags.opening and not tags.native:
+            self._openings += (tags.opening.encode(),)
         self._head: bytes | None = b"" if kind is AnswerKind.TEXT_OR_CALL else None
         self._call = b""
         self.in_call = kind is AnswerKind.CALL
@@ -102,13 +104,24 @@ class AnswerReader:
         return self._text.stopped
 
     @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls that are whole by now, each with its ``name`` and ``arguments``, whatever the family."""
+        found: list[dict[str, Any]] = []
+        written = self._call.decode("utf-8", "replace") if self.in_call else ""
+        at = written.find("{")
+        while at >= 0:
+            try:
+                value, end = json.JSONDecoder().raw_decode(written, at)
+            except json.JSONDecodeError:
+                break
+            found.append({"name": value["name"], "arguments": value[self._tags.arguments]})
+            at = written.find("{", end)
+        return found
+
+    @property
     def call(self) -> Any:
-        """The JSON value of the call, once it is whole; None where the answer is a text."""
-        if not self.in_call:
-            return None
-        written = self._call.decode("utf-8", "replace")
-        value, _ = json.JSONDecoder().raw_decode(written, written.index("{"))
-        return value
+        """The first call, once it is whole; None where the answer is a text."""
+        return next(iter(self.calls), None)
 
     def push(self, token: int) -> str:
         """Add a token and return the text that can be shown now."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -41,12 +42,23 @@ class AnswerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallTags:
-    """How a model family marks a tool call: two texts, and their token ids where it has such tokens."""
+    """How a model family writes a tool call: JSON between two texts, or bare.
+
+    Attributes:
+        opening: What stands before a call; empty where calls are bare JSON.
+        closing: What stands after it.
+        opening_id: The token that is the opening, where there is one.
+        closing_id: The token that is the closing, where there is one.
+        arguments: The key that holds the arguments, beside ``"name"``.
+        separator: What stands between two calls of one answer; None where an answer holds one at most.
+    """
 
     opening: str = "<tool_call>"
     closing: str = "</tool_call>"
     opening_id: int | None = None
     closing_id: int | None = None
+    arguments: str = "arguments"
+    separator: str | None = "\n"
 
     @property
     def native(self) -> bool:
@@ -72,35 +84,57 @@ def schema_grammar(schema: JsonSchema) -> Grammar:
     return Grammar(AnswerKind.JSON, f"start: %json {_embedded(schema)}\n")
 
 
-def call_grammar(allowed: Mapping[str, JsonSchema], tags: CallTags, *, or_text: bool = False) -> Grammar:
-    """Write the grammar of a tool call.
+def call_grammar(
+    allowed: Mapping[str, JsonSchema], tags: CallTags, *, or_text: bool = False, max_calls: int = 1
+) -> Grammar:
+    """Write the grammar of one tool call, or of several.
 
     Args:
         allowed: Argument schemas of the tools that may be called, by name; at least one.
-        tags: How the family marks a call.
-        or_text: Whether a text may take the place of the call.
+        tags: How the family writes a call.
+        or_text: Whether a text may take the place of the calls.
+        max_calls: How many calls an answer may hold; a family that knows one a turn keeps to one.
+
+    Raises:
+        GrammarError: If ``max_calls`` is not positive, or a schema is not JSON.
     """
-    opening = f"<[{tags.opening_id}]>" if tags.native else _quoted(tags.opening)
-    closing = f"<[{tags.closing_id}]>" if tags.native else _quoted(tags.closing)
+    if max_calls < 1:
+        raise GrammarError(f"max_calls must be at least 1, got {max_calls!r}")
     rules = [
-        f'call: {opening} "\\n" object "\\n" {closing}',
+        f"call: {_framed(tags)}",
         "object: " + " | ".join(f"object_{index}" for index in range(len(allowed))),
     ]
     for index, (name, schema) in enumerate(allowed.items()):
-        head = f'{{"name": {json.dumps(name)}, "arguments": '
+        head = f'{{"name": {json.dumps(name)}, {json.dumps(tags.arguments)}: '
         rules.append(f'object_{index}: {_quoted(head)} arguments_{index} "}}"')
         rules.append(f"arguments_{index}: %json {_embedded(schema)}")
+    calls, objects = "call", "object"
+    if max_calls > 1 and tags.separator is not None:
+        calls, objects = "calls", "objects"
+        between = _quoted(tags.separator)
+        rules += [f"{what}s: {what} ({between} {what}){{0,{max_calls - 1}}}" for what in ("call", "object")]
     if not or_text:
-        return Grammar(AnswerKind.CALL, "\n".join(["start: call", *rules, ""]))
+        return Grammar(AnswerKind.CALL, "\n".join([f"start: {calls}", *rules, ""]))
     # An answer that begins like a call is one: small models leave the opening tag out, or write a fenced
     # block instead. A text may begin with a fence, but not with one of JSON.
     rules.append('fenced: "```json\\n" object "\\n```"')
     fence = r"`{1,2}([^`](.|\n)*)?|```([^`j](.|\n)*)?"
     if tags.native:
-        start = ["start: TEXT call? | call | object | fenced", rf"TEXT: /[^{{`](.|\n)*|{fence}/"]
+        start = [f"start: TEXT {calls}? | {calls} | {objects} | fenced", rf"TEXT: /[^{{`](.|\n)*|{fence}/"]
+    elif tags.opening:
+        first = re.escape(tags.opening[0])
+        start = [f"start: TEXT | {calls} | {objects} | fenced", rf"TEXT: /[^{first}{{`](.|\n)*|{fence}/"]
     else:
-        start = ["start: TEXT | call | object | fenced", rf"TEXT: /[^<{{`](.|\n)*|{fence}/"]
+        start = [f"start: TEXT | {objects} | fenced", rf"TEXT: /[^{{`](.|\n)*|{fence}/"]
     return Grammar(AnswerKind.TEXT_OR_CALL, "\n".join([*start, *rules, ""]))
+
+
+def _framed(tags: CallTags) -> str:
+    if tags.native:
+        return f'<[{tags.opening_id}]> "\\n" object "\\n" <[{tags.closing_id}]>'
+    if not tags.opening:
+        return "object"
+    return f'{_quoted(tags.opening)} "\\n" object "\\n" {_quoted(tags.closing)}'
 
 
 def closed(schema: Any) -> Any:

@@ -6,7 +6,6 @@ and calls: control tokens in contents are encoded as plain text.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,9 @@ from typing import Any
 import jinja2
 
 from watchkeeper.models.errors import ModelError
-from watchkeeper.models.grammar import CallTags
-from watchkeeper.models.interface import Message, Role, ToolCall, ToolSpec
+from watchkeeper.models.families import Turn, recognize
+from watchkeeper.models.interface import Message, ToolSpec
+from watchkeeper.models.turns import description, written
 
 GENERIC_TEMPLATE = (
     "{% for message in messages %}"
@@ -27,22 +27,11 @@ GENERIC_TEMPLATE = (
 """For tokenizers that bring no template. It has no control tokens, so contents can imitate its turns:
 base models are good for scoring and forced answers, not for untrusted text."""
 
-_TOOLS_INTRODUCTION = (
-    "# Tools\n\n"
-    "You may call one function to assist with the user query.\n\n"
-    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
-)
-_TOOLS_CLOSE = (
-    "\n</tools>\n\n"
-    "For a function call, return a json object with function name and arguments within "
-    "<tool_call></tool_call> XML tags:\n<tool_call>\n"
-    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
-)
-_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
+_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
 
 
 class ChatFormat:
-    """How one model family writes conversations.
+    """How one model writes conversations: its family's way, with its own tokens.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
@@ -51,16 +40,18 @@ class ChatFormat:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
-        self._template: str | None = tokenizer.chat_template or None
+        own = _template(tokenizer)
+        self._source = own or GENERIC_TEMPLATE
         added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
-        source = self._template or GENERIC_TEMPLATE
-        tags = CallTags()
-        if tags.opening in added and tags.closing in added:
-            tags = CallTags(opening_id=added[tags.opening], closing_id=added[tags.closing])
-        self.tags = tags
-        self.describes_tools = tags.opening in source and bool(re.search(r"\btools\b", source))
-        """Whether the template itself writes tools and calls (the Hermes format)."""
-        ends = {added[text] for text in _END_OF_TURN if text in added and (text in source or "end" in text)}
+        self.family = recognize(self._source, added, self._try)
+        """What is particular to the family."""
+        self.tags = self.family.tags
+        """How a call is written."""
+        self.describes_tools = self.family.describes_tools
+        """Whether the template itself writes tools and calls."""
+        ends = {
+            added[text] for text in _END_OF_TURN if text in added and (text in self._source or "end" in text)
+        }
         if tokenizer.eos_token_id is not None:
             ends.add(tokenizer.eos_token_id)
         self.end_ids = frozenset(ends)
@@ -71,7 +62,7 @@ class ChatFormat:
         tokenizer.chat_control_tokens = list(controls)
         self.control_ids = frozenset(controls.values())
         """Tokens that no text of an answer may contain."""
-        self.stop_texts = ("\n\nUser:", "\n\nSystem:") if self._template is None else ()
+        self.stop_texts = ("\n\nUser:", "\n\nSystem:") if own is None else ()
         """Texts that end a turn where the family has no token for it."""
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> list[int]:
@@ -83,18 +74,19 @@ class ChatFormat:
         """
         if not messages:
             raise ValueError("a conversation needs at least one message")
-        turns = self._turns(messages, tools)
-        described = [_described(tool) for tool in tools] if tools and self.describes_tools else None
+        turns = written(messages, tools, self.family)
+        described = [description(tool) for tool in tools] if tools and self.describes_tools else None
         self._refuse_control_keys([turns, described])
         with self._lock:
             try:
                 ids = self._tokenizer.apply_chat_template(
                     turns,
                     tools=described,
-                    chat_template=None if self._template else GENERIC_TEMPLATE,
+                    chat_template=self._source,
                     add_generation_prompt=True,
                     sanitize_control_tokens=True,
                     return_dict=False,
+                    **self.family.options,
                 )
             except jinja2.TemplateError as error:
                 raise ModelError(f"the model's chat template refuses this conversation: {error}") from error
@@ -121,18 +113,14 @@ class ChatFormat:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return ids
 
-    def _turns(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[dict[str, Any]]:
-        if self.describes_tools:
-            return [_native_turn(message) for message in messages]
-        turns = [_written_turn(message) for message in messages]
-        if tools:
-            lines = "\n".join(json.dumps(_described(tool), ensure_ascii=False) for tool in tools)
-            section = _TOOLS_INTRODUCTION + lines + _TOOLS_CLOSE
-            if messages[0].role is Role.SYSTEM:
-                turns[0]["content"] += "\n\n" + section
-            else:
-                turns.insert(0, {"role": "system", "content": section})
-        return turns
+    def _try(self, turns: Sequence[Turn], options: Mapping[str, Any]) -> str | None:
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                list(turns), chat_template=self._source, tokenize=False, **options
+            )
+        except (jinja2.TemplateError, TypeError, ValueError):
+            return None
+        return text
 
     def _refuse_control_keys(self, value: Any) -> None:
         """Refuse keys that hold a control token: the template writes keys as they are."""
@@ -146,30 +134,9 @@ class ChatFormat:
                 self._refuse_control_keys(item)
 
 
-def call_text(call: ToolCall) -> str:
-    """Write a call as the JSON that a model would have generated."""
-    return json.dumps({"name": call.name, "arguments": dict(call.arguments)}, ensure_ascii=False)
-
-
-def _described(tool: ToolSpec) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
-
-
-def _native_turn(message: Message) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role.value, "content": message.content}
-    if message.tool_calls:
-        turn["tool_calls"] = [
-            {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
-            for call in message.tool_calls
-        ]
-    return turn
-
-
-def _written_turn(message: Message) -> dict[str, Any]:
-    content = message.content
-    if message.role is Role.TOOL:
-        return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
-    for call in message.tool_calls:
-        content += ("\n" if content else "") + f"<tool_call>\n{call_text(call)}\n</tool_call>"
-    return {"role": message.role.value, "content": content}
+def _template(tokenizer: Any) -> str | None:
+    """Return a tokenizer's template; of several, the one for conversations with tools."""
+    found = tokenizer.chat_template
+    if isinstance(found, Mapping):
+        found = found.get("tool_use") or found.get("default")
+    return found or None
