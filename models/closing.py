@@ -1,0 +1,263 @@
+"""The end of an answer that ran out of its budget: a shortest text that makes it whole.
+
+A matcher of llguidance knows which bytes may follow, not how many are still needed. So the end is searched
+for, byte by byte over copies of the matcher (a copy costs a microsecond): first for the shortest one,
+cheapest path first (Dijkstra 1959, https://doi.org/10.1007/BF01386390); where an answer leaves more ways
+open than that can look at, by trying out each way to its end and taking the best (a rollout policy,
+Tesauro & Galperin 1996). Bytes that lead to the same place are looked at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from llguidance import LLMatcher, LLTokenizer
+
+_EXACT_STEPS = 600
+_ROLLOUT_STEPS = 3_000
+_LAST_STEPS = 1_500
+# A completion of so many tokens has at most so many bytes; longer tokens are rare in JSON.
+_BYTES_A_TOKEN = 8
+# More bytes than this are possible inside of a text, fewer at every other place of a JSON value.
+_TEXT = 24
+_NUMBER = frozenset(b"0123456789.eE+-,")
+_SAMPLES = b"a0 -./A_"
+# Ends before beginnings, short values before long ones.
+_ORDER = b'"}],0123456789nabcdefghijklmopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-./ :\n[{'
+_SPECIAL = re.compile(rb"\xff\[(\d+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A place that a search reached: what is written since its start, and what may follow.
+
+    Attributes:
+        matcher: Its state; never changed.
+        before: The place before; ``None`` at the start.
+        tokens: Tokens from there to here: one of choice, and those the grammar forces after it.
+        size: Bytes since the start.
+        following: Bytes that may follow.
+        mask: All tokens that may follow: where two agree, what follows is taken for the same.
+        whole: Whether the answer may end here.
+    """
+
+    matcher: LLMatcher
+    before: _Place | None
+    tokens: tuple[int, ...]
+    size: int
+    following: bytes
+    mask: bytes
+    whole: bool
+
+
+class Closer:
+    """Finds ends of constrained answers.
+
+    Args:
+        vocabulary: llguidance's view of the tokenizer; bytes that have no token of their own are not used.
+    """
+
+    def __init__(self, vocabulary: LLTokenizer) -> None:
+        self._vocabulary = vocabulary
+        self._tokens: dict[int, int] = {}
+        for byte in range(255):  # 0xff is llguidance's mark of a special token, and never part of UTF-8
+            found = vocabulary.tokenize_bytes(bytes([byte]))
+            if len(found) == 1 and vocabulary.decode_bytes(found) == bytes([byte]):
+                self._tokens[byte] = found[0]
+        known = [byte for byte in _ORDER if byte in self._tokens]
+        self._order = bytes([*known, *sorted(self._tokens.keys() - set(known))])
+
+    def close(self, matcher: LLMatcher, *, limit: int) -> list[int] | None:
+        """Return a shortest end of the answer that a matcher is in the middle of.
+
+        The matcher stays as it is. The end is a shortest one in bytes where the answer leaves few ways open,
+        and a short one where it leaves thousands; the time is bounded, some tens of milliseconds at most.
+
+        Args:
+            matcher: State of the grammar after the tokens decided so far.
+            limit: How many tokens the end may have.
+
+        Returns:
+            Its tokens, none where the answer may end as it is; ``None`` where no end was found.
+        """
+        end = _Search(self._tokens, self._order, limit * _BYTES_A_TOKEN).run(matcher)
+        if end is None:
+            return None
+        tokens = self._canonical(matcher, list(_path(end)))
+        return tokens if len(tokens) <= limit else None
+
+    def _canonical(self, matcher: LLMatcher, tokens: list[int]) -> list[int]:
+        """Write bytes with the tokens that the tokenizer would choose, where the grammar takes them."""
+        written: list[int] = []
+        run = bytearray()
+        for token in tokens:
+            if self._vocabulary.is_special_token(token):
+                written += self._vocabulary.tokenize_bytes(bytes(run))
+                written.append(token)
+                run.clear()
+            else:
+                run += self._vocabulary.decode_bytes([token])
+        written += self._vocabulary.tokenize_bytes(bytes(run))
+        same = self._vocabulary.decode_bytes(written) == self._vocabulary.decode_bytes(tokens)
+        return written if same and _accepts(matcher, written) else tokens
+
+
+def _accepts(matcher: LLMatcher, tokens: list[int]) -> bool:
+    probe = matcher.deep_copy()
+    return bool(probe.try_consume_tokens(tokens) == len(tokens) and probe.is_accepting())
+
+
+def _path(place: _Place) -> Iterator[int]:
+    legs: list[tuple[int, ...]] = []
+    at: _Place | None = place
+    while at is not None:
+        legs.append(at.tokens)
+        at = at.before
+    for leg in reversed(legs):
+        yield from leg
+
+
+class _Search:
+    """One search for an end; ``steps`` is how many places it may still reach."""
+
+    def __init__(self, tokens: dict[int, int], order: bytes, most: int) -> None:
+        self._tokens = tokens
+        self._order = order
+        self._most = most
+        self._steps = 0
+
+    def run(self, matcher: LLMatcher) -> _Place | None:
+        start = self._settle(matcher.deep_copy(), None, (), 0)
+        if start is None or start.whole:
+            return start
+        for search, steps in (
+            (self._cheapest, _EXACT_STEPS),
+            (self._rollouts, _ROLLOUT_STEPS),
+            (self._anything, _LAST_STEPS),
+        ):
+            self._steps = steps
+            end = search(start)
+            if end is not None:
+                return end
+        return None
+
+    def _cheapest(self, start: _Place, *, everything: bool = False) -> _Place | None:
+        """Follow the cheapest path first: the first end reached is a shortest one."""
+        waiting = [(start.size, 0, start)]
+        number = 1
+        while waiting and self._steps > 0:
+            _, _, place = heapq.heappop(waiting)
+            if place.whole:
+                return place
+            for child in self._children(place, everything=everything):
+                heapq.heappush(waiting, (child.size, number, child))
+                number += 1
+        return None
+
+    def _anything(self, start: _Place) -> _Place | None:
+        return self._cheapest(start, everything=True)
+
+    def _rollouts(self, start: _Place) -> _Place | None:
+        """Try each way out to its end, take the best, and do so again from there."""
+        best: _Place | None = None
+        place = start
+        while not place.whole:
+            children = self._children(place)
+            if not children:
+                return best
+            if len(children) == 1:
+                place = children[0]
+                continue
+            ends = [(end, child) for child in children if (end := self._straight(child)) is not None]
+            if not ends:
+                return best
+            end, place = min(ends, key=lambda found: found[0].size)
+            best = end if best is None or end.size < best.size else best
+        return place if best is None or place.size <= best.size else best
+
+    def _straight(self, place: _Place | None) -> _Place | None:
+        """Take the first way that comes to mind at every place."""
+        while place is not None and not place.whole:
+            if self._steps <= 0:
+                return None
+            place = next((child for byte in self._ways(place) if (child := self._step(place, byte))), None)
+        return place
+
+    def _children(self, place: _Place, *, everything: bool = False) -> list[_Place]:
+        """Return the places one choice further, one of each kind."""
+        kinds: dict[tuple[bytes, bool, int], _Place] = {}
+        for byte in place.following if everything else self._ways(place):
+            child = self._step(place, byte)
+            if child is not None:
+                kinds.setdefault((child.mask, child.whole, child.size), child)
+        return list(kinds.values())
+
+    def _ways(self, place: _Place) -> Iterable[int]:
+        """Return the bytes worth a look: where a value can be ended, adding to it only makes it longer."""
+        following = place.following
+        if len(following) > _TEXT:
+            if b'"' in following:
+                return b'"'
+            before = place.before
+            if before is not None and before.following == following and len(place.tokens) == 1:
+                # The text is still too short: more of the same.
+                return [byte for byte in following if self._tokens[byte] == place.tokens[0]]
+            return [byte for byte in _SAMPLES if byte in following] or following
+        for end in b"}]":
+            if end in following:
+                return bytes([end])
+        if b"," in following and _NUMBER.issuperset(following):
+            return b","
+        return following
+
+    def _step(self, place: _Place, byte: int) -> _Place | None:
+        self._steps -= 1
+        matcher = place.matcher.deep_copy()
+        token = self._tokens[byte]
+        if not matcher.consume_token(token):
+            return None
+        return self._settle(matcher, place, (token,), place.size + 1)
+
+    def _settle(
+        self, matcher: LLMatcher, before: _Place | None, tokens: tuple[int, ...], size: int
+    ) -> _Place | None:
+        """Append what is forced; None where there is no way on, or only one that is too long."""
+        while not matcher.is_accepting():
+            forced = matcher.compute_ff_bytes()
+            if not forced:
+                break
+            if size + len(forced) > self._most:
+                return None
+            more = self._forced(forced)
+            if more is None or not matcher.consume_tokens(more):
+                return None
+            tokens += tuple(more)
+            size += len(forced)
+        if matcher.is_accepting():
+            return _Place(matcher, before, tokens, size, b"", b"", whole=True)
+        if matcher.is_stopped() or size >= self._most:
+            return None
+        mask = matcher.compute_bitmask()
+        following = bytes(
+            byte for byte in self._order if mask[(token := self._tokens[byte]) // 8] >> (token % 8) & 1
+        )
+        return _Place(matcher, before, tokens, size, following, mask, whole=False)
+
+    def _forced(self, forced: bytes) -> list[int] | None:
+        """Write forced bytes, where a special token stands as 0xff and its number in brackets."""
+        tokens: list[int] = []
+        at = 0
+        while at < len(forced):
+            special = _SPECIAL.match(forced, at)
+            if special is not None:
+                tokens.append(int(special[1]))
+                at = special.end()
+            elif forced[at] in self._tokens:
+                tokens.append(self._tokens[forced[at]])
+                at += 1
+            else:
+                return None
+        return tokens
