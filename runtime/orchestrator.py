@@ -186,6 +186,8 @@ class Orchestrator:
         Raises:
             ApprovalError: If it is not permitted.
             DriftError: If its target is no longer what was approved.
+            IncidentBusyError: If another process or thread works on the incident: what it is about to do
+                would look like something that a crash cut off.
         """
         incident_id = self.journal.steps.get(step_id).incident_id
         found = [
@@ -193,11 +195,12 @@ class Orchestrator:
             for approval in self.journal.approvals.list(incident_id=incident_id)
             if approval.step_id == step_id and approval.kind is ApprovalKind.ACTION
         ]
-        applied = self.changes.apply(step_id, found[0] if found else None)
-        if applied.ok:
-            verified = self.changes.verify(step_id)
-            if not verified.ok:
-                return Applied(applied.state, f"its effect is not there: {verified.detail}")
+        with self.journal.incidents.lock(incident_id):
+            applied = self.changes.apply(step_id, found[0] if found else None)
+            if applied.ok:
+                verified = self.changes.verify(step_id)
+                if not verified.ok:
+                    return Applied(applied.state, f"its effect is not there: {verified.detail}")
         return applied
 
     def stop(self) -> None:
