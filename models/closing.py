@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
-_EXACT_STEPS = 600
-_ROLLOUT_STEPS = 3_000
-_LAST_STEPS = 1_500
+_EXACT_STEPS = 400
+_ROLLOUT_STEPS = 2_000
+_LAST_STEPS = 1_000
 # A completion of so many tokens has at most so many bytes; longer tokens are rare in JSON.
 _BYTES_A_TOKEN = 8
 # More bytes than this are possible inside of a text, fewer at every other place of a JSON value.
@@ -39,8 +40,7 @@ class _Place:
         before: The place before; ``None`` at the start.
         tokens: Tokens from there to here: one of choice, and those the grammar forces after it.
         size: Bytes since the start.
-        following: Bytes that may follow.
-        mask: All tokens that may follow: where two agree, what follows is taken for the same.
+        mask: Bits of the tokens that may follow: where two agree, what follows is taken for the same.
         whole: Whether the answer may end here.
     """
 
@@ -48,9 +48,21 @@ class _Place:
     before: _Place | None
     tokens: tuple[int, ...]
     size: int
-    following: bytes
     mask: bytes
     whole: bool
+
+
+class _Alphabet:
+    """The bytes that have a token, in the order in which they are tried."""
+
+    def __init__(self, order: bytes, tokens: list[int]) -> None:
+        self._order = np.frombuffer(order, np.uint8)
+        self._byte = np.array(tokens) // 8
+        self._bit = (1 << np.array(tokens) % 8).astype(np.uint8)
+
+    def allowed(self, mask: bytes) -> bytes:
+        """Return those that a mask of tokens allows."""
+        return self._order[np.frombuffer(mask, np.uint8)[self._byte] & self._bit != 0].tobytes()
 
 
 class Closer:
@@ -68,7 +80,8 @@ class Closer:
             if len(found) == 1 and vocabulary.decode_bytes(found) == bytes([byte]):
                 self._tokens[byte] = found[0]
         known = [byte for byte in _ORDER if byte in self._tokens]
-        self._order = bytes([*known, *sorted(self._tokens.keys() - set(known))])
+        order = bytes([*known, *sorted(self._tokens.keys() - set(known))])
+        self._alphabet = _Alphabet(order, [self._tokens[byte] for byte in order])
 
     def close(self, matcher: LLMatcher, *, limit: int) -> list[int] | None:
         """Return a shortest end of the answer that a matcher is in the middle of.
@@ -83,7 +96,7 @@ class Closer:
         Returns:
             Its tokens, none where the answer may end as it is; ``None`` where no end was found.
         """
-        end = _Search(self._tokens, self._order, limit * _BYTES_A_TOKEN).run(matcher)
+        end = _Search(self._tokens, self._alphabet, limit * _BYTES_A_TOKEN).run(matcher)
         if end is None:
             return None
         tokens = self._canonical(matcher, list(_path(end)))
@@ -123,9 +136,9 @@ def _path(place: _Place) -> Iterator[int]:
 class _Search:
     """One search for an end; ``steps`` is how many places it may still reach."""
 
-    def __init__(self, tokens: dict[int, int], order: bytes, most: int) -> None:
+    def __init__(self, tokens: dict[int, int], alphabet: _Alphabet, most: int) -> None:
         self._tokens = tokens
-        self._order = order
+        self._alphabet = alphabet
         self._most = most
         self._steps = 0
 
@@ -189,7 +202,7 @@ class _Search:
     def _children(self, place: _Place, *, everything: bool = False) -> list[_Place]:
         """Return the places one choice further, one of each kind."""
         kinds: dict[tuple[bytes, bool, int], _Place] = {}
-        for byte in place.following if everything else self._ways(place):
+        for byte in self._alphabet.allowed(place.mask) if everything else self._ways(place):
             child = self._step(place, byte)
             if child is not None:
                 kinds.setdefault((child.mask, child.whole, child.size), child)
@@ -197,12 +210,12 @@ class _Search:
 
     def _ways(self, place: _Place) -> Iterable[int]:
         """Return the bytes worth a look: where a value can be ended, adding to it only makes it longer."""
-        following = place.following
+        following = self._alphabet.allowed(place.mask)
         if len(following) > _TEXT:
             if b'"' in following:
                 return b'"'
             before = place.before
-            if before is not None and before.following == following and len(place.tokens) == 1:
+            if before and len(place.tokens) == 1 and self._alphabet.allowed(before.mask) == following:
                 # The text is still too short: more of the same.
                 return [byte for byte in following if self._tokens[byte] == place.tokens[0]]
             return [byte for byte in _SAMPLES if byte in following] or following
@@ -237,14 +250,10 @@ class _Search:
             tokens += tuple(more)
             size += len(forced)
         if matcher.is_accepting():
-            return _Place(matcher, before, tokens, size, b"", b"", whole=True)
+            return _Place(matcher, before, tokens, size, b"", whole=True)
         if matcher.is_stopped() or size >= self._most:
             return None
-        mask = matcher.compute_bitmask()
-        following = bytes(
-            byte for byte in self._order if mask[(token := self._tokens[byte]) // 8] >> (token % 8) & 1
-        )
-        return _Place(matcher, before, tokens, size, following, mask, whole=False)
+        return _Place(matcher, before, tokens, size, matcher.compute_bitmask(), whole=False)
 
     def _forced(self, forced: bytes) -> list[int] | None:
         """Write forced bytes, where a special token stands as 0xff and its number in brackets."""
