@@ -11,6 +11,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from watchkeeper.tools.folders import opened
+
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -61,37 +63,65 @@ def sync_folder(path: Path) -> None:
 
 
 def write_durably(
-    path: Path, content: bytes, *, meta: FileMeta | None = None, like: Path | None = None
+    path: Path, content: bytes, *, meta: FileMeta | None = None, folder: int | None = None
 ) -> None:
     """Replace a file in one step: after a crash it has either its old content or the new.
 
     Args:
         path: The file; its folder must exist.
         content: All of it.
-        meta: Permissions and owner (default: 0600, this user); its times are left alone.
-        like: A file whose extended attributes (SELinux label, ACL) are copied where the system lets us.
+        meta: Permissions and owner of a file that others read too (default: 0600, this user); its times are
+            left alone. Extended attributes (SELinux label, ACL) of the old file are copied then, where the
+            system lets us.
+        folder: Its folder, entered already (see ``watchkeeper.tools.folders``); by default as its path says.
 
     Raises:
         OSError: If it cannot be written (nothing is left behind, and the old file is untouched).
     """
-    beside = temporary_of(path)
-    beside.unlink(missing_ok=True)
+    if folder is None:
+        handle = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            write_durably(path, content, meta=meta, folder=handle)
+        finally:
+            os.close(handle)
+        return
+    beside = temporary_of(path).name
+    remove_in(folder, beside)
     try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(beside, flags, 0o600, dir_fd=folder)
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             if meta is not None:
                 os.fchown(handle, meta.uid, meta.gid)
                 os.fchmod(handle, meta.mode)
-            if like is not None:
-                _copy_attributes(like, handle)
+                _copy_attributes(folder, path.name, handle)
             os.fsync(handle)
-        beside.replace(path)
+        os.replace(beside, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
-        beside.unlink(missing_ok=True)
+        remove_in(folder, beside)
         raise
-    sync_folder(path.parent)
+    sync_entered(folder)
+
+
+def remove_in(folder: int, name: str) -> None:
+    """Remove a file from a folder that was entered, if it is there.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def sync_entered(folder: int) -> None:
+    """Make the names in a folder that was entered durable."""
+    handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def temporary_of(path: Path) -> Path:
@@ -103,25 +133,26 @@ def read_stable(path: Path, *, limit: int) -> tuple[bytes, os.stat_result] | Non
     """Read a regular file that nobody is writing at this moment, with its ``stat``; None if it is missing.
 
     Raises:
+        LedAstrayError: If a link that another user made leads to it, out of that user's folders.
         OSError: If it cannot be read, is not a regular file (a symbolic link is not), is larger than
             ``limit`` bytes, or changed while it was read.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with opened(path, os.O_RDONLY) as handle:
+            before = os.fstat(handle)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file", str(path))
+            if before.st_size > limit:
+                raise OSError(errno.EFBIG, f"has {before.st_size} bytes, more than {limit}", str(path))
+            with os.fdopen(handle, "rb", closefd=False) as stream:
+                content = stream.read(limit + 1)
+            after = os.fstat(handle)
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "is a symbolic link", str(path)) from error
         raise
-    with os.fdopen(handle, "rb") as stream:
-        before = os.fstat(handle)
-        if not stat.S_ISREG(before.st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file", str(path))
-        if before.st_size > limit:
-            raise OSError(errno.EFBIG, f"has {before.st_size} bytes, more than {limit}", str(path))
-        content = stream.read(limit + 1)
-        after = os.fstat(handle)
     if len(content) != before.st_size or before.st_mtime_ns != after.st_mtime_ns:
         raise OSError(errno.EAGAIN, "changed while it was read", str(path))
     return content, after
@@ -132,11 +163,16 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _copy_attributes(source: Path, handle: int) -> None:
+def _copy_attributes(folder: int, name: str, handle: int) -> None:
     try:
-        names = os.listxattr(source, follow_symlinks=False)
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return
-    for name in names:
-        with contextlib.suppress(OSError):
-            os.setxattr(handle, name, os.getxattr(source, name, follow_symlinks=False))
+    try:
+        for attribute in os.listxattr(source):
+            with contextlib.suppress(OSError):
+                os.setxattr(handle, attribute, os.getxattr(source, attribute))
+    except OSError:
+        return
+    finally:
+        os.close(source)

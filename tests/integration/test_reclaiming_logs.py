@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from watchkeeper.tools.action import ActionPlan, ProbeAnswer
 from watchkeeper.tools.actions import DiskReclaim
+from watchkeeper.tools.actions.logfiles import ask_rooms
 from watchkeeper.tools.errors import ApplyError, DriftError, PlanError, RollbackError
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec, Service, Supervisord
@@ -323,6 +324,39 @@ def test_symbolic_links_are_refused(tmp_path: Path) -> None:
     (data / "in").symlink_to(tmp_path)
     with pytest.raises(PlanError, match="neither a log"):
         plan_for(target_of(data, tmp_path / "state"), data / "in" / "secret.log")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="links of another user can be made by root alone")
+def test_who_owns_the_folder_of_a_log_cannot_have_the_logs_of_others_reclaimed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "auth.log").write_bytes(log_text(300_000))
+    logs = tmp_path / "site" / "logs"
+    logs.mkdir(parents=True)
+    os.chown(logs.parent, 64123, 64123)
+    (logs / "auth.log").write_bytes(log_text(300_000))
+    web = Service(
+        name="web",
+        supervisor=Supervisord(kind="supervisord", socket=tmp_path / "none.sock"),
+        logs=(logs / "web.log",),
+    )
+    target = Target(LocalHost("here"), HostSpec(name="here", services=(web,)), tmp_path / "state")
+    plan = plan_for(target, logs / "auth.log")
+    # The folder is exchanged for a link, as its owner may do: before the plan, or after it.
+    logs.rename(logs.with_name("mine"))
+    logs.symlink_to(elsewhere)
+    os.chown(logs, 64123, 64123, follow_symlinks=False)
+    with pytest.raises(PlanError, match="of another user leads to a folder that is not that user's"):
+        plan_for(target, logs / "auth.log")
+    with pytest.raises(DriftError, match="of another user"):
+        DiskReclaim().apply(target, plan)
+    assert (elsewhere / "auth.log").read_bytes() == log_text(300_000)
+
+
+def test_a_room_that_another_user_has_taken_is_not_chosen(tmp_path: Path) -> None:
+    (tmp_path / "taken").symlink_to(tmp_path)
+    taken, free_one = ask_rooms((tmp_path / "taken", tmp_path / "free"))
+    assert (taken.writable, free_one.writable) == (False, True)
 
 
 def test_a_copy_that_was_damaged_is_noticed_and_not_written_back(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from watchkeeper.tools.action import ActionPlan, ProbeAnswer
 from watchkeeper.tools.actions import ConfigRestore
 from watchkeeper.tools.archive import ConfigArchive
-from watchkeeper.tools.errors import DriftError, PlanError, RollbackError
+from watchkeeper.tools.errors import ApplyError, DriftError, PlanError, RollbackError
 from watchkeeper.tools.facts.config import ConfigChanges
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec, Service, Supervisord
@@ -122,6 +122,27 @@ def test_other_files_and_symbolic_links_are_refused(target: Target, path: Path, 
     path.symlink_to(tmp_path / "elsewhere.ini")
     with pytest.raises(PlanError, match="symbolic link"):
         plan_for(target, path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="links of another user can be made by root alone")
+def test_who_owns_the_folder_cannot_have_the_configuration_of_others_replaced(
+    target: Target, path: Path, tmp_path: Path
+) -> None:
+    path.write_text(BAD)
+    plan = plan_for(target, path)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / path.name).write_text(BAD)
+    path.parent.rename(tmp_path / "aside")
+    path.parent.symlink_to(theirs)
+    os.chown(path.parent, 64123, 64123, follow_symlinks=False)
+    with pytest.raises(PlanError, match="of another user leads to a folder that is not that user's"):
+        plan_for(target, path)
+    with pytest.raises(ApplyError, match="of another user"):
+        ConfigRestore().apply(target, plan)
+    assert (theirs / path.name).read_text() == BAD
+    with pytest.raises(RollbackError):
+        ConfigRestore().rollback(target, plan)
 
 
 def test_changes_are_found_in_real_files(target: Target, path: Path) -> None:

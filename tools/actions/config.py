@@ -18,12 +18,15 @@ from watchkeeper.tools.durable import (
     folder_name,
     private_folder,
     read_stable,
+    remove_in,
+    sync_entered,
     sync_folder,
     temporary_of,
     write_durably,
 )
 from watchkeeper.tools.errors import ApplyError, CollectError, DriftError, PlanError, RollbackError
 from watchkeeper.tools.fact import Arguments, Raw
+from watchkeeper.tools.folders import entered
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.schema import known
 from watchkeeper.tools.text import shown_path
@@ -162,8 +165,9 @@ class ConfigRestore(ObservedAction[RestoreArguments]):
                 )
                 write_durably(folder / "content", read[0])
             write_durably(folder / "saved.json", saved.model_dump_json().encode())
-            _check_unchanged(plan, read_stable(path, limit=MAX_CONFIG_BYTES))
-            write_durably(path, content, meta=meta, like=path)
+            with entered(path.parent) as place:
+                _check_unchanged(plan, read_stable(path, limit=MAX_CONFIG_BYTES))
+                write_durably(path, content, meta=meta, folder=place)
         except OSError as error:
             raise ApplyError(
                 f"{str(path)!r} could not be restored and is as before: {error.strerror}"
@@ -198,25 +202,27 @@ class ConfigRestore(ObservedAction[RestoreArguments]):
                 f"{str(_folder(target, plan))!r}, and decide"
             )
         try:
-            temporary_of(path).unlink(missing_ok=True)
-            saved = _read_saved(_folder(target, plan))
-            if saved is None:
-                if found == before:
-                    return Outcome(detail=f"{path} was not changed, so there is nothing to undo")
-                raise RollbackError(
-                    f"what {str(path)!r} was is not in {str(_folder(target, plan))!r} any more"
-                )
-            if saved.digest == MISSING:
-                path.unlink(missing_ok=True)
-                sync_folder(path.parent)
-                return Outcome(detail=f"{path} is missing again, as it was", changed=(str(path),))
-            if found != before:
-                content = (_folder(target, plan) / "content").read_bytes()
-                if digest(content) != saved.digest:
-                    raise RollbackError(f"the saved version of {str(path)!r} is damaged")
-                meta = FileMeta(saved.mode, saved.uid, saved.gid, int(saved.mtime_ns))
-                write_durably(path, content, meta=meta, like=path)
-            os.utime(path, ns=(path.stat().st_atime_ns, int(saved.mtime_ns)))
+            with entered(path.parent) as place:
+                remove_in(place, temporary_of(path).name)
+                saved = _read_saved(_folder(target, plan))
+                if saved is None:
+                    if found == before:
+                        return Outcome(detail=f"{path} was not changed, so there is nothing to undo")
+                    raise RollbackError(
+                        f"what {str(path)!r} was is not in {str(_folder(target, plan))!r} any more"
+                    )
+                if saved.digest == MISSING:
+                    remove_in(place, path.name)
+                    sync_entered(place)
+                    return Outcome(detail=f"{path} is missing again, as it was", changed=(str(path),))
+                if found != before:
+                    content = (_folder(target, plan) / "content").read_bytes()
+                    if digest(content) != saved.digest:
+                        raise RollbackError(f"the saved version of {str(path)!r} is damaged")
+                    meta = FileMeta(saved.mode, saved.uid, saved.gid, int(saved.mtime_ns))
+                    write_durably(path, content, meta=meta, folder=place)
+                seen = os.stat(path.name, dir_fd=place, follow_symlinks=False).st_atime_ns
+                os.utime(path.name, ns=(seen, int(saved.mtime_ns)), dir_fd=place, follow_symlinks=False)
         except (OSError, ValidationError) as error:
             raise RollbackError(f"{str(path)!r} could not be brought back: {error!s:.300}") from error
         return Outcome(detail=f"{path} is as it was before", changed=(str(path),))

@@ -37,6 +37,8 @@ from watchkeeper.tools.actions.quarantine import (
 from watchkeeper.tools.durable import digest
 from watchkeeper.tools.errors import ApplyError, DriftError, PlanError, RollbackError
 from watchkeeper.tools.fact import Arguments, Raw
+from watchkeeper.tools.folders import entered
+from watchkeeper.tools.folders import opened as open_file
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.schema import known
 from watchkeeper.tools.text import counted, shown_path, size_text
@@ -85,7 +87,7 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
             "rooms": [room.as_json() for room in ask_rooms((target.state / "quarantine", *self._rooms))],
             "logs": [str(path) for s in services for path in s.logs],
             "data": [str(path.resolve()) for s in services for path in s.data],
-            "configs": [str(path) for s in services for path in s.config],
+            "configs": [str(p) for s in services for path in s.config for p in (path, path.resolve())],
             "state": str(target.state.resolve()),
         }
 
@@ -311,10 +313,9 @@ def _restore(quarantine: Quarantine, index: int, entry: Entry) -> None:
 def _open_planned(opened: ExitStack, file: Raw) -> int:
     path = str(file["path"])
     try:
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = opened.enter_context(open_file(Path(path), os.O_RDWR))
     except OSError as error:
         raise DriftError(f"{path!r} cannot be opened any more: {error.strerror}") from error
-    opened.callback(os.close, handle)
     status = os.fstat(handle)
     if (str(status.st_dev), str(status.st_ino)) != (file["device"], file["inode"]):
         raise DriftError(f"{path!r} is another file than when planned: it was rotated or replaced")
@@ -341,26 +342,37 @@ def _entry(handle: int, file: Raw) -> Entry:
 def _open_entry(opened: ExitStack, entry: Entry, flags: int) -> int:
     """Open a file of the manifest, also where it was rotated to another name in its folder."""
     path = Path(entry.path)
-    for candidate in (path, *sorted(path.parent.glob(f"{path.name}*")), *sorted(path.parent.iterdir())):
+    folder = opened.enter_context(entered(path.parent))
+    listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        with os.scandir(listed) as found:
+            others = sorted((not item.name.startswith(path.name), item.name) for item in found)
+    finally:
+        os.close(listed)
+    for name in (path.name, *(name for _, name in others)):
         try:
-            status = candidate.lstat()
+            if not _is_entry(os.stat(name, dir_fd=folder, follow_symlinks=False), entry):
+                continue
+            handle = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
         except FileNotFoundError:
             continue
-        if (str(status.st_dev), str(status.st_ino)) == (
-            entry.device,
-            entry.inode,
-        ) and not candidate.is_symlink():
-            handle = os.open(candidate, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
-            opened.callback(os.close, handle)
+        opened.callback(os.close, handle)
+        # Only what is open cannot be exchanged any more.
+        if _is_entry(os.fstat(handle), entry):
             return handle
     raise DamagedQuarantineError("it is gone from its folder: deleted, or replaced by another file")
+
+
+def _is_entry(status: os.stat_result, entry: Entry) -> bool:
+    same = (str(status.st_dev), str(status.st_ino)) == (entry.device, entry.inode)
+    return same and stat.S_ISREG(status.st_mode)
 
 
 def _all_untouched(plan: ActionPlan) -> bool:
     for file in _planned(plan):
         try:
-            with open(str(file["path"]), "rb") as stream:  # noqa: PTH123 (a handle is needed)
-                if _head(stream.fileno(), int(str(file["begin"]))) != file["head"]:
+            with open_file(Path(str(file["path"])), os.O_RDONLY) as handle:
+                if _head(handle, int(str(file["begin"]))) != file["head"]:
                     return False
         except OSError:
             return False

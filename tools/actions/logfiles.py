@@ -17,6 +17,7 @@ from watchkeeper.tools.actions.quarantine import BLOCK, PUNCHABLE
 from watchkeeper.tools.durable import digest
 from watchkeeper.tools.errors import PlanError
 from watchkeeper.tools.fact import Raw
+from watchkeeper.tools.folders import LedAstrayError, opened, path_of
 from watchkeeper.tools.text import shown_name, size_text
 
 KEEP_BYTES = 64 * 1024
@@ -79,13 +80,15 @@ def ask_rooms(paths: Iterable[Path]) -> list[Room]:
         while not existing.exists():
             existing = existing.parent
         space = os.statvfs(existing)
+        # What is there and is not a folder of this user's own is refused later, and another room may do.
+        strange = path.is_symlink() or (path.exists() and path.lstat().st_uid != os.geteuid())
         rooms.append(
             Room(
                 path=path,
                 device=str(existing.stat().st_dev),
                 free=space.f_bavail * space.f_frsize,
                 volatile=_file_system(existing) in ("tmpfs", "ramfs"),
-                writable=os.access(existing, os.W_OK | os.X_OK),
+                writable=os.access(existing, os.W_OK | os.X_OK) and not strange,
             )
         )
     return rooms
@@ -126,34 +129,38 @@ def choose_room(raw: Raw, *, need: int, devices: set[str]) -> Room:
 def look_at(path: Path) -> Raw:
     """Look at a file; what stands in the way is told, not raised."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with opened(path, os.O_RDONLY) as handle:
+            return _look_at(path, handle)
+    except LedAstrayError as error:
+        return {"problem": str(error.strerror)}
     except OSError as error:
         what = "it is a symbolic link" if path.is_symlink() else f"it cannot be read ({error.strerror})"
         return {"problem": what}
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            return {"problem": "it is not a regular file"}
-        begin = _first_data(handle, status.st_size)
-        sample = _sample(handle, begin, status.st_size)
-        packed = len(zlib.compress(sample, 3)) / len(sample) if sample else 0.0
-        return {
-            "problem": "",
-            "resolved": str(path.resolve()),
-            "device": str(status.st_dev),
-            "inode": str(status.st_ino),
-            "links": status.st_nlink,
-            "size": status.st_size,
-            "allocated": status.st_blocks * 512,
-            "begin": begin,
-            "head": digest(os.pread(handle, BLOCK, begin)),
-            "kind": _kind(sample),
-            "ratio": round(packed, 4),
-            "file_system": _file_system(path),
-            "writers": list(writers(status)),
-        }
-    finally:
-        os.close(handle)
+
+
+def _look_at(path: Path, handle: int) -> Raw:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        return {"problem": "it is not a regular file"}
+    begin = _first_data(handle, status.st_size)
+    sample = _sample(handle, begin, status.st_size)
+    packed = len(zlib.compress(sample, 3)) / len(sample) if sample else 0.0
+    return {
+        "problem": "",
+        # Of the open file, and not of its path, which may lead elsewhere by now.
+        "resolved": path_of(handle),
+        "device": str(status.st_dev),
+        "inode": str(status.st_ino),
+        "links": status.st_nlink,
+        "size": status.st_size,
+        "allocated": status.st_blocks * 512,
+        "begin": begin,
+        "head": digest(os.pread(handle, BLOCK, begin)),
+        "kind": _kind(sample),
+        "ratio": round(packed, 4),
+        "file_system": _file_system(path),
+        "writers": list(writers(status)),
+    }
 
 
 def refusal(path: str, file: Raw, raw: Raw) -> str:
