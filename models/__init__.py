@@ -1,10 +1,11 @@
-"""Local language models: hosting them and asking them.
+"""Language models: hosting them and asking them.
 
 torch is imported when a model is opened, not before.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from watchkeeper.models.interface import Engine, Progress
@@ -27,7 +28,9 @@ def open_engine(
     """Load a model that was pulled before and return an engine that answers with it.
 
     Args:
-        model_id: An id of the catalog or a folder; the default model where ``None``.
+        model_id: An id of the catalog, a folder, or the address of an endpoint that serves a model, like
+            ``http://host:port/v1#model`` (its API key is read from ``WATCHKEEPER_MODEL_API_KEY``, and what
+            concerns weights does not matter); the default model where ``None``.
         quantization: How the weights are held; see :func:`watchkeeper.models.loading.load`.
         device_map: Where the layers go, as accelerate understands it.
         threads: Threads of a CPU's matmuls, for the whole process; torch's own choice where ``None``.
@@ -39,6 +42,12 @@ def open_engine(
         ModelError: If it was not pulled, or cannot be loaded that way.
         IntegrityError: If its files are damaged.
     """
+    from watchkeeper.models.endpoint import is_endpoint
+
+    if model_id is not None and is_endpoint(model_id):
+        from watchkeeper.models.remote import RemoteEngine
+
+        return RemoteEngine(model_id, api_key=os.environ.get("WATCHKEEPER_MODEL_API_KEY") or None)
     from watchkeeper.models.engine import LocalEngine
     from watchkeeper.models.loading import load
 

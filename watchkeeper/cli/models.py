@@ -121,7 +121,7 @@ def remove(model_id: Id, as_json: Json = False) -> None:
 
 
 def ensure_pulled(model_id: str | None, console: Console) -> None:
-    """Pull a model unless it is on this machine.
+    """Pull a model unless it is on this machine, or an endpoint serves it.
 
     Args:
         model_id: Its id; the default model where ``None``.
@@ -131,9 +131,12 @@ def ensure_pulled(model_id: str | None, console: Console) -> None:
         ModelError: If it is unknown, or cannot be had.
     """
     from watchkeeper.models.catalog import DEFAULT_MODEL, find_model
+    from watchkeeper.models.endpoint import is_endpoint
     from watchkeeper.models.store import is_installed
 
     chosen = model_id or DEFAULT_MODEL
+    if is_endpoint(chosen):
+        return
     if is_installed(find_model(chosen)):
         return
     console.print(f"the model {chosen} is not on this machine yet and is pulled once", highlight=False)

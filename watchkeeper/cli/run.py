@@ -35,9 +35,13 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
     """
     from watchkeeper.models import open_engine
     from watchkeeper.models.catalog import find_model
+    from watchkeeper.models.endpoint import Endpoint, is_endpoint
     from watchkeeper.models.lazy import LazyEngine
 
-    find_model(settings.model)
+    if is_endpoint(settings.model):
+        Endpoint.parse(settings.model)
+    else:
+        find_model(settings.model)
 
     def opening() -> Engine:
         started = time.monotonic()
@@ -89,7 +93,9 @@ def run(
     policy: Annotated[
         Path | None, typer.Option(help="What may be done (YAML); default: ask about everything.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Id of a model, or a folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Id of a model, a folder, or http://host:port/v1#model.")
+    ] = None,
     quantization: Annotated[str | None, typer.Option(help="auto, nf4, int8 or none.")] = None,
     approve: Annotated[str, typer.Option(help="How questions are answered: ask, yes or no.")] = "ask",
     solo: Annotated[
