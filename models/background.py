@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from watchkeeper.models.interface import Cancellation
 T = TypeVar("T")
 
 
-async def iterate(make: Callable[[Cancellation], Iterator[T]]) -> AsyncIterator[T]:
+async def iterate(make: Callable[[Cancellation], Iterator[T]]) -> AsyncGenerator[T, None]:
     """Iterate in a thread of its own, so that many answers can be awaited at once.
 
     The event loop's shared pool of threads is not used: it is small, and an engine that batches is quick

@@ -73,7 +73,12 @@ def _called_like(template: str, tokens: Mapping[str, int]) -> Family:
     if tags.opening in tokens and tags.closing in tokens:
         tags = CallTags(opening_id=tokens[tags.opening], closing_id=tokens[tags.closing])
     writes_tools = re.search(r"\btools\b", template) is not None
-    if writes_tools and tags.opening in template and '"arguments' in template and "<function" not in template:
+    if (
+        writes_tools
+        and tags.opening in template
+        and '"arguments' in template
+        and "<function=" not in template
+    ):
         # Qwen2.5 and Qwen3, and whoever was trained on the Hermes format. Qwen3 would think first, at length
         # and outside of any grammar; older templates do not know the option.
         return Family("hermes", tags, describes_tools=True, options={"enable_thinking": False})
@@ -84,6 +89,7 @@ def _called_like(template: str, tokens: Mapping[str, int]) -> Family:
             bare = CallTags("", "", arguments="parameters", separator=None)
             return Family("llama", bare, describes_tools=True, options={"tools_in_user_message": False})
         return Family("llama", tags)
-    if "<start_of_turn>" in tokens:
-        return Family("gemma", tags)
-    return Family("chatml" if "<|im_start|>" in tokens else "generic", tags)
+    for name, mark in (("gemma", "<start_of_turn>"), ("chatml", "<|im_start|>")):
+        if mark in tokens and mark in template:
+            return Family(name, tags)
+    return Family("generic", tags)

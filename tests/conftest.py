@@ -1,0 +1,11 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks of LangChain's conformance kit; the plug-ins that they belong to are switched off."""
+    config.addinivalue_line("markers", "benchmark: measures a time (LangChain's conformance kit)")
+    config.addinivalue_line("markers", "vcr: records network traffic (LangChain's conformance kit)")
