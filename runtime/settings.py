@@ -15,6 +15,7 @@ from watchkeeper.tools.documents import Document, DocumentError, read_document
 
 PREFIX = "WATCHKEEPER_"
 FILE = "config.yaml"
+_DAY = 86_400.0
 
 
 class Settings(BaseSettings):
@@ -50,9 +51,9 @@ class Settings(BaseSettings):
     max_facts: int = Field(default=24, ge=1, le=10_000)
     max_tokens: int = Field(default=20_000, ge=1)
     max_seconds: float = Field(default=900, gt=0, allow_inf_nan=False)
-    settle_seconds: float = Field(default=12, ge=0, allow_inf_nan=False)
-    reading_pause_seconds: float = Field(default=0.7, ge=0, allow_inf_nan=False)
-    approval_ttl_seconds: float = Field(default=3600, gt=0, allow_inf_nan=False)
+    settle_seconds: float = Field(default=12, ge=0, le=_DAY)
+    reading_pause_seconds: float = Field(default=0.7, ge=0, le=_DAY)
+    approval_ttl_seconds: float = Field(default=3600, gt=0, le=366 * _DAY)
     solo: bool = False
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
 

@@ -90,6 +90,8 @@ def read_document(path: Path, what: str) -> Document:
         line = f" line {mark.line + 1}" if mark is not None else ""
         said = error.problem or error.context or "unreadable"
         raise DocumentError(f"{what} {str(path)!r}{line}: not valid YAML: {said}") from error
+    except RecursionError as error:
+        raise DocumentError(f"{what} {str(path)!r}: nested too deeply (more than {_DEPTH} levels)") from error
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, DocumentError):
             raise
