@@ -95,15 +95,24 @@ class Alert(_Strict):
 
         Raises:
             ConfigurationError: If its host, service or fact is unknown, the fact's arguments are not
-                valid, or it expects another answer than the inventory does.
+                valid or it never makes the findings named, or it expects another answer than the
+                inventory does.
         """
         try:
             host = inventory.host(self.host)
             if self.service is not None:
                 host.service(self.service)
-            parse(registry.fact(self.condition.fact), dict(self.condition.arguments))
+            fact = registry.fact(self.condition.fact)
+            parse(fact, dict(self.condition.arguments))
         except (ArgumentError, InventoryError, UnknownHostError, UnknownToolError) as error:
             raise ConfigurationError(f"alert {self.title!r:.80}: {error}") from error
+        for kind in self.condition.firing:
+            # Otherwise it would be closed as one that fires no more, whatever is wrong.
+            if fact.kinds is not None and kind not in fact.kinds:
+                raise ConfigurationError(
+                    f"alert {self.title!r:.80}: condition.firing: {fact.name} never finds {kind!r:.80}, so it "
+                    f"could not fire (it finds: {', '.join(sorted(fact.kinds))})"
+                )
         if self.condition.expect is None:
             return
         url = str(self.condition.arguments.get("url"))

@@ -53,11 +53,13 @@ class Fact(ABC, Generic[A, R]):
         name: Registered name, ``noun.noun``.
         summary: What it tells, in a few words; the model reads it.
         provenance: ``UNTRUSTED`` where the result quotes text that others can write.
+        kinds: Kinds of findings that it can make; None where that is not said.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     provenance: ClassVar[Provenance] = Provenance.TRUSTED
+    kinds: ClassVar[frozenset[str] | None] = None
     arguments_type: type[A]
     result_type: type[R]
 

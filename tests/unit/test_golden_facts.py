@@ -54,9 +54,10 @@ def test_every_fact_has_golden_cases(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", cases())
-def test_findings_are_short_sentences_without_anything_hidden(path: Path) -> None:
+def test_findings_are_of_declared_kinds_and_short_sentences_without_anything_hidden(path: Path) -> None:
     case = json.loads(path.read_text(encoding="utf-8"))
     for finding in case.get("findings", []):
+        assert finding["kind"] in (FACTS[path.parent.name].kinds or ())
         assert finding["text"].isprintable()
         assert len(finding["text"]) <= 400
         assert len(finding["subject"]) <= 300

@@ -293,6 +293,8 @@ def test_an_alert_is_read_from_yaml(tmp_path: Path) -> None:
         ("title: [", "line 1.*not valid YAML"),
         ("title: a\ntitle: b\n", "line 2: key 'title' is written twice"),
         ("", "missing"),
+        ("[" * 20_000, "nested too deeply"),
+        ("".join(" " * depth + "-\n" for depth in range(1500)), "nested too deeply"),
         ("- a\n", "valid dictionary"),
         (
             "title: a\nhost: web-1\ncondition: {kind: http, url: http://x/}\nsevirity: high\n",
@@ -347,6 +349,10 @@ INVENTORY = Inventory.model_validate(
         ({"service": "db"}, "'db' is not on host"),
         ({"condition": {"fact": "none.such"}}, "'none.such' is not registered"),
         ({"condition": {"fact": "http.check", "arguments": {"uri": "x"}}}, "http.check"),
+        (
+            {"condition": {"fact": "http.check", "arguments": {"url": "http://x/"}, "firing": ["failing"]}},
+            "http.check never finds 'failing', so .*it finds: check-failing, check-passing",
+        ),
         ({}, "it expects 200 from 'http://127.0.0.1:8080/health', the inventory expects 204"),
         (
             {"condition": {"kind": "http", "url": "http://127.0.0.1:1/", "expect": 500}},

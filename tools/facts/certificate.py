@@ -83,6 +83,7 @@ class CertificateExpiry(Fact[CertificateArguments, CertificateResult]):
 
     name = "certificate.expiry"
     summary = "when a TLS certificate expires"
+    kinds = frozenset({FindingKind.CERTIFICATE_EXPIRING})
     arguments_type = CertificateArguments
     result_type = CertificateResult
 

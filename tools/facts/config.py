@@ -74,6 +74,7 @@ class ConfigChanges(Fact[ConfigChangesArguments, ConfigChangesResult]):
     name: ClassVar[str] = "config.changes"
     summary: ClassVar[str] = "whether a service's configuration changed or is broken"
     provenance: ClassVar[Provenance] = Provenance.UNTRUSTED
+    kinds = frozenset({FindingKind.CONFIG_INVALID, FindingKind.CONFIG_CHANGED})
     arguments_type = ConfigChangesArguments
     result_type = ConfigChangesResult
 

@@ -119,6 +119,7 @@ class DiskUsage(Fact[DiskUsageArguments, DiskUsageResult]):
 
     name = "disk.usage"
     summary = "how full the file system of a path is"
+    kinds = frozenset({FindingKind.FILESYSTEM_FULL, FindingKind.FILESYSTEM_FILLING, FindingKind.CUSTOM})
     arguments_type = DiskUsageArguments
     result_type = DiskUsageResult
 

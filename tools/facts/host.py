@@ -82,6 +82,7 @@ class HostCpu(Fact[HostArguments, HostCpuResult]):
     name = "host.cpu"
     summary = "how busy the processors are"
     provenance = Provenance.UNTRUSTED  # processes choose their names
+    kinds = frozenset({FindingKind.CPU_BUSY})
     arguments_type = HostArguments
     result_type = HostCpuResult
 
@@ -194,6 +195,7 @@ class HostMemory(Fact[HostArguments, HostMemoryResult]):
 
     name = "host.memory"
     summary = "how much memory is left"
+    kinds = frozenset({FindingKind.MEMORY_LOW})
     arguments_type = HostArguments
     result_type = HostMemoryResult
 

@@ -126,6 +126,7 @@ class HttpCheckFact(Fact[HttpCheckArguments, HttpCheckResult]):
 
     name = "http.check"
     summary = "whether an HTTP address answers"
+    kinds = frozenset({FindingKind.CHECK_FAILING, FindingKind.CHECK_PASSING})
     arguments_type = HttpCheckArguments
     result_type = HttpCheckResult
 

@@ -171,6 +171,7 @@ class DiskLargest(Fact[DiskLargestArguments, DiskLargestResult]):
     name = "disk.largest"
     summary = "which files below a folder are the largest"
     provenance = Provenance.UNTRUSTED  # whoever may write there chooses the names
+    kinds = frozenset({FindingKind.LARGE_FILE, FindingKind.SUSPICIOUS_TEXT, FindingKind.CUSTOM})
     arguments_type = DiskLargestArguments
     result_type = DiskLargestResult
 

@@ -182,6 +182,7 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
     name = "log.search"
     summary = "what the logs say"
     provenance = Provenance.UNTRUSTED
+    kinds = frozenset({*(rule.kind for rule in RULES), OTHER_KIND, FindingKind.SUSPICIOUS_TEXT})
     arguments_type = LogSearchArguments
     result_type = LogSearchResult
 

@@ -117,6 +117,7 @@ class ProcessList(Fact[ProcessListArguments, ProcessListResult]):
     name = "process.list"
     summary = "which processes use the processors and the memory"
     provenance = Provenance.UNTRUSTED
+    kinds = frozenset({FindingKind.PROCESS_HEAVY})
     arguments_type = ProcessListArguments
     result_type = ProcessListResult
 

@@ -53,6 +53,9 @@ class ServiceStatus(Fact[ServiceStatusArguments, ServiceStatusResult]):
 
     name: ClassVar[str] = "service.status"
     summary: ClassVar[str] = "whether a service is running, and how it ended"
+    kinds = frozenset(
+        {FindingKind.SERVICE_NOT_RUNNING, FindingKind.SERVICE_RUNNING, FindingKind.SERVICE_RESTARTED}
+    )
     arguments_type = ServiceStatusArguments
     result_type = ServiceStatusResult
 

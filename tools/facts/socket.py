@@ -71,6 +71,7 @@ class SocketList(Fact[SocketListArguments, SocketListResult]):
     name = "socket.list"
     summary = "which ports are listened on, and by which process"
     provenance = Provenance.UNTRUSTED  # processes choose their names
+    kinds = frozenset({FindingKind.CHECK_FAILING, FindingKind.CUSTOM})
     arguments_type = SocketListArguments
     result_type = SocketListResult
 

@@ -41,6 +41,7 @@ class TcpCheckFact(Fact[TcpCheckArguments, TcpCheckResult]):
 
     name = "tcp.check"
     summary = "whether a TCP port accepts connections"
+    kinds = frozenset({FindingKind.CHECK_FAILING, FindingKind.CHECK_PASSING})
     arguments_type = TcpCheckArguments
     result_type = TcpCheckResult
 
