@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,7 +137,8 @@ class Generation:
     Attributes:
         text: The answer as text (the JSON text where a schema was given, empty for a pure tool call).
         tool_calls: Calls, already parsed and valid.
-        finish_reason: ``"stop"`` where the answer ended by itself.
+        finish_reason: ``"stop"`` where the answer ended by itself, ``"length"`` where its budget was spent: a
+            text is then cut, and a constrained answer was given a shortest valid end.
         usage: What it cost.
     """
 
@@ -187,12 +189,23 @@ class ScoredOption:
     Attributes:
         text: The option.
         logprob: Summed log-probability of its tokens after the lead, in nats.
-        probability: Share of it among the options; all shares of one choice sum to 1.
+        probability: Share of it among the options; all shares of one choice sum to 1. With a calibration of
+            the model it is how often such an answer was right on labelled cases, without one the softmax
+            of ``corrected``.
+        corrected: ``logprob`` minus the weighted log-probability under the neutral conversation, in nats;
+            ``logprob`` itself where the question had none.
+        tokens: Number of tokens that were scored.
     """
 
     text: str
     logprob: float
     probability: float
+    corrected: float = math.nan
+    tokens: int = 1
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.corrected):
+            object.__setattr__(self, "corrected", self.logprob)
 
 
 @dataclass(frozen=True, slots=True)
