@@ -110,8 +110,8 @@ class Alert(_Strict):
             # Otherwise it would be closed as one that fires no more, whatever is wrong.
             if fact.kinds is not None and kind not in fact.kinds:
                 raise ConfigurationError(
-                    f"alert {self.title!r:.80}: condition.firing: {fact.name} never finds {kind!r:.80}, so it "
-                    f"could not fire (it finds: {', '.join(sorted(fact.kinds))})"
+                    f"alert {self.title!r:.80}: condition.firing: {fact.name} never finds {kind!r:.80}, so "
+                    f"it could not fire (it finds: {', '.join(sorted(fact.kinds))})"
                 )
         if self.condition.expect is None:
             return

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from watchkeeper.agents import BUILTIN_CAUSES
 from watchkeeper.demo.environment import DemoEnvironment
+from watchkeeper.demo.errors import DemoError
 from watchkeeper.demo.expectation import Injection
 from watchkeeper.demo.faults import inject, unavailable
 from watchkeeper.demo.judge import OracleCheck, judge
@@ -24,6 +25,11 @@ from watchkeeper.runtime.orchestrator import Orchestrator
 from watchkeeper.runtime.report import Report, ReportedDiagnosis
 from watchkeeper.runtime.runs import RunFile
 from watchkeeper.runtime.settings import Settings
+
+_MARK = ".demo"
+"""In the folder of a host that the demo made up; such a folder is the demo's to remove."""
+
+_MOST_NAMES = 1000
 
 Answerer = Callable[[Orchestrator, Approval], None]
 """Answers a question, or leaves it to another terminal."""
@@ -127,9 +133,7 @@ class Player:
         Raises:
             DemoError: If the site could not be made or broken.
         """
-        home = self.settings.home
-        host = Site.drawn(seed, Path("/"), 1).host
-        kept = home / "hosts" / host
+        kept, seed = free_host(self.settings.home / "hosts", seed)
         try:
             with DemoEnvironment.create(None, seed, state=kept) as environment:
                 if reason := unavailable(environment, scenario):
@@ -171,6 +175,26 @@ class Player:
             report=str(self.settings.home / "reports" / f"{incident.id}.md"),
             **_summary(report, injection),
         )
+
+
+def free_host(hosts: Path, seed: int) -> tuple[Path, int]:
+    """Return the folder for what is kept of a site's host, and the seed of a site whose host has that name.
+
+    A drawn name may be one of a real host, whose quarantine and last good configurations are there: then the
+    next seeds are tried.
+
+    Raises:
+        DemoError: If every name is taken.
+    """
+    for further in range(_MOST_NAMES):
+        kept = hosts / Site.drawn(seed + further, Path("/"), 1).host
+        if not kept.exists() or (kept / _MARK).exists():
+            kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (kept / _MARK).touch()
+            return kept, seed + further
+    raise DemoError(
+        f"no free name for the demo's host in {str(hosts)!r}: choose another WATCHKEEPER_HOME for the demo"
+    )
 
 
 def _summary(report: Report, injection: Injection) -> dict[str, Any]:
