@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import operator
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
+    BaseMessage,
     ChatMessage,
     FunctionMessage,
     HumanMessage,
@@ -22,8 +29,20 @@ from typing_extensions import TypedDict
 from tests import tiny
 from watchkeeper.models.chat import WatchkeeperChatModel
 from watchkeeper.models.engine import LocalEngine
-from watchkeeper.models.interface import GenerationRequest, Role, ToolCall
-from watchkeeper.models.scripted import ScriptedEngine
+from watchkeeper.models.errors import PromptTooLongError
+from watchkeeper.models.interface import (
+    Cancellation,
+    Chunk,
+    Generation,
+    GenerationRequest,
+    Message,
+    Role,
+    ToolCall,
+    ToolSpec,
+)
+from watchkeeper.models.scripted import ScriptedEngine, ScriptError
+
+LONG = {"type": "string", "minLength": 2000, "maxLength": 2000}
 
 
 def restart(service: str, delay: int) -> str:
@@ -47,6 +66,16 @@ class VerdictDict(TypedDict):
     """What is the matter."""
 
     cause: str
+
+
+class Listener(BaseCallbackHandler):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def on_llm_new_token(self, token: Any, **_: Any) -> None:
+        self.pieces.append(token)
 
 
 def scripted(answer: Any = None) -> tuple[WatchkeeperChatModel, ScriptedEngine]:
@@ -190,22 +219,192 @@ def test_an_unknown_setting_is_not_dropped_in_silence() -> None:
         model.invoke("x", temprature=1)
 
 
+class Watched(LocalEngine):
+    """A real engine that tells when an answer was begun, and when its generation is over."""
+
+    def __init__(self) -> None:
+        super().__init__(tiny.hosted())
+        self.begun = threading.Event()
+        self.over = threading.Event()
+        self.chunks = 0
+
+    def generate(self, request: GenerationRequest, *, cancel: Cancellation | None = None) -> Generation:
+        try:
+            for chunk in self.stream(request, cancel=cancel):
+                if chunk.final is not None:
+                    return chunk.final
+            raise AssertionError("a stream ends with the whole answer")
+        finally:
+            self.over.set()
+
+    def stream(self, request: GenerationRequest, *, cancel: Cancellation | None = None) -> Iterator[Chunk]:
+        try:
+            for chunk in super().stream(request, cancel=cancel):
+                self.chunks += 1
+                self.begun.set()
+                yield chunk
+        finally:
+            self.over.set()
+
+
 def test_a_cancelled_task_ends_the_generation() -> None:
-    engine = LocalEngine(tiny.hosted())
+    engine = Watched()
     model = WatchkeeperChatModel(engine=engine, max_tokens=3000)
-    long = {"type": "string", "minLength": 2000, "maxLength": 2000}
 
     async def start_and_cancel() -> None:
-        task = asyncio.create_task(model.ainvoke("talk", response_schema=long))
-        while not engine.prefixes.lookups:
-            await asyncio.sleep(0.005)
+        task = asyncio.create_task(model.ainvoke("talk", response_schema=LONG))
+        await asyncio.to_thread(engine.begun.wait)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(start_and_cancel())  # the loop waits for its threads
-    bytes_a_token = 2 * 2 * 2 * 8 * 4
-    assert engine.prefixes.nbytes < 2000 * bytes_a_token
+    asyncio.run(start_and_cancel())
+    assert engine.over.wait(timeout=60)
+    assert engine.chunks < 1500
+
+
+def test_a_consumer_that_stops_listening_ends_the_generation() -> None:
+    engine = Watched()
+    model = WatchkeeperChatModel(engine=engine, max_tokens=3000)
+
+    async def listen_for_a_moment() -> list[str]:
+        heard: list[str] = []
+        async with aclosing(model.astream("talk", response_schema=LONG)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                heard.append(chunk.text)
+                if len(heard) == 3:
+                    break
+        return heard
+
+    assert "".join(asyncio.run(listen_for_a_moment())).startswith('"')
+    assert engine.over.wait(timeout=60)
+    assert engine.chunks < 1500
+
+
+def test_many_answers_are_awaited_at_once() -> None:
+    together = threading.Barrier(16)
+
+    def answer(request: GenerationRequest) -> str:
+        together.wait(timeout=60)
+        return request.messages[-1].content
+
+    model = WatchkeeperChatModel(engine=ScriptedEngine(generate=answer))
+
+    async def ask_all() -> list[AIMessage]:
+        return await asyncio.gather(*[model.ainvoke(f"number {index}") for index in range(16)])
+
+    answers = asyncio.run(ask_all())
+    assert [answer.text for answer in answers] == [f"number {index}" for index in range(16)]
+
+
+def test_an_awaited_stream_is_the_same_as_another_and_its_errors_arrive() -> None:
+    model, _ = scripted("one two three")
+
+    async def listen() -> list[AIMessageChunk]:
+        return [chunk async for chunk in model.astream("count")]
+
+    chunks = asyncio.run(listen())
+    assert [chunk.text for chunk in chunks] == [chunk.text for chunk in model.stream("count")]
+    assert [chunk.chunk_position for chunk in chunks] == [None, None, None, "last"]
+    broken, _ = scripted({"no": "tool"})
+
+    async def fail() -> None:
+        await broken.bind_tools([restart], tool_choice="any").ainvoke("go")
+
+    with pytest.raises(ScriptError, match="restart"):
+        asyncio.run(fail())
+
+
+def test_callbacks_hear_every_piece_of_a_stream() -> None:
+    model, _ = scripted("one two three")
+    heard = Listener()
+    for _ in model.stream("count", config={"callbacks": [heard]}):
+        pass
+    assert "".join(heard.pieces) == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("setting", "of_the_tools", "most"),
+    [(False, None, 1), (True, None, 8), (False, True, 8), (True, False, 1)],
+)
+def test_several_calls_an_answer_are_allowed_where_someone_says_so(
+    setting: bool, of_the_tools: bool | None, most: int
+) -> None:
+    engine = ScriptedEngine()
+    model = WatchkeeperChatModel(engine=engine, parallel_tool_calls=setting)
+    model.bind_tools([restart], tool_choice="any", parallel_tool_calls=of_the_tools).invoke("go")
+    assert asked(engine).max_calls == most
+
+
+def test_several_calls_come_back_as_several_streamed_or_not() -> None:
+    calls = [ToolCall("restart", {"service": name, "delay": 1}) for name in ("web", "db")]
+    model, _ = scripted(calls)
+    bound = model.bind_tools([restart], tool_choice="any", parallel_tool_calls=True, strict=True)
+    answer = bound.invoke("restart both")
+    assert [call["args"]["service"] for call in answer.tool_calls] == ["web", "db"]
+    assert len({call["id"] for call in answer.tool_calls}) == 2
+    whole = functools.reduce(operator.add, bound.stream("restart both"))
+    assert [call["args"]["service"] for call in whole.tool_calls] == ["web", "db"]
+
+
+def test_only_the_model_that_answers_may_be_named() -> None:
+    model, _ = scripted("ok")
+    assert model.invoke("x", model="scripted").text == "ok"
+    with pytest.raises(ValueError, match=r"'larger' is not the one that answers, which is 'scripted'"):
+        model.invoke("x", model="larger")
+
+
+def test_an_adapter_and_a_priority_reach_the_engine() -> None:
+    engine = ScriptedEngine()
+    WatchkeeperChatModel(engine=engine, adapter="site", priority=2).invoke("x")
+    assert (asked(engine).adapter, asked(engine).priority) == ("site", 2)
+
+
+class Counting(ScriptedEngine):
+    """A script that can attend to few words."""
+
+    context_length = 100
+
+    def count_tokens(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        return sum(len(message.content.split()) for message in messages) + 10 * len(tools)
+
+
+def talk(words: int, turns: int) -> list[BaseMessage]:
+    said = " ".join(["word"] * words)
+    turn: list[BaseMessage] = [HumanMessage(said), AIMessage(said)]
+    return [SystemMessage("be brief"), *turn * turns, HumanMessage("and now?")]
+
+
+def test_a_conversation_that_does_not_fit_is_trimmed_and_the_answer_says_so() -> None:
+    engine = Counting(generate=lambda _: "ok")
+    model = WatchkeeperChatModel(engine=engine, max_tokens=40)
+    answer = model.invoke(talk(words=10, turns=4))
+    turns = asked(engine).messages
+    assert answer.response_metadata["trimmed_messages"] == 4
+    assert [turn.content for turn in (turns[0], turns[1], turns[-1])] == [
+        "be brief",
+        "[4 earlier messages were left out here for lack of room.]",
+        "and now?",
+    ]
+    *_, last = model.stream(talk(words=10, turns=4))
+    assert last.response_metadata["trimmed_messages"] == 4
+    assert "trimmed_messages" not in model.invoke("hello").response_metadata
+
+
+def test_tools_and_a_schema_take_their_room() -> None:
+    engine = Counting(generate=lambda _: "ok")
+    model = WatchkeeperChatModel(engine=engine, max_tokens=40)
+    bound = model.bind_tools([restart])
+    assert bound.invoke(talk(words=10, turns=4)).response_metadata["trimmed_messages"] == 5
+
+
+def test_what_cannot_be_trimmed_is_an_error_and_so_is_all_where_trimming_is_off() -> None:
+    engine = Counting(generate=lambda _: "ok")
+    model = WatchkeeperChatModel(engine=engine, max_tokens=40)
+    with pytest.raises(PromptTooLongError, match="only 60 fit"):
+        model.invoke("word " * 61)
+    model.invoke(talk(words=10, turns=4), trim=False)
+    assert len(asked(engine).messages) == 10
 
 
 def test_an_agent_loop_runs_on_a_real_engine() -> None:
