@@ -30,6 +30,13 @@ _SEPARATORS: Mapping[str, Any] = {
     "key_separator": ": ",
 }
 _CACHED_GRAMMARS = 256
+# Other formats, such as pydantic's "path", are names that JSON Schema gives no meaning.
+_STANDARD_FORMATS = frozenset(
+    (
+        "date-time date time duration email idn-email hostname idn-hostname ipv4 ipv6 uuid uri uri-reference "
+        "uri-template iri iri-reference json-pointer relative-json-pointer regex"
+    ).split()
+)
 
 
 class AnswerKind(StrEnum):
@@ -162,6 +169,8 @@ def _close(schema: Any) -> Any:
             result[keyword] = _close(schema[keyword])
     if schema.get("properties") or schema.get("type") == "object":
         result.setdefault("additionalProperties", False)
+    if schema.get("format", "date") not in _STANDARD_FORMATS:
+        del result["format"]
     return result
 
 

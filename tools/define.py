@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 from pydantic import create_model
 
 from watchkeeper.tools.action import Action, ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
+from watchkeeper.tools.enforcement import check_enforceable
 from watchkeeper.tools.errors import ApplyError, CollectError, PlanError, RollbackError, ToolError
 from watchkeeper.tools.fact import Arguments, Fact, Provenance, Raw, Result
 from watchkeeper.tools.findings import Finding
@@ -43,6 +44,7 @@ class DefinedFact(Fact[Arguments, R]):
                 f"fact {name!r} must be annotated to return a subclass of Result, not {returned!r}"
             )
         self.result_type = returned  # type: ignore[assignment]  # what the annotation says is what it returns
+        check_enforceable(self)
 
     def __call__(self, target: Target, **arguments: Any) -> R:
         """Call the function itself."""
@@ -83,6 +85,7 @@ def fact(
 
     Raises:
         TypeError: If an argument has no annotation, or the function is not annotated to return a `Result`.
+        UnenforceableError: If no grammar can keep a model to the arguments.
     """
 
     def make(function: Callable[..., R]) -> DefinedFact[R]:
@@ -128,6 +131,7 @@ class DefinedAction(Action[Arguments]):
             raise TypeError(
                 f"action {name!r} is declared {reversibility.value}, so it must have a rollback method"
             )
+        check_enforceable(self)
 
     def plan(self, target: Target, arguments: Arguments, *, key: str) -> ActionPlan:
         """Ask the class.
@@ -191,6 +195,7 @@ def action(
 
     Raises:
         TypeError: If an argument of ``plan`` has no annotation, or ``rollback`` is missing.
+        UnenforceableError: If no grammar can keep a model to the arguments.
     """
 
     def make(methods: type[ActionMethods]) -> DefinedAction:

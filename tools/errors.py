@@ -17,6 +17,10 @@ class ArgumentError(ToolError):
     """Arguments of a tool are not valid (the model or the caller can mend them)."""
 
 
+class UnenforceableError(ToolError):
+    """No grammar keeps a model to the arguments of a tool (whoever wrote the tool must change them)."""
+
+
 class InventoryError(ToolError):
     """The inventory is not usable (a human must mend it)."""
 

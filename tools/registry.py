@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from watchkeeper.tools.action import Action
+from watchkeeper.tools.enforcement import check_enforceable
 from watchkeeper.tools.errors import ArgumentError, CollectError, UnknownToolError
 from watchkeeper.tools.evidence import Evidence, digest_json
 from watchkeeper.tools.fact import Arguments, Fact
@@ -33,9 +34,11 @@ class Registry:
 
         Raises:
             ValueError: If the name is taken.
+            UnenforceableError: If no grammar can keep a model to the tool's arguments.
         """
         if tool.name in self._facts or tool.name in self._actions:
             raise ValueError(f"a tool named {tool.name!r} is registered already")
+        check_enforceable(tool)
         if isinstance(tool, Fact):
             self._facts[tool.name] = tool
         else:

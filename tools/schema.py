@@ -31,7 +31,13 @@ _KEPT = (
     "maxLength",
     "minItems",
     "maxItems",
+    "uniqueItems",
+    "multipleOf",
+    "minProperties",
+    "maxProperties",
 )
+_FORMATS = frozenset({"date-time", "date", "time", "duration", "email", "ipv4", "ipv6", "uuid", "uri"})
+_MAX_DEPTH = 32
 
 
 @runtime_checkable
@@ -101,7 +107,7 @@ def argument_schema(tool: Tool, vocabulary: Mapping[str, Sequence[str]] | None =
 
     Raises:
         ArgumentError: If a required argument has no value to choose from, so that the tool cannot be
-            called on this host.
+            called on this host, or if an argument's type refers to itself.
     """
     full = tool.arguments_type.model_json_schema()
     definitions = full.get("$defs", {})
@@ -110,7 +116,10 @@ def argument_schema(tool: Tool, vocabulary: Mapping[str, Sequence[str]] | None =
     for name, schema in full.get("properties", {}).items():
         if schema.get("internal"):
             continue
-        narrowed = _narrow(schema, definitions, vocabulary or {})
+        try:
+            narrowed = _narrow(schema, definitions, vocabulary or {})
+        except RecursionError as error:
+            raise ArgumentError(f"{tool.name}: {name}: the type refers to itself; bound its depth") from error
         if narrowed is not None:
             properties[name] = narrowed
         elif name in required:
@@ -147,32 +156,52 @@ def candidate_calls(fact: Fact[Any, Any], spec: HostSpec) -> list[dict[str, Any]
 
 
 def _narrow(
-    schema: Mapping[str, Any], definitions: Mapping[str, Any], vocabulary: Mapping[str, Sequence[str]]
+    schema: Mapping[str, Any],
+    definitions: Mapping[str, Any],
+    vocabulary: Mapping[str, Sequence[str]],
+    depth: int = 0,
 ) -> dict[str, Any] | None:
-    """Make one schema canonical; None if its vocabulary is known and empty."""
+    """Make one schema canonical; None if its vocabulary is known and empty.
+
+    Raises:
+        RecursionError: If it refers to itself.
+    """
+    if depth > _MAX_DEPTH:
+        raise RecursionError
+
+    def inner(part: Mapping[str, Any]) -> dict[str, Any] | None:
+        return _narrow(part, definitions, vocabulary, depth + 1)
+
     schema = _resolve(schema, definitions)
     name: str = schema.get("vocabulary", "")
     result = {key: schema[key] for key in _KEPT if key in schema}
+    if schema.get("format") in _FORMATS:
+        result["format"] = schema["format"]
     values = list(vocabulary[name]) if name in vocabulary else None
     if values is not None and not values:
         return None
     if schema.get("type") == "array":
+        fixed = [inner(part) for part in schema.get("prefixItems", ())]
         items = dict(schema.get("items", {}))
         if name:
             items["vocabulary"] = name
-        narrowed = _narrow(items, definitions, vocabulary)
-        if narrowed is None:
+        narrowed = inner(items)
+        if narrowed is None or None in fixed:
             return None
-        return result | {"items": narrowed}
+        return result | ({"prefixItems": fixed} if fixed else {"items": narrowed})
     if schema.get("type") == "object" and "properties" in schema:
-        inner = {k: _narrow(v, definitions, vocabulary) for k, v in schema["properties"].items()}
-        properties = {k: v for k, v in inner.items() if v is not None}
+        parts = {k: inner(v) for k, v in schema["properties"].items()}
+        properties = {k: v for k, v in parts.items() if v is not None}
         result["properties"] = properties
         result["required"] = [k for k in properties if k in schema.get("required", [])]
         result["additionalProperties"] = False
-    if "anyOf" in schema:
-        branches = [_narrow(branch, definitions, vocabulary) for branch in schema["anyOf"]]
-        result["anyOf"] = [branch for branch in branches if branch is not None]
+    elif schema.get("type") == "object" and "additionalProperties" in schema:
+        rest = schema["additionalProperties"]
+        result["additionalProperties"] = inner(rest) if isinstance(rest, Mapping) else rest
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        if keyword in schema:
+            branches = [inner(branch) for branch in schema[keyword]]
+            result[keyword] = [branch for branch in branches if branch is not None]
     if values is not None:
         result["enum"] = [int(v) for v in values] if schema.get("type") == "integer" else values
     return result
