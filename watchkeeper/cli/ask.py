@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import sys
+import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,7 @@ class TerminalAnswerer:
         if approval.status is not ApprovalStatus.PENDING:
             return
         self._show(approval)
+        _forget_what_was_typed_before()
         doubt = approval.kind is ApprovalKind.IN_DOUBT
         question = "Was it done?" if doubt else "Approve?"
         self.console.print(f"[bold]{question}[/bold] \\[y]es / \\[n]o, or in another terminal: ", end="")
@@ -73,6 +76,12 @@ class TerminalAnswerer:
             text = escape(visible(line))
             self.console.print(f"[{color}]{text}[/{color}]" if color else text, highlight=False)
         self.console.rule()
+
+
+def _forget_what_was_typed_before() -> None:
+    """Drop input from before a question was shown: it answers something else, or nothing."""
+    with contextlib.suppress(termios.error, OSError, ValueError):  # there is no terminal
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 @dataclass(frozen=True, slots=True)
