@@ -68,7 +68,7 @@ def demo(
         with mistakes():
             results = _play(console, names, first, approve=approve, model=model)
     except DemoError as error:
-        console.print(f"error: {error}", style="red", highlight=False)
+        console.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(2) from None
     if as_json:
         print(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
@@ -124,36 +124,46 @@ def _introduce(console: Console, environment: DemoEnvironment) -> None:
     site = environment.site
     assert environment.injection is not None
     console.print(
-        f"[dim]{site.web} and {site.worker} run under supervisord in {site.base}. The agents are not told: "
-        f"{environment.injection.detail}.[/dim]",
+        f"{site.web} and {site.worker} run under supervisord in {site.base}. The agents are not told: "
+        f"{environment.injection.detail}.",
+        style="dim",
         highlight=False,
+        markup=False,
     )
 
 
 def _verdict(console: Console, result: ScenarioResult) -> None:
+    from rich.markup import escape
+
+    from watchkeeper.cli.records import plain
+
     if result.skipped:
-        console.print(f"[yellow]skipped: {result.skipped}[/yellow]")
+        console.print(f"skipped: {result.skipped}", style="yellow", markup=False)
         return
     said = "[bold green]ok[/bold green]" if result.ok else "[bold red]not ok[/bold red]"
     console.print(
-        f"oracle: {said}; {result.state} in {result.seconds:.0f} s; report: {result.report}", highlight=False
+        f"oracle: {said}; {result.state} in {result.seconds:.0f} s; report: {escape(result.report)}",
+        highlight=False,
     )
     for check in result.checks:
-        console.print(f"  [red]{check.name}: {check.detail}[/red]", highlight=False)
+        console.print(f"  {check.name}: {plain(check.detail)}", style="red", highlight=False, markup=False)
 
 
 def _table(console: Console, results: list[ScenarioResult]) -> None:
+    from rich.markup import escape
     from rich.table import Table
+
+    from watchkeeper.cli.records import plain
 
     table = Table(
         "scenario", "fault", "diagnosis", "actions", "end state", "first choice", "seconds", "oracle"
     )
     for result in results:
         if result.skipped:
-            table.add_row(result.scenario, f"skipped: {result.skipped}")
+            table.add_row(result.scenario, escape(f"skipped: {result.skipped}"))
             continue
         first = result.first_choice
-        table.add_row(
+        cells = (
             result.scenario,
             result.fault,
             result.diagnosis,
@@ -163,4 +173,5 @@ def _table(console: Console, results: list[ScenarioResult]) -> None:
             f"{result.seconds:.0f}",
             "ok" if result.ok else "not ok",
         )
+        table.add_row(*(escape(plain(cell)) for cell in cells))
     console.print(table)

@@ -48,7 +48,8 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
         engine = open_engine(settings.model, settings.quantization)
         identity = engine.identity
         seconds = time.monotonic() - started
-        console.print(f"[dim]model {identity.id} ({identity.quantization}) loaded in {seconds:.1f} s[/dim]")
+        said = f"model {identity.id} ({identity.quantization}) loaded in {seconds:.1f} s"
+        console.print(said, style="dim", markup=False)
         return engine
 
     return LazyEngine(opening)
@@ -116,7 +117,7 @@ def run(
     handed to people.
     """
     from watchkeeper.cli.models import ensure_pulled
-    from watchkeeper.cli.output import stderr_console
+    from watchkeeper.cli.output import print_json, stderr_console
     from watchkeeper.cli.records import mistakes
     from watchkeeper.runtime.alerts import Alert
     from watchkeeper.runtime.policy import Policy
@@ -170,9 +171,10 @@ def run(
         handle(orchestrator, incident_id, console, approve=approve, wait=wait)
         report = orchestrator.report(incident_id)
         if as_json:
-            print(report.model_dump_json(indent=2))
+            print_json(report.model_dump(mode="json"))
         elif report.incident.status.ended:
-            console.print(f"report: {settings.home / 'reports' / incident_id}.md", highlight=False)
+            path = settings.home / "reports" / f"{incident_id}.md"
+            console.print(f"report: {path}", highlight=False, markup=False)
     status = report.incident.status
     if not status.ended:
         console.print(f"{incident_id} waits for an answer; then: watchkeeper run --resume {incident_id}")
