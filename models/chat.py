@@ -97,7 +97,19 @@ class WatchkeeperChatModel(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         identity = self.engine.identity
-        return {"model": identity.id, "quantization": identity.quantization, "digest": identity.digest}
+        # LangChain's cache of answers goes by these: whatever changes an answer is among them.
+        return {
+            "model": identity.id,
+            "quantization": identity.quantization,
+            "digest": identity.digest,
+            "adapter": self.adapter,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "stop": self.stop,
+            "max_calls": self.max_calls if self.parallel_tool_calls else 1,
+            "trim": self.trim,
+        }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import (
     AIMessage,
@@ -345,6 +346,15 @@ def test_several_calls_come_back_as_several_streamed_or_not() -> None:
     assert len({call["id"] for call in answer.tool_calls}) == 2
     whole = functools.reduce(operator.add, bound.stream("restart both"))
     assert [call["args"]["service"] for call in whole.tool_calls] == ["web", "db"]
+
+
+def test_a_cache_of_answers_tells_settings_apart() -> None:
+    engine = ScriptedEngine(generate=lambda request: f"at {request.temperature}")
+    cache = InMemoryCache()
+    for temperature in (0.0, 0.5, 0.5):
+        model = WatchkeeperChatModel(engine=engine, temperature=temperature, cache=cache)
+        assert model.invoke("x").text == f"at {temperature}"
+    assert len(engine.requests) == 2
 
 
 def test_only_the_model_that_answers_may_be_named() -> None:

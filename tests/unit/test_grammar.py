@@ -183,6 +183,11 @@ def test_a_schema_that_is_not_json_is_refused() -> None:
         schema_grammar({"enum": [object()]})
 
 
+def test_no_calls_at_all_is_no_grammar_of_calls(native: CallTags) -> None:
+    with pytest.raises(GrammarError, match="max_calls must be at least 1, got 0"):
+        call_grammar({"restart": RESTART}, native, max_calls=0)
+
+
 def test_a_matcher_is_fresh_every_time(compiler: GrammarCompiler) -> None:
     grammar = schema_grammar({"enum": ["a", "b"]})
     first = compiler.matcher(grammar)
