@@ -203,23 +203,22 @@ class RemoteEngine:
         items = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(items, list):
             raise InvalidReplyError(f"{self._endpoint.url}{_MODELS} lists no models: {listed!r:.120}")
-        models = {
-            item["id"]: item
-            for item in items
-            if isinstance(item, dict) and isinstance(item.get("id"), str) and not item.get("parent")
+        entries = {
+            item["id"]: item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)
         }
-        known = ", ".join(sorted(models)) or "none"
+        # An adapter is listed as a model with a parent: it is no other model to choose from.
+        models = sorted(name for name, entry in entries.items() if not entry.get("parent"))
+        known = ", ".join(models) or "none"
         if wanted is None:
             if len(models) != 1:
                 raise UnknownModelError(
                     f"{self._endpoint.url} serves {len(models)} models ({known}); "
                     f"name one: {self._endpoint.url}#MODEL"
                 )
-            wanted = next(iter(models))
-        elif wanted not in {item.get("id") for item in items if isinstance(item, dict)}:
+            wanted = models[0]
+        elif wanted not in entries:
             raise UnknownModelError(f"{self._endpoint.url} serves no model {wanted!r} (it serves: {known})")
-        entry = models.get(wanted, {})
-        return _Served(wanted, own=isinstance(entry.get(EXTENSION), dict))
+        return _Served(wanted, own=isinstance(entries[wanted].get(EXTENSION), dict))
 
     def _derive(self, request: ChoiceRequest, model: str, cancel: Cancellation | None) -> Choice:
         options = request.options

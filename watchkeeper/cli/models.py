@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from watchkeeper.cli import models_serve
 from watchkeeper.cli.output import (
     INTERRUPTED,
     fail,
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from watchkeeper.models.catalog import CatalogEntry
 
-app = typer.Typer(no_args_is_help=True, help="List, pull, verify and remove language models.")
+app = typer.Typer(no_args_is_help=True, help="List, pull, verify, remove and serve language models.")
+models_serve.register(app)
 
 Id = Annotated[
     str,
@@ -139,7 +141,9 @@ def ensure_pulled(model_id: str | None, console: Console) -> None:
         return
     if is_installed(find_model(chosen)):
         return
-    console.print(f"the model {chosen} is not on this machine yet and is pulled once", highlight=False)
+    console.print(
+        f"the model {chosen} is not on this machine yet and is pulled once", highlight=False, markup=False
+    )
     _pull(chosen, None, console)
 
 
