@@ -33,8 +33,14 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
 
 
 def plain(text: str) -> str:
-    """Make text that others wrote harmless in Markdown."""
-    return visible(text).replace("`", "'").replace("|", "\\|").replace("<", "&lt;")
+    """Make text that others wrote harmless in Markdown: no markup of its own, no link, no picture."""
+    escaped = code(text).replace("\\", "\\\\")
+    return escaped.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
+
+
+def code(text: str) -> str:
+    """Make text that others wrote harmless between backquotes."""
+    return visible(text).replace("`", "'")
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -56,7 +62,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield "Written by others into what was read; shown to people, never followed."
         yield ""
         for quote in report.suspicious:
-            yield f"- {quote.evidence_id}: `{plain(quote.quote)}`"
+            yield f"- {quote.evidence_id}: `{code(quote.quote)}`"
     yield from _evidence(report)
     yield ""
     yield "## Timeline"
@@ -78,7 +84,7 @@ def _diagnosis(report: Report) -> Iterator[str]:
         return
     last = report.diagnoses[-1]
     sure = f"(probability {last.probability:.2f})"
-    yield f"{last.status.upper()}: **{last.cause}** of `{plain(last.subject)}` {sure}"
+    yield f"{last.status.upper()}: **{last.cause}** of `{code(last.subject)}` {sure}"
     yield ""
     for claim in last.claims:
         yield f"- {plain(claim.text)} [{', '.join(claim.evidence_ids)}]"
@@ -106,7 +112,7 @@ def _changes(report: Report) -> Iterator[str]:
         if step.plan.diff:
             yield ""
             yield "```diff"
-            yield step.plan.diff.replace("```", "'''").rstrip()
+            yield from (code(line) for line in step.plan.diff.rstrip().splitlines())
             yield "```"
 
 
