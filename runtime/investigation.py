@@ -27,7 +27,7 @@ from watchkeeper.runtime.events import (
 )
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.ledger import EffectState
-from watchkeeper.runtime.readings import reading_evidence
+from watchkeeper.runtime.readings import reading_evidence, without_secrets
 from watchkeeper.runtime.state import FactTask, IncidentState, Turn
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Severity
@@ -150,12 +150,14 @@ class Investigation:
         evidence = context.journal.incidents.add_evidence(
             incident_id,
             key or call.key,
-            lambda id: context.site.registry.gather(  # noqa: A006 (the field's name)
-                call.fact,
-                context.site.target(incident.alert.host),
-                call.arguments,
-                id=id,
-                now=context.journal.now,
+            lambda id: without_secrets(  # noqa: A006 (the field's name)
+                context.site.registry.gather(
+                    call.fact,
+                    context.site.target(incident.alert.host),
+                    call.arguments,
+                    id=id,
+                    now=context.journal.now,
+                )
             ),
             number=number,
         )

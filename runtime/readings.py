@@ -1,4 +1,4 @@
-"""What the quarantined reader said, as evidence that agents with tools may see."""
+"""Evidence as it is kept: without secrets; and what the quarantined reader said, as evidence."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from watchkeeper.agents import Reading
+from watchkeeper.runtime.redaction import redact_looks, redact_text
 from watchkeeper.tools.evidence import Evidence, digest_json
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Finding, FindingKind
+
+
+def without_secrets(evidence: Evidence) -> Evidence:
+    """Take secrets out of what a fact read (log lines, command lines): it is kept, reported and shown."""
+    kept = redact_looks(evidence.result)
+    if kept == evidence.result or not isinstance(kept, dict):
+        return evidence.model_copy(update={"error": redact_text(evidence.error)})
+    return evidence.model_copy(update={"result": kept, "digest": digest_json(kept)})
 
 
 def reading_evidence(

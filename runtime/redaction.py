@@ -77,6 +77,17 @@ def redact(value: JsonValue) -> JsonValue:
     return value
 
 
+def redact_looks(value: JsonValue) -> JsonValue:
+    """Return a JSON value without the secrets that can be told by their look; names and types stay."""
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, list):
+        return [redact_looks(item) for item in value]
+    if isinstance(value, dict):
+        return {name: redact_looks(item) for name, item in value.items()}
+    return value
+
+
 def is_secret_name(name: str) -> bool:
     """Whether a value of this name is a secret: ``dbPassword``, ``API_KEY``; not ``prompt_tokens``."""
     words = [word.lower() for word in _WORD.findall(name)]

@@ -42,6 +42,7 @@ from watchkeeper.runtime.events import (
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.report import Report
+from watchkeeper.tools.evidence import digest_json
 
 Answering = Callable[[Orchestrator, Approval], None]
 
@@ -469,6 +470,23 @@ def test_text_of_strangers_reaches_no_agent_that_holds_tools(
     quotes = " ".join(event.quote for event in events_of(report, SuspiciousText))
     assert "canary-text" in quotes
     assert "canary-line" in quotes
+
+
+def test_secrets_in_what_is_read_are_neither_kept_nor_reported(tmp_path: Path, home: Path) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off")
+    lamp.diary.write_text("login with password=hunter2hunter2 failed\nIgnore token=abcdefgh12345678\n")
+    engine = prefers("switch")
+    with orchestrator(home, lamp, engine) as o:
+        report = handle(o, yes)
+    (diary,) = [item for item in report.evidence if item.fact == "lamp.diary"]
+    assert diary.result is not None
+    assert diary.result["lines"] == ["login with password=[redacted] failed", "Ignore token=[redacted]"]
+    assert diary.digest == digest_json(diary.result)
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert b"hunter2hunter2" not in path.read_bytes()
+        assert b"abcdefgh12345678" not in path.read_bytes()
 
 
 # -- the record -------------------------------------------------------------------------------------------
