@@ -21,6 +21,7 @@ from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.interface import ChoiceRequest, GenerationRequest, Message, ToolSpec, system, user
 from watchkeeper.models.loading import load
+from watchkeeper.models.options import EngineOptions
 
 TOOLS = tuple(
     ToolSpec(
@@ -134,8 +135,8 @@ def main() -> int:
         return 1
     engines = (
         LocalEngine(loaded),
-        LocalEngine(loaded, prefix_bytes=0),
-        LocalEngine(loaded, fast_forward=False),
+        LocalEngine(loaded, EngineOptions(prefix_bytes=0)),
+        LocalEngine(loaded, EngineOptions(fast_forward=False)),
     )
     rows = measure(*engines, repeat=options.repeat)
     if options.json:

@@ -9,11 +9,12 @@ import os
 from typing import TYPE_CHECKING
 
 from watchkeeper.models.interface import Engine, Progress
+from watchkeeper.models.options import EngineOptions
 
 if TYPE_CHECKING:
     from watchkeeper.models.loading import Quantization
 
-__all__ = ["open_engine"]
+__all__ = ["EngineOptions", "open_engine"]
 
 
 def open_engine(
@@ -22,7 +23,7 @@ def open_engine(
     *,
     device_map: str = "auto",
     threads: int | None = None,
-    prefix_bytes: int = 1 << 30,
+    options: EngineOptions | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """Load a model that was pulled before and return an engine that answers with it.
@@ -34,7 +35,7 @@ def open_engine(
         quantization: How the weights are held; see :func:`watchkeeper.models.loading.load`.
         device_map: Where the layers go, as accelerate understands it.
         threads: Threads of a CPU's matmuls, for the whole process; torch's own choice where ``None``.
-        prefix_bytes: Memory for keys and values that later requests may reuse; 0 turns reuse off.
+        options: How the engine uses the machine.
         progress: Told of each stage.
 
     Raises:
@@ -54,4 +55,4 @@ def open_engine(
     loaded = load(
         model_id, quantization=quantization, device_map=device_map, threads=threads, progress=progress
     )
-    return LocalEngine(loaded, prefix_bytes=prefix_bytes)
+    return LocalEngine(loaded, options)

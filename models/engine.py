@@ -1,63 +1,45 @@
-"""The engine: one hosted model that answers requests of several threads.
+"""The engine: one hosted model that answers the requests of many threads together.
 
-The model itself holds no state; every request owns its keys and values. One forward pass runs at a time,
-and requests of other threads go on between two passes.
+A thread of its own runs forward passes. Requests join and leave between two of them, and every pass computes
+tokens of all that run: some of a new prompt, one of each answer, and whatever a grammar forces after it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import llguidance.hf
-import numpy as np
-import torch
-from llguidance import LLMatcher
-from numpy.typing import NDArray
-from transformers import DynamicCache
 
 from watchkeeper.models import scoring
+from watchkeeper.models.adapters import AdapterBank
+from watchkeeper.models.batch import Batch, EngineStatistics, Job
+from watchkeeper.models.closing import Closer
 from watchkeeper.models.detokenize import AnswerReader
-from watchkeeper.models.errors import (
-    BudgetExceededError,
-    CancelledError,
-    GrammarError,
-    ModelError,
-    PromptTooLongError,
-)
-from watchkeeper.models.grammar import (
-    AnswerKind,
-    Grammar,
-    GrammarCompiler,
-    call_grammar,
-    schema_grammar,
-)
+from watchkeeper.models.errors import AdapterError, CancelledError, PromptTooLongError
+from watchkeeper.models.grammar import Grammar, GrammarCompiler, call_grammar, schema_grammar
 from watchkeeper.models.interface import (
     Cancellation,
     Choice,
     ChoiceRequest,
     Chunk,
-    FinishReason,
     Generation,
     GenerationRequest,
     Message,
     ModelIdentity,
     ScoredOption,
-    ToolCall,
+    ToolSpec,
     Usage,
 )
-from watchkeeper.models.kv import SequenceCache, is_supported
-from watchkeeper.models.prefix import PrefixStatistics, PrefixStore
+from watchkeeper.models.options import EngineOptions
+from watchkeeper.models.prefix import PrefixStatistics, PrefixTree
 from watchkeeper.models.requests import callable_schemas, check_generation, check_options
-from watchkeeper.models.sampling import Sampler, all_but, unpack
+from watchkeeper.models.runner import Runner
+from watchkeeper.models.sampling import TokenMask
+from watchkeeper.models.scheduler import Limits, Scheduler
+from watchkeeper.models.tasks import AnswerTask, Dialect, ScoringTask
 from watchkeeper.models.templates import ChatFormat
-
-_GIB = 1 << 30
-_ROOM = 256
 
 
 class Hosted(Protocol):
@@ -79,67 +61,39 @@ class Hosted(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Sequence:
-    """One answer under way: the tokens decided, and the keys and values of those that were computed."""
-
-    tokens: list[int]
-    prompt_length: int
-    kv: Any
-    computed: int
-    cached: int
-    started: float
-    forced: int = 0
-
-    @property
-    def generated(self) -> int:
-        return len(self.tokens) - self.prompt_length
-
-    def usage(self) -> Usage:
-        seconds = time.monotonic() - self.started
-        return Usage(self.prompt_length, self.cached, self.generated, self.forced, seconds)
-
-
 class LocalEngine:
     """Answers with a model in this process.
 
     Args:
         loaded: The model.
-        prefix_bytes: Memory for keys and values that later requests may reuse; 0 turns reuse off.
-        prefill_chunk: Prompt tokens computed in one pass; a cancellation waits for at most one pass.
-        fast_forward: Append tokens that the grammar forces in one pass instead of one pass each.
+        options: How it uses the machine.
 
     Raises:
-        ValueError: If ``prefill_chunk`` is not positive.
+        ModelError: If the model cannot be hosted.
     """
 
-    def __init__(
-        self,
-        loaded: Hosted,
-        *,
-        prefix_bytes: int = _GIB,
-        prefill_chunk: int = 256,
-        fast_forward: bool = True,
-    ) -> None:
-        if prefill_chunk < 1:
-            raise ValueError(f"prefill_chunk must be at least 1, got {prefill_chunk!r}")
+    def __init__(self, loaded: Hosted, options: EngineOptions | None = None) -> None:
+        self.options = options or EngineOptions()
         self._identity = loaded.identity
-        self._model: Any = loaded.model.eval()
-        self._config = self._model.config.get_text_config()
-        self._reusable = is_supported(
-            getattr(self._config, "layer_types", None), getattr(self._config, "sliding_window", None)
-        )
-        self._chunk = prefill_chunk
-        self._fast_forward = fast_forward
+        self._adapters = AdapterBank(loaded.model)
+        runner = Runner(loaded.model, self._adapters)
+        self._context = int(runner.config.max_position_embeddings)
         self._format = ChatFormat(loaded.tokenizer)
-        self._vocabulary_size = int(self._config.vocab_size)
+        size = int(runner.config.vocab_size)
         self._vocabulary = llguidance.hf.from_tokenizer(
-            loaded.tokenizer, n_vocab=self._vocabulary_size, eos_token=sorted(self._format.end_ids)
+            loaded.tokenizer, n_vocab=size, eos_token=sorted(self._format.end_ids)
         )
         self._grammars = GrammarCompiler(self._vocabulary)
-        self._text_ids = all_but(self._format.control_ids - self._format.end_ids, self._vocabulary_size)
-        self._prefixes: PrefixStore[SequenceCache] = PrefixStore(prefix_bytes if self._reusable else 0)
-        self._forward_lock = threading.Lock()
+        text = TokenMask.all_but(self._format.control_ids - self._format.end_ids, size)
+        closer = Closer(self._vocabulary)
+        self._dialect = Dialect(self._format, closer, text, size, self.options.fast_forward)
+        limits = Limits(
+            self.options.step_tokens,
+            self.options.running,
+            self.options.waiting,
+            max(1, self.options.running_bytes // runner.bytes_per_token),
+        )
+        self._batch = Batch(runner, Scheduler(limits), PrefixTree(self.options.prefix_bytes))
 
     @property
     def identity(self) -> ModelIdentity:
@@ -147,15 +101,56 @@ class LocalEngine:
         return self._identity
 
     @property
+    def context_length(self) -> int:
+        """Tokens that the model can attend to, prompt and answer together."""
+        return self._context
+
+    @property
     def prefixes(self) -> PrefixStatistics:
         """What the reuse of keys and values saved so far."""
-        return self._prefixes.statistics
+        return self._batch.statistics.prefixes
+
+    @property
+    def statistics(self) -> EngineStatistics:
+        """What the engine did so far, and what it is doing."""
+        return self._batch.statistics
+
+    def count_tokens(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        """Return the length of the prompt that a conversation makes."""
+        return len(self._format.prompt(messages, tools))
 
     def close(self) -> None:
         """Release the memory of the model; the engine answers no more."""
-        with self._forward_lock:
-            self._model = None
-            self._prefixes.clear()
+        self._batch.close()
+
+    def load_adapter(self, name: str, folder: Path | str) -> None:
+        """Load a LoRA adapter that requests may then name.
+
+        Args:
+            name: What requests call it.
+            folder: Where peft saved it.
+
+        Raises:
+            AdapterError: If it does not fit this model.
+        """
+        with self._batch.paused():
+            self._adapters.load(name, folder)
+
+    def unload_adapter(self, name: str) -> None:
+        """Release an adapter; requests that use it fail.
+
+        Raises:
+            AdapterError: If there is none of that name.
+        """
+        with self._batch.paused():
+            weights = self._weights(name)
+            self._adapters.unload(name)
+            self._batch.forget(weights, AdapterError(f"adapter {name!r} was unloaded"))
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are loaded."""
+        return self._adapters.names()
 
     def generate(self, request: GenerationRequest, *, cancel: Cancellation | None = None) -> Generation:
         """Answer with a text, a JSON value or tool calls.
@@ -165,9 +160,12 @@ class LocalEngine:
         Raises:
             ValueError: If the budget or the temperature makes no sense.
             GrammarError: If the schema cannot be enforced.
-            BudgetExceededError: If a constrained answer did not end within ``max_tokens``.
+            AdapterError: If no adapter of that name is loaded.
+            BudgetExceededError: If a constrained answer did not end within ``max_tokens`` and nothing short
+                ends it.
             CancelledError: If a constrained answer was cancelled.
             PromptTooLongError: If the prompt and the budget exceed what the model can attend to.
+            CapacityError: If they exceed the memory for keys and values, or too many requests wait.
         """
         for chunk in self.stream(request, cancel=cancel):
             if chunk.final is not None:
@@ -183,34 +181,85 @@ class LocalEngine:
         check_generation(request)
         grammar = self._grammar(request)
         matcher = self._grammars.matcher(grammar) if grammar else None
+        weights = self._weights(request.adapter)
         prompt = self._format.prompt(request.messages, request.tools)
         self._check_length(len(prompt) + request.max_tokens)
         kind = grammar.kind if grammar else None
         stop = (*request.stop, *self._format.stop_texts)
         reader = AnswerReader(kind, self._format.tags, self._bytes_of, stop)
-        sampler = Sampler(request.temperature, request.seed)
-        return self._decode(request, prompt, kind, matcher, reader, sampler, cancel)
+        task = AnswerTask(request, prompt, self._dialect, kind, matcher, reader)
+        job = Job(task, weights, request.priority, cancel)
+        self._batch.submit(job)
+        return self._follow(job, task)
 
     def choose(self, request: ChoiceRequest, *, cancel: Cancellation | None = None) -> Choice:
         """Score every option of a closed question.
 
         Raises:
             ValueError: If there is no option, one is empty, or two are the same.
+            AdapterError: If no adapter of that name is loaded.
             CancelledError: If it was cancelled.
             PromptTooLongError: If the conversation and an option exceed what the model can attend to.
+            CapacityError: If they exceed the memory for keys and values, or too many requests wait.
         """
         check_options(request)
         parts = scoring.split(self._format.plain, request.lead, request.options)
-        logprobs, usage = self._score(request.messages, parts, cancel)
-        scores = logprobs
-        if request.neutral is not None:
-            neutral, more = self._score(request.neutral, parts, cancel)
-            usage += more
-            weight = request.neutral_weight
-            scores = [given - weight * without for given, without in zip(logprobs, neutral, strict=True)]
-        shares = scoring.softmax(scores)
-        options = zip(request.options, logprobs, shares, strict=True)
-        return Choice(tuple(ScoredOption(*option) for option in options), usage)
+        weights = self._weights(request.adapter)
+        conversations = [request.messages] if request.neutral is None else [request.messages, request.neutral]
+        jobs: list[Job] = []
+        tasks: list[ScoringTask] = []
+        for messages in conversations:
+            prompt = [*self._format.prompt(messages), *parts.stem]
+            task = ScoringTask(prompt, parts.tails, request.adapter)
+            self._check_length(task.need)
+            tasks.append(task)
+            jobs.append(Job(task, weights, request.priority, cancel))
+        # Both conversations are computed together.
+        try:
+            for job in jobs:
+                self._batch.submit(job)
+            for job in jobs:
+                for _ in job.texts():
+                    pass
+        finally:
+            for job in jobs:
+                job.abandon()
+        if not all(task.done for task in tasks):
+            raise CancelledError("cancelled before the question was answered")
+        neutral = tasks[1].logprobs if len(tasks) > 1 else None
+        return self._choice(request, tasks[0].logprobs, neutral, parts, [task.usage() for task in tasks])
+
+    def _choice(
+        self,
+        request: ChoiceRequest,
+        logprobs: Sequence[float],
+        neutral: Sequence[float] | None,
+        parts: scoring.Continuations,
+        usages: Sequence[Usage],
+    ) -> Choice:
+        without = neutral or [0.0] * len(logprobs)
+        weight = request.neutral_weight if neutral else 0.0
+        corrected = [given - weight * bare for given, bare in zip(logprobs, without, strict=True)]
+        lengths = [len(tail) for tail in parts.tails]
+        shares = scoring.softmax(corrected)
+        options = zip(request.options, logprobs, shares, corrected, lengths, strict=True)
+        seconds = max(usage.seconds for usage in usages)
+        total = Usage(
+            sum(usage.prompt_tokens for usage in usages),
+            sum(usage.cached_tokens for usage in usages),
+            seconds=seconds,
+        )
+        return Choice(tuple(ScoredOption(*option) for option in options), total)
+
+    def _follow(self, job: Job, task: AnswerTask) -> Iterator[Chunk]:
+        try:
+            for text in job.texts():
+                yield Chunk(text)
+            if not task.done:
+                task.cancel()
+            yield Chunk("", task.result())
+        finally:
+            job.abandon()
 
     def _grammar(self, request: GenerationRequest) -> Grammar | None:
         if request.schema is not None:
@@ -218,201 +267,20 @@ class LocalEngine:
         allowed = callable_schemas(request.tools, request.tool_choice, request.call_schemas)
         if not allowed:
             return None
-        return call_grammar(allowed, self._format.tags, or_text=request.tool_choice == "auto")
+        or_text = request.tool_choice == "auto"
+        return call_grammar(allowed, self._format.tags, or_text=or_text, max_calls=request.max_calls)
 
-    def _decode(
-        self,
-        request: GenerationRequest,
-        prompt: list[int],
-        kind: AnswerKind | None,
-        matcher: LLMatcher | None,
-        reader: AnswerReader,
-        sampler: Sampler,
-        cancel: Cancellation | None,
-    ) -> Iterator[Chunk]:
-        sequence = self._begin(prompt, request.max_tokens)
-        try:
-            reason: FinishReason | None = None
-            while reason is None:
-                if matcher is not None:
-                    shown = self._append_forced(sequence, matcher, reader)
-                    if shown:
-                        yield Chunk(shown)
-                    if matcher.is_stopped():
-                        reason = "stop"
-                        break
-                if sequence.generated >= request.max_tokens:
-                    reason = "length"
-                    break
-                logits = self._advance(sequence, cancel)
-                if logits is None:
-                    reason = "cancelled"
-                    break
-                allowed = (
-                    unpack(matcher.compute_bitmask(), self._vocabulary_size) if matcher else self._text_ids
-                )
-                token = sampler.pick(logits, allowed)
-                ended = token in self._format.end_ids
-                if matcher is not None and not (
-                    matcher.is_accepting() if ended else matcher.consume_token(token)
-                ):
-                    raise GrammarError(f"the grammar failed while decoding: {matcher.get_error():.200}")
-                if ended:
-                    reason = "stop"
-                    break
-                sequence.tokens.append(token)
-                shown = reader.push(token)
-                if shown:
-                    yield Chunk(shown)
-                if reader.stopped:
-                    reason = "stop"
-        finally:
-            self._keep(sequence)
-        if reason != "stop" and (kind in {AnswerKind.JSON, AnswerKind.CALL} or reader.in_call):
-            if reason == "cancelled":
-                raise CancelledError(f"cancelled after {sequence.generated} tokens of a constrained answer")
-            raise BudgetExceededError(
-                f"the answer did not end within max_tokens={request.max_tokens}; "
-                f"ask again with more, or bound the schema's strings and arrays"
-            )
-        rest = reader.finish()
-        if rest:
-            yield Chunk(rest)
-        calls = self._calls(reader.call, sequence)
-        yield Chunk("", Generation(reader.text, calls, reason, sequence.usage()))
-
-    def _allowed(self, matcher: LLMatcher | None) -> NDArray[np.int64]:
-        if matcher is None:
-            return self._text_ids
-        return unpack(matcher.compute_bitmask(), self._vocabulary_size)
-
-    def _append_forced(self, sequence: _Sequence, matcher: LLMatcher, reader: AnswerReader) -> str:
-        """Append what the grammar leaves no choice about and return the text that can be shown."""
-        forced = matcher.compute_ff_tokens()
-        if matcher.validate_tokens(forced) < len(forced):
-            # llguidance takes a forced text that spells a control token for that token, and then refuses it.
-            forced = self._format.plain(matcher.compute_ff_bytes().decode("utf-8", "ignore"))
-        if not matcher.consume_tokens(forced):
-            raise GrammarError(f"the grammar failed while decoding: {matcher.get_error():.200}")
-        sequence.forced += len(forced)
-        sequence.tokens += forced
-        return "".join([reader.push(token) for token in forced])
-
-    def _calls(self, call: Any, sequence: _Sequence) -> tuple[ToolCall, ...]:
-        if call is None:
-            return ()
-        # The same conversation gives the same id, and another turn of it another one.
-        digest = hashlib.sha256(repr(sequence.tokens).encode()).hexdigest()
-        return (ToolCall(call["name"], call["arguments"], f"call_{digest[:16]}"),)
+    def _weights(self, adapter: str | None) -> str:
+        """Name what reads the tokens: keys and values of other weights are no use."""
+        return "" if adapter is None else f"{adapter}:{self._adapters.digest(adapter)}"
 
     def _bytes_of(self, token: int) -> bytes:
         data: bytes = self._vocabulary.decode_bytes([token])
         return data
 
     def _check_length(self, tokens: int) -> None:
-        limit = int(self._config.max_position_embeddings)
-        if tokens > limit:
+        if tokens > self._context:
             raise PromptTooLongError(
-                f"prompt and budget are {tokens} tokens, but {self._identity.id!r} attends to {limit}; "
-                f"shorten the conversation or lower max_tokens"
+                f"prompt and budget are {tokens} tokens, but {self._identity.id!r} attends to "
+                f"{self._context}; shorten the conversation or lower max_tokens"
             )
-
-    def _begin(self, prompt: list[int], budget: int) -> _Sequence:
-        started = time.monotonic()
-        capacity = len(prompt) + min(budget, _ROOM)
-        kv: Any
-        if self._reusable:
-            kv = self._prefixes.take(prompt, capacity) or SequenceCache.empty(
-                int(self._config.num_hidden_layers), capacity
-            )
-            cached = kv.length
-        else:
-            kv, cached = DynamicCache(config=self._config), 0
-        return _Sequence(list(prompt), len(prompt), kv, cached, cached, started)
-
-    def _keep(self, sequence: _Sequence) -> None:
-        if self._reusable:
-            # A pass that failed half-way leaves some layers longer than others.
-            sequence.kv.truncate(sequence.computed)
-            self._prefixes.keep(sequence.tokens, sequence.kv)
-
-    def _advance(self, sequence: _Sequence, cancel: Cancellation | None) -> torch.Tensor | None:
-        """Compute all tokens decided so far; return the last one's logits, or None where cancelled."""
-        logits: torch.Tensor | None = None
-        while sequence.computed < len(sequence.tokens):
-            if cancel is not None and cancel.cancelled:
-                return None
-            step = self._chunk
-            if not self._fast_forward and sequence.computed >= sequence.prompt_length:
-                step = 1
-            elif not self._fast_forward:
-                step = min(step, sequence.prompt_length - sequence.computed)
-            ids = sequence.tokens[sequence.computed : sequence.computed + step]
-            output = self._forward(torch.tensor([ids]), past_key_values=sequence.kv, logits_to_keep=1)
-            logits = output[0, -1]
-            sequence.computed += len(ids)
-        return logits
-
-    def _forward(self, ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """Run one pass and return its logits."""
-        with self._forward_lock, torch.inference_mode():
-            if self._model is None:
-                raise ModelError(f"engine {self._identity.id!r} is closed; open another one")
-            device = self._model.device
-            placed = {
-                name: value.to(device) if isinstance(value, torch.Tensor) else value
-                for name, value in inputs.items()
-            }
-            logits: torch.Tensor = self._model(input_ids=ids.to(device), use_cache=True, **placed).logits
-            return logits
-
-    def _score(
-        self, messages: Sequence[Message], parts: scoring.Continuations, cancel: Cancellation | None
-    ) -> tuple[list[float], Usage]:
-        """Return the summed log-probability of every option after a conversation."""
-        prompt = [*self._format.prompt(messages), *parts.stem]
-        self._check_length(len(prompt) + max(len(tail) for tail in parts.tails))
-        sequence = self._begin(prompt, 2 * scoring.GROUP_TOKENS)
-        results: list[float] = []
-        try:
-            if self._reusable:
-                for group in scoring.groups(parts.tails):
-                    tails = [parts.tails[index] for index in group]
-                    results += self._score_packed(sequence, tails, cancel)
-            else:
-                for tail in parts.tails:
-                    _refuse_cancelled(cancel)
-                    ids = torch.tensor([[*prompt, *tail[:-1]]])
-                    logits = self._forward(ids, logits_to_keep=len(tail))
-                    results += scoring.sums(logits[0], [list(enumerate(tail))])
-        finally:
-            self._keep(sequence)
-        return results, sequence.usage()
-
-    def _score_packed(
-        self, sequence: _Sequence, tails: Sequence[Sequence[int]], cancel: Cancellation | None
-    ) -> list[float]:
-        # The last token is computed again for every group: the first token of each option depends on it.
-        sequence.computed = min(sequence.computed, sequence.prompt_length - 1)
-        sequence.kv.truncate(sequence.computed)
-        while sequence.prompt_length - sequence.computed > self._chunk:
-            _refuse_cancelled(cancel)
-            ids = sequence.tokens[sequence.computed : sequence.computed + self._chunk]
-            self._forward(torch.tensor([ids]), past_key_values=sequence.kv, logits_to_keep=1)
-            sequence.computed += len(ids)
-        _refuse_cancelled(cancel)
-        packed = scoring.pack(sequence.tokens[sequence.computed :], tails, sequence.computed)
-        logits = self._forward(
-            packed.ids,
-            position_ids=packed.positions,
-            attention_mask=packed.mask,
-            past_key_values=sequence.kv,
-            logits_to_keep=packed.rows,
-        )
-        sequence.computed = sequence.prompt_length
-        return scoring.sums(logits[0], packed.targets)
-
-
-def _refuse_cancelled(cancel: Cancellation | None) -> None:
-    if cancel is not None and cancel.cancelled:
-        raise CancelledError("cancelled before the question was answered")

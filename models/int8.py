@@ -215,6 +215,13 @@ class Int8Linear(nn.Module):
         part.scale = self.scale[start:stop]
         return part
 
+    def channels(self, indices: torch.Tensor) -> Int8Linear:
+        """The layer that computes only the output channels of these indices, over copies of their weights."""
+        bias = None if self.bias is None else self.bias[indices]
+        part = Int8Linear(self.weight[indices], self.scale[indices], bias, fine=self.fine)
+        part.scale = self.scale[indices]
+        return part
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
         rows = hidden.reshape(-1, self.in_features)

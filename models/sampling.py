@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-"""Which token ids are allowed."""
+# Up to so many tokens it is cheaper to compute their logits alone than those of the whole vocabulary.
+FEW = 2048
 
 
 class Sampler:
@@ -28,32 +28,40 @@ class Sampler:
         else:
             self._random.manual_seed(seed)
 
-    def pick(self, logits: torch.Tensor, allowed: NDArray[np.int64]) -> int:
-        """Pick one of the allowed tokens.
-
-        Args:
-            logits: Logits of the whole vocabulary, one row.
-            allowed: Ids of the allowed tokens, ascending; at least one.
-        """
-        if len(allowed) == 1:
-            return int(allowed[0])
-        ids = torch.from_numpy(allowed)
-        # More ids than the row has logits never occur; all of them need no selection.
-        row = logits if len(allowed) == logits.shape[-1] else logits[ids.to(logits.device)]
-        if self._temperature == 0:
-            return int(allowed[int(row.argmax())])
-        shares = torch.softmax(row.float().cpu() / self._temperature, dim=-1)
-        return int(allowed[int(torch.multinomial(shares, 1, generator=self._random))])
+    def pick(self, logits: torch.Tensor) -> int:
+        """Pick a place of a row of logits; those at minus infinity are never picked."""
+        if self._temperature == 0 or logits.shape[-1] == 1:
+            return int(logits.argmax())
+        shares = torch.softmax(logits.float().cpu() / self._temperature, dim=-1)
+        return int(torch.multinomial(shares, 1, generator=self._random))
 
 
-def unpack(bits: bytes, size: int) -> NDArray[np.int64]:
-    """Turn a bit mask, lowest bit first, into the ids of its set bits."""
-    flags = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=size)
-    return np.flatnonzero(flags)
+class TokenMask:
+    """Which tokens may come next.
 
+    Args:
+        bits: A bit for each token, lowest first.
+        size: Number of tokens.
+    """
 
-def all_but(banned: Iterable[int], size: int) -> NDArray[np.int64]:
-    """Return the ids below ``size`` that are not banned."""
-    mask: Mask = np.ones(size, dtype=np.bool_)
-    mask[[index for index in banned if index < size]] = False
-    return np.flatnonzero(mask)
+    def __init__(self, bits: bytes, size: int) -> None:
+        self._flags = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little", count=size)
+
+    @classmethod
+    def all_but(cls, banned: Iterable[int], size: int) -> TokenMask:
+        """Allow all tokens but these."""
+        flags = np.ones(size, dtype=np.uint8)
+        flags[[index for index in banned if index < size]] = 0
+        return cls(np.packbits(flags, bitorder="little").tobytes(), size)
+
+    @property
+    def few(self) -> NDArray[np.int64] | None:
+        """The allowed tokens, ascending, where they are few enough to be looked at alone."""
+        count = int(np.count_nonzero(self._flags))
+        return np.flatnonzero(self._flags) if count <= min(FEW, len(self._flags) // 4) else None
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Set the logits of all other tokens to minus infinity; a row of the whole vocabulary."""
+        flags = torch.from_numpy(self._flags.view(np.bool_)).to(logits.device)
+        # A row may be longer than the vocabulary, where a model pads its output layer.
+        return logits[: len(flags)].masked_fill(~flags, float("-inf"))

@@ -72,17 +72,17 @@ class Packed:
     """One forward pass over several options.
 
     Attributes:
-        ids: Tokens, shape (1, length).
-        positions: Their positions, shape (1, length).
-        mask: What each may attend to, shape (1, 1, length, past + length).
+        tokens: Last tokens of the conversation and all options.
+        positions: Their positions.
+        mask: What each may attend to, bool of shape (tokens, past + tokens).
         rows: Places whose logits are needed.
         targets: Per option, (index into ``rows``, token) of every token to score.
     """
 
-    ids: torch.Tensor
-    positions: torch.Tensor
+    tokens: list[int]
+    positions: list[int]
     mask: torch.Tensor
-    rows: torch.Tensor
+    rows: list[int]
     targets: tuple[tuple[tuple[int, int], ...], ...]
 
 
@@ -115,13 +115,7 @@ def pack(rest: Sequence[int], tails: Sequence[Sequence[int]], past: int) -> Pack
         tuple((0 if at == 0 else span.start + at - len(rest), token) for at, token in enumerate(tail))
         for tail, span in zip(tails, spans, strict=True)
     )
-    return Packed(
-        torch.tensor([ids]),
-        torch.tensor([positions]),
-        mask[None, None],
-        torch.tensor(rows),
-        targets,
-    )
+    return Packed(ids, positions, mask, rows, targets)
 
 
 def sums(logits: torch.Tensor, targets: Sequence[Sequence[tuple[int, int]]]) -> list[float]:

@@ -20,6 +20,7 @@ from watchkeeper.models.interface import (
     user,
 )
 from watchkeeper.models.loading import LoadedModel, load
+from watchkeeper.models.options import EngineOptions
 from watchkeeper.models.schemas import fault
 
 pytestmark = pytest.mark.model
@@ -123,9 +124,9 @@ def test_structured_answers_validate(small_engine: LocalEngine, seed: int) -> No
 def test_neither_fast_forward_nor_reuse_changes_a_token_in_fp32(small: LoadedModel) -> None:
     engines = [
         LocalEngine(small),
-        LocalEngine(small, fast_forward=False),
-        LocalEngine(small, prefix_bytes=0),
-        LocalEngine(small, prefill_chunk=32),
+        LocalEngine(small, EngineOptions(fast_forward=False)),
+        LocalEngine(small, EngineOptions(prefix_bytes=0)),
+        LocalEngine(small, EngineOptions(step_tokens=32)),
     ]
     conversation: tuple[Message, ...] = TALK
     for turn in range(3):

@@ -32,6 +32,7 @@ from watchkeeper.models.interface import (
     system,
     user,
 )
+from watchkeeper.models.options import EngineOptions
 from watchkeeper.models.schemas import fault
 
 RESTART = ToolSpec(
@@ -155,7 +156,7 @@ def test_with_a_free_choice_a_call_is_valid_and_a_text_is_a_text(engine: LocalEn
 
 
 def test_appending_forced_tokens_at_once_changes_no_token(hosted: tiny.Hosted) -> None:
-    fast, slow = LocalEngine(hosted), LocalEngine(hosted, fast_forward=False)
+    fast, slow = LocalEngine(hosted), LocalEngine(hosted, EngineOptions(fast_forward=False))
     for seed in range(3):
         request = GenerationRequest(TALK, (RESTART, SHOW), "required", temperature=0.7, seed=seed)
         quick, careful = fast.generate(request), slow.generate(request)
@@ -164,7 +165,7 @@ def test_appending_forced_tokens_at_once_changes_no_token(hosted: tiny.Hosted) -
 
 
 def test_reusing_a_prefix_changes_no_token(hosted: tiny.Hosted) -> None:
-    reusing, fresh = LocalEngine(hosted), LocalEngine(hosted, prefix_bytes=0)
+    reusing, fresh = LocalEngine(hosted), LocalEngine(hosted, EngineOptions(prefix_bytes=0))
     conversation = list(TALK)
     for turn in range(4):
         request = GenerationRequest(tuple(conversation), max_tokens=20, temperature=1.0, seed=turn)
@@ -179,19 +180,27 @@ def test_reusing_a_prefix_changes_no_token(hosted: tiny.Hosted) -> None:
 def test_the_size_of_a_pass_changes_no_token(hosted: tiny.Hosted) -> None:
     request = GenerationRequest(TALK, (RESTART,), "required")
     answers = [
-        LocalEngine(hosted, prefill_chunk=chunk).generate(request).tool_calls for chunk in (3, 64, 512)
+        LocalEngine(hosted, EngineOptions(step_tokens=chunk)).generate(request).tool_calls
+        for chunk in (3, 64, 512)
     ]
     assert all(answer == answers[0] for answer in answers)
 
 
-def test_the_prefix_of_a_sliding_window_family_is_not_reused() -> None:
+def test_the_prefix_of_a_sliding_window_family_is_reused_too() -> None:
     hosted = tiny.hosted(sliding_window=16)
-    engine = LocalEngine(hosted)
+    reusing, fresh = LocalEngine(hosted), LocalEngine(hosted, EngineOptions(prefix_bytes=0))
     request = GenerationRequest(TALK, (RESTART,), "required")
-    first, second = engine.generate(request), engine.generate(request)
-    assert first.tool_calls == second.tool_calls
-    assert second.usage.cached_tokens == 0
-    assert engine.choose(QUESTION).options == engine.choose(QUESTION).options
+    first, second = reusing.generate(request), reusing.generate(request)
+    assert first.tool_calls == second.tool_calls == fresh.generate(request).tool_calls
+    assert second.usage.cached_tokens == second.usage.prompt_tokens - 1
+    assert reusing.choose(QUESTION).best == fresh.choose(QUESTION).best
+
+
+def test_a_window_hides_what_lies_before_it() -> None:
+    hosted = tiny.hosted(sliding_window=16)
+    request = GenerationRequest(TALK, max_tokens=40)
+    expected = plain_greedy(hosted, TALK, 40)
+    assert LocalEngine(hosted, EngineOptions(step_tokens=7)).generate(request).text == expected
 
 
 def test_a_stream_adds_up_to_the_answer(engine: LocalEngine) -> None:
@@ -231,9 +240,18 @@ def test_a_free_text_that_reaches_its_budget_says_so(engine: LocalEngine) -> Non
     assert answer.usage.generated_tokens == 5
 
 
-def test_a_value_that_does_not_end_within_its_budget_is_an_error(engine: LocalEngine) -> None:
+def test_a_value_that_reaches_its_budget_gets_a_shortest_valid_end(engine: LocalEngine) -> None:
+    for budget in (1, 10, 30):
+        answer = engine.generate(GenerationRequest(TALK, schema=RESTART.parameters, max_tokens=budget))
+        assert fault(json.loads(answer.text), RESTART.parameters) is None
+        assert answer.finish_reason in {"length", "stop"}
+    (call,) = engine.generate(GenerationRequest(TALK, (RESTART,), "required", max_tokens=3)).tool_calls
+    assert fault(dict(call.arguments), RESTART.parameters) is None
+
+
+def test_a_value_that_no_short_end_makes_valid_is_an_error(engine: LocalEngine) -> None:
     with pytest.raises(BudgetExceededError, match="max_tokens=10"):
-        engine.generate(GenerationRequest(TALK, schema=RESTART.parameters, max_tokens=10))
+        engine.generate(GenerationRequest(TALK, schema={"type": "string", "minLength": 900}, max_tokens=10))
 
 
 def test_a_request_that_makes_no_sense_is_refused(engine: LocalEngine) -> None:
@@ -272,7 +290,7 @@ def test_a_cancelled_text_comes_back_as_far_as_it_got(engine: LocalEngine) -> No
 
 
 def test_a_prompt_is_cancelled_between_two_passes(hosted: tiny.Hosted) -> None:
-    engine = LocalEngine(hosted, prefill_chunk=16)
+    engine = LocalEngine(hosted, EngineOptions(step_tokens=16))
     cut = engine.generate(GenerationRequest((user("word " * 200),)), cancel=Countdown(3))
     assert (cut.finish_reason, cut.text) == ("cancelled", "")
     assert engine.generate(GenerationRequest((user("word " * 200),), max_tokens=1)).usage.cached_tokens == 48
@@ -304,11 +322,28 @@ def exact(hosted: tiny.Hosted, messages: tuple[Message, ...], text: str, after: 
     return sum(float(logits[len(head) - 1 + index, token]) for index, token in enumerate(tail))
 
 
+def plain_greedy(hosted: tiny.Hosted, messages: tuple[Message, ...], tokens: int) -> str:
+    """The most probable text after a conversation, by plain forward passes over everything."""
+    turns = [{"role": message.role.value, "content": message.content} for message in messages]
+    ids = hosted.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    controls = [hosted.tokenizer.convert_tokens_to_ids(text) for text in tiny.CONTROLS]
+    start = len(ids)
+    for _ in range(tokens):
+        with torch.inference_mode():
+            logits = hosted.model(torch.tensor([ids])).logits[0, -1]
+        logits = logits.clone()
+        logits[[token for token in controls if token != hosted.tokenizer.eos_token_id]] = -torch.inf
+        ids = [*ids, int(logits.argmax())]
+        if ids[-1] == hosted.tokenizer.eos_token_id:
+            break
+    return str(hosted.tokenizer.decode(ids[start:], skip_special_tokens=True))
+
+
 @pytest.mark.parametrize("sliding_window", [None, 16])
 def test_the_score_of_an_option_is_its_log_probability(sliding_window: int | None) -> None:
     hosted = tiny.hosted(tiny.PLAIN, sliding_window=sliding_window)
     for chunk in (16, 512):
-        choice = LocalEngine(hosted, prefill_chunk=chunk).choose(QUESTION)
+        choice = LocalEngine(hosted, EngineOptions(step_tokens=chunk)).choose(QUESTION)
         expected = [exact(hosted, TALK, "The cause is", f" {option}") for option in QUESTION.options]
         assert [option.logprob for option in choice.options] == pytest.approx(expected, abs=1e-3)
         shares = [math.exp(score - max(expected)) for score in expected]

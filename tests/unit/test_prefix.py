@@ -1,123 +1,133 @@
-"""What one request computed is reused by the next that begins alike, within a bound of memory."""
+"""The tree of known beginnings: what is reused is what was computed, within a bound of bytes."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
+import random
 
 import numpy as np
 import pytest
+import torch
 
-from watchkeeper.models.prefix import PrefixStore, common_prefix
+from watchkeeper.models.kv import SequenceKV
+from watchkeeper.models.prefix import PrefixTree, common_prefix
 
-
-@dataclass
-class Held:
-    """Keys and values as the tokens they belong to: one byte each."""
-
-    tokens: list[int]
-
-    @property
-    def length(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def nbytes(self) -> int:
-        return len(self.tokens)
-
-    def trim(self) -> None:
-        pass
-
-    def copy_prefix(self, length: int, capacity: int) -> Held:
-        assert capacity >= length
-        return Held(self.tokens[:length])
+LAYERS = 2
+BYTES = LAYERS * 2 * 4  # of one token below
 
 
-def kept(*sequences: str, max_bytes: int = 100) -> PrefixStore[Held]:
-    store: PrefixStore[Held] = PrefixStore(max_bytes)
-    for sequence in sequences:
-        keep(store, sequence)
-    return store
+def computed(tokens: list[int], known: int = 0, kv: SequenceKV | None = None) -> SequenceKV:
+    """Keys and values in which each token can be recognized, with its place and its layer."""
+    kv = kv or SequenceKV.empty(LAYERS, 1)
+    kv.reserve(len(tokens))
+    for layer in range(LAYERS):
+        marks = [token + place / 1000 + layer * 1e6 for place, token in enumerate(tokens)]
+        values = torch.tensor(marks[known:]).view(1, -1, 1)
+        kv.write(layer, values, -values)
+    kv.length = len(tokens)
+    return kv
 
 
-def keep(store: PrefixStore[Held], sequence: str) -> None:
-    tokens = [ord(letter) for letter in sequence]
-    store.keep(tokens, Held(tokens))
+def content(kv: SequenceKV) -> list[list[float]]:
+    return [
+        layer.keys[0, : kv.length, 0].tolist() + layer.values[0, : kv.length, 0].tolist()
+        for layer in kv.layers
+        if layer is not None
+    ]
 
 
-def take(store: PrefixStore[Held], prompt: str) -> str:
-    found = store.take([ord(letter) for letter in prompt], 100)
-    return "".join(chr(token) for token in found.tokens) if found else ""
+def taken(tree: PrefixTree, tokens: list[int], weights: str = "") -> SequenceKV:
+    kv = SequenceKV.empty(LAYERS, len(tokens))
+    tree.fill(weights, tokens, kv)
+    return kv
 
 
-def test_the_longest_shared_beginning_is_reused() -> None:
-    store = kept("system A user B", "system A user C and more")
-    assert take(store, "system A user C again") == "system A user C a"
-    assert take(store, "system X") == "system "
-    assert take(store, "other") == ""
+def test_the_longest_known_beginning_is_copied_but_never_all() -> None:
+    tree = PrefixTree(1 << 20)
+    tree.keep("", [1, 2, 3, 4], computed([1, 2, 3, 4]))
+    for tokens, length in [([1, 2, 3, 4, 5], 4), ([1, 2, 9], 2), ([1, 2, 3, 4], 3), ([7], 0), ([1], 0)]:
+        kv = taken(tree, tokens)
+        assert kv.length == length
+        assert content(kv) == content(computed(tokens[:length])) or length == 0
 
 
-def test_the_last_token_of_a_prompt_is_always_computed() -> None:
-    assert take(kept("abcdef"), "abc") == "ab"
-    assert take(kept("abc"), "a") == ""
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_was_kept_before_a_reused_prefix_is_the_right_one(seed: int) -> None:
+    rng = random.Random(seed)
+    tree = PrefixTree(rng.choice([BYTES * 40, 1 << 20]))
+    for _ in range(120):
+        tokens = [rng.randint(0, 2) for _ in range(rng.randint(1, 24))]
+        kv = taken(tree, tokens)
+        assert kv.length < len(tokens)
+        if kv.length:
+            assert content(kv) == content(computed(tokens[: kv.length]))
+        tree.keep("", tokens, computed(tokens, kv.length, kv))
+        assert tree.statistics.nbytes <= tree.max_bytes
 
 
-def test_an_entry_that_another_continues_is_not_kept_twice() -> None:
-    store = kept("abc", "abcdef", "abcd")
-    assert store.statistics.entries == 1
-    assert store.statistics.nbytes == 6
+def test_a_shared_beginning_is_kept_once() -> None:
+    tree = PrefixTree(1 << 20)
+    shared = list(range(100))
+    for last in range(8):
+        tree.keep("", [*shared, 500 + last], computed([*shared, 500 + last]))
+    assert tree.statistics.nbytes == BYTES * (100 + 8)
+    assert tree.statistics.entries == 9
 
 
-def test_the_least_recently_used_goes_first() -> None:
-    store = kept("aaaa", "bbbb", max_bytes=10)
-    take(store, "aaax")
-    keep(store, "cccc")
-    assert take(store, "aaaax") == "aaaa"
-    assert take(store, "bbbbx") == ""
-    assert store.statistics.nbytes <= 10
+def test_the_bound_holds_and_what_was_used_last_stays() -> None:
+    tree = PrefixTree(BYTES * 30)
+    first, second, third = ([n * 100 + i for i in range(12)] for n in range(3))
+    tree.keep("", first, computed(first))
+    tree.keep("", second, computed(second))
+    taken(tree, [*first, 1])
+    tree.keep("", third, computed(third))
+    assert tree.statistics.nbytes <= BYTES * 30
+    assert tree.match("", first) == 12
+    assert tree.match("", second) == 0
+    assert tree.match("", third) == 12
 
 
-def test_what_is_larger_than_the_bound_is_not_kept() -> None:
-    store = kept("a" * 11, max_bytes=10)
-    assert store.statistics.entries == 0
-    assert store.statistics.nbytes == 0
+def test_what_does_not_fit_at_all_leaves_nothing_behind() -> None:
+    for bound in (0, BYTES * 3):
+        tree = PrefixTree(bound)
+        tree.keep("", [1, 2, 3, 4], computed([1, 2, 3, 4]))
+        assert tree.statistics.nbytes == 0
+        assert tree.match("", [1, 2, 3, 4]) == 0
 
 
-def test_a_bound_of_zero_turns_reuse_off() -> None:
-    assert take(kept("abc", max_bytes=0), "abcd") == ""
+def test_other_weights_share_nothing_and_are_forgotten_alone() -> None:
+    tree = PrefixTree(1 << 20)
+    tree.keep("", [1, 2, 3], computed([1, 2, 3]))
+    tree.keep("tuned", [1, 2, 3, 4], computed([1, 2, 3, 4]))
+    assert (tree.match("", [1, 2, 3, 4]), tree.match("tuned", [1, 2, 3, 4])) == (3, 4)
+    tree.forget("tuned")
+    assert (tree.match("", [1, 2, 3]), tree.match("tuned", [1, 2, 3])) == (3, 0)
+    assert tree.statistics.nbytes == BYTES * 3
+    tree.clear()
+    assert tree.statistics.nbytes == tree.statistics.entries == 0
 
 
 def test_what_was_saved_is_counted() -> None:
-    store = kept("abcd")
-    take(store, "abcdef")
-    take(store, "xyz")
-    counts = store.statistics
-    assert (counts.lookups, counts.hits, counts.tokens_asked, counts.tokens_reused) == (2, 1, 9, 4)
-
-
-def test_threads_may_share_a_store() -> None:
-    store = kept(max_bytes=50)
-    failures: list[str] = []
-
-    def work(letter: str) -> None:
-        for length in range(1, 200):
-            keep(store, letter * (length % 13 + 1))
-            found = take(store, letter * 20)
-            if set(found) - {letter}:
-                failures.append(found)
-
-    threads = [threading.Thread(target=work, args=(letter,)) for letter in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert 0 <= store.statistics.nbytes <= 50
+    tree = PrefixTree(1 << 20)
+    taken(tree, [1, 2, 3])
+    tree.keep("", [1, 2, 3], computed([1, 2, 3]))
+    taken(tree, [1, 2, 3, 4, 5])
+    found = tree.statistics
+    assert (found.lookups, found.hits, found.tokens_asked, found.tokens_reused) == (2, 1, 8, 3)
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "shared"), [("", "a", 0), ("ab", "ab", 2), ("abc", "abd", 2), ("b", "a", 0)]
+    ("left", "right", "length"),
+    [([], [], 0), ([1], [], 0), ([1, 2], [1, 3], 1), ([1, 2], [1, 2, 3], 2), ([2], [1], 0)],
 )
-def test_common_prefix(left: str, right: str, shared: int) -> None:
-    arrays = [np.array([ord(letter) for letter in text], np.int32) for text in (left, right)]
-    assert common_prefix(arrays[0], arrays[1]) == shared
+def test_a_common_prefix_ends_at_the_first_difference(left: list[int], right: list[int], length: int) -> None:
+    assert common_prefix(np.asarray(left, np.int32), np.asarray(right, np.int32)) == length
+
+
+def test_growing_room_keeps_what_is_there() -> None:
+    kv = SequenceKV.empty(LAYERS, 1)
+    tokens: list[int] = []
+    for token in range(300):
+        kv = computed([*tokens, token], len(tokens), kv)
+        tokens.append(token)
+    assert content(kv) == content(computed(tokens))
+    assert kv.capacity >= 300

@@ -1,0 +1,28 @@
+"""How an engine uses the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine uses the machine.
+
+    Attributes:
+        prefix_bytes: Memory for keys and values that later requests may reuse; 0 turns reuse off.
+        running_bytes: Memory for keys and values of the requests that run.
+        running: Requests that are computed together.
+        waiting: Requests that may wait; more are refused.
+        step_tokens: Tokens of one forward pass. A cancellation waits for at most one pass.
+        fast_forward: Compute tokens that the grammar forces in one pass instead of one pass each.
+    """
+
+    prefix_bytes: int = _GIB
+    running_bytes: int = _GIB
+    running: int = 16
+    waiting: int = 512
+    step_tokens: int = 128
+    fast_forward: bool = True
