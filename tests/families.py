@@ -76,17 +76,31 @@ LLAMA = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}
 """
-GEMMA = """\
-{{- bos_token }}
-{%- if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
-{%- for message in messages %}
+_GEMMA_TURNS = """\
+{%- for message in turns %}
 {%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}
 {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}
 {{- '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) + '\\n' }}
-{{- message.content | trim }}{{ '<end_of_turn>\\n' }}
+{{- prefix if loop.first else '' }}{{ message.content | trim }}{{ '<end_of_turn>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{% endif %}
 """
+GEMMA_STRICT = (
+    """\
+{{- bos_token }}
+{%- if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+{%- set prefix, turns = '', messages %}
+"""
+    + _GEMMA_TURNS
+)
+GEMMA = (
+    """\
+{{- bos_token }}
+{%- if messages[0].role == 'system' %}{% set prefix, turns = messages[0].content + '\\n\\n', messages[1:] %}
+{%- else %}{% set prefix, turns = '', messages %}{% endif %}
+"""
+    + _GEMMA_TURNS
+)
 SMOLLM = (
     "{% for message in messages %}"
     "{% if loop.first and messages[0].role != 'system' %}"
@@ -114,9 +128,9 @@ def llama() -> PreTrainedTokenizerFast:
     return _made(LLAMA, "<|eot_id|>", marks, "<|begin_of_text|>")
 
 
-def gemma() -> PreTrainedTokenizerFast:
-    """Gemma 3, in its strictest form."""
-    return _made(GEMMA, "<eos>", ["<start_of_turn>", "<end_of_turn>"], "<bos>")
+def gemma(template: str = GEMMA) -> PreTrainedTokenizerFast:
+    """Gemma 3, and with the strict template the one before it."""
+    return _made(template, "<eos>", ["<start_of_turn>", "<end_of_turn>"], "<bos>")
 
 
 def smollm() -> PreTrainedTokenizerFast:

@@ -33,6 +33,7 @@ TOKENIZERS = {
     "qwen3": lambda: families.qwen(families.QWEN_THINKING),
     "llama": families.llama,
     "gemma": families.gemma,
+    "gemma2": lambda: families.gemma(families.GEMMA_STRICT),
     "smollm": families.smollm,
     "unknown": families.unknown,
     "none": lambda: tiny.tokenizer(None),
@@ -51,7 +52,8 @@ def prompt(name: str, messages: list[Message], tools: list[ToolSpec] | None = No
         ("qwen", "hermes", True, True, False, True),
         ("qwen3", "hermes", True, True, False, True),
         ("llama", "llama", True, True, False, False),
-        ("gemma", "gemma", False, False, True, True),
+        ("gemma", "gemma", False, True, True, True),
+        ("gemma2", "gemma", False, False, True, True),
         ("smollm", "chatml", False, True, False, True),
         ("unknown", "generic", False, True, False, True),
         ("none", "generic", False, True, False, True),
@@ -103,8 +105,9 @@ def test_llama_keeps_the_text_beside_a_call_and_an_answer_without_one() -> None:
     )
 
 
-def test_gemma_gets_system_and_tools_in_its_first_user_turn_and_turns_that_alternate() -> None:
-    text = prompt("gemma", TALK, [TOOL])
+@pytest.mark.parametrize("name", ["gemma", "gemma2"])
+def test_gemma_gets_system_and_tools_in_its_first_user_turn_and_turns_that_alternate(name: str) -> None:
+    text = prompt(name, TALK, [TOOL])
     turns = text.removeprefix("<bos>").split("<start_of_turn>")[1:]
     assert [turn.split("\n")[0] for turn in turns] == ["user", "model", "user", "model"]
     assert turns[0].startswith("user\nBe brief.\n\n# Tools")
@@ -151,7 +154,7 @@ def test_contents_open_no_turn_in_any_family(name: str) -> None:
     assert controls(marks) == controls("x")
 
 
-@pytest.mark.parametrize("name", ["smollm", "gemma", "unknown", "none"])
+@pytest.mark.parametrize("name", ["smollm", "gemma", "gemma2", "unknown", "none"])
 def test_a_family_without_tools_of_its_own_gets_their_schema_in_the_prompt(name: str) -> None:
     text = prompt(name, [system("Be brief."), user("hi!")], [TOOL])
     assert json.dumps(SCHEMA) in text
