@@ -110,10 +110,10 @@ def flaky(script: Script, *, models: Any = None) -> Iterator[Flaky]:
         def log_message(self, *_: Any) -> None:
             pass
 
-        def do_GET(self) -> None:  # noqa: N802 (the name that the library calls)
+        def do_GET(self) -> None:
             self.send(Answer(listed))
 
-        def do_POST(self) -> None:  # noqa: N802 (the name that the library calls)
+        def do_POST(self) -> None:
             length = int(self.headers["content-length"])
             one = Asked(self.path, dict(self.headers), json.loads(self.rfile.read(length)))
             asked.append(one)
