@@ -42,7 +42,7 @@ def give_answer(
                 "step_id": approval.step_id,
                 "digest": approval.digest,
                 "answer": answer.value,
-                "by": approval.decided_by,
+                "by": by,
                 "reason": reason,
                 "self_approved": approval.self_approved,
             },

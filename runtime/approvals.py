@@ -19,6 +19,9 @@ from watchkeeper.runtime.store import Store
 SOLO_TIER = 1
 """The highest tier that one person alone may approve."""
 
+PAIR_TIER = 3
+"""The lowest tier that takes two people's yes."""
+
 
 class ApprovalKind(StrEnum):
     """What people are asked.
@@ -75,6 +78,7 @@ class Approval(BaseModel):
         expires_at: When silence becomes a no.
         ttl_seconds: Time to answer, and again to use a yes.
         answer: What was answered.
+        first_by: Who said yes first where two people must; the question is pending until the second does.
         decided_by: Who answered.
         decided_at: When.
         reason: Why.
@@ -100,6 +104,7 @@ class Approval(BaseModel):
     expires_at: datetime
     ttl_seconds: int
     answer: Answer | None = None
+    first_by: str | None = None
     decided_by: str | None = None
     decided_at: datetime | None = None
     reason: str = ""
@@ -226,9 +231,12 @@ class Approvals:
     ) -> Approval:
         """Answer a question: the first answer before the deadline counts.
 
+        The top tier takes two people: their question is pending until the second has said yes, too. A no of
+        either ends it.
+
         Raises:
             ApprovalError: If it is unknown, answered or expired, if the answer does not fit the question,
-                or if who asked may not answer it.
+                or if who asked, or who said yes before, may not answer it.
         """
         table = schema.approvals
         asked = self.get(approval_id)
@@ -238,6 +246,10 @@ class Approvals:
         self._check_person(asked, answer, by)
         at = self._now()
         rejected = answer is Answer.REJECT
+        if answer is Answer.APPROVE and asked.tier >= PAIR_TIER and asked.first_by is None:
+            first = self._say_first(asked, by, at)
+            # Somebody else may have been the first meanwhile.
+            return first or self.decide(approval_id, answer, by=by, reason=reason)
         with self._store.transaction() as connection:
             changed = connection.execute(
                 update(table)
@@ -259,6 +271,27 @@ class Approvals:
             if changed == 1:
                 return self.get(approval_id)
         raise ApprovalError(f"approval {approval_id!r} {_state(self.get(approval_id))}")
+
+    def _say_first(self, asked: Approval, by: str, at: datetime) -> Approval | None:
+        """Keep the first yes of two; None if the question is not as it was read any more."""
+        table = schema.approvals
+        with self._store.transaction() as connection:
+            changed = connection.execute(
+                update(table)
+                .where(
+                    table.c.id == asked.id,
+                    table.c.status == ApprovalStatus.PENDING.value,
+                    table.c.expires_at > at,
+                    table.c.first_by.is_(None),
+                )
+                .values(first_by=by)
+            ).rowcount
+            if changed == 1:
+                return self.get(asked.id)
+        now = self.get(asked.id)
+        if now.first_by is None:
+            raise ApprovalError(f"approval {asked.id!r} {_state(now)}")
+        return None
 
     def use(self, approval_id: str, digest: str) -> Approval:
         """Use a yes, exactly once and for exactly the action it is bound to.
@@ -353,6 +386,11 @@ class Approvals:
     def _check_person(self, asked: Approval, answer: Answer, by: str) -> None:
         if not by.strip():
             raise ApprovalError(f"approval {asked.id!r}: who answers is not said")
+        if answer is Answer.APPROVE and asked.first_by is not None and _same_person(by, asked.first_by):
+            raise ApprovalError(
+                f"approval {asked.id!r} is of tier {asked.tier}, which takes two people, and {by!r} said yes "
+                "before: another person must, too"
+            )
         if answer is not Answer.APPROVE or not _same_person(by, asked.requester):
             return
         if not asked.solo:

@@ -21,11 +21,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of a table."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: ("ALTER TABLE approvals ADD COLUMN solo BOOLEAN NOT NULL DEFAULT 0",),
+    2: ("ALTER TABLE approvals ADD COLUMN first_by VARCHAR",),
 }
 """By the version that a database has: the statements that make it one of the next version."""
 
@@ -163,6 +164,7 @@ approvals = Table(
     Column("expires_at", UtcTime, nullable=False),
     Column("ttl_seconds", Integer, nullable=False),
     Column("answer", String),
+    Column("first_by", String),
     Column("decided_by", String),
     Column("decided_at", UtcTime),
     Column("reason", Text, nullable=False, server_default=""),

@@ -168,6 +168,42 @@ def test_nobody_turns_the_question_of_a_shared_run_into_one_of_a_solo_run(
         Approvals(store, solo=True, now=time).decide(asked.id, Answer.APPROVE, by="ann")
 
 
+def test_the_top_tier_takes_two_people(approvals: Approvals) -> None:
+    asked = ask(approvals, tier=3)
+    first = approvals.decide(asked.id, Answer.APPROVE, by="bob")
+    assert (first.status, first.first_by) == (ApprovalStatus.PENDING, "bob")
+    with pytest.raises(ApprovalError, match="was not answered yet"):
+        approvals.use(asked.id, D1)
+    for same in ("bob", " Bob", "ann"):
+        with pytest.raises(ApprovalError, match="another person must"):
+            approvals.decide(asked.id, Answer.APPROVE, by=same)
+    second = approvals.decide(asked.id, Answer.APPROVE, by="cat")
+    assert (second.status, second.first_by, second.decided_by) == (ApprovalStatus.APPROVED, "bob", "cat")
+    approvals.use(asked.id, D1)
+
+
+def test_one_no_ends_a_question_of_the_top_tier(approvals: Approvals, time: Time) -> None:
+    asked = ask(approvals, tier=3)
+    approvals.decide(asked.id, Answer.APPROVE, by="bob")
+    assert approvals.decide(asked.id, Answer.REJECT, by="bob").status is ApprovalStatus.REJECTED
+    with pytest.raises(ApprovalError, match="was rejected by 'bob'"):
+        approvals.decide(asked.id, Answer.APPROVE, by="cat")
+    late = ask(approvals, tier=3, digest=D2)
+    time.pass_(61)
+    with pytest.raises(ApprovalError, match="expired unanswered"):
+        approvals.decide(late.id, Answer.APPROVE, by="cat")
+
+
+def test_two_people_who_say_yes_at_once_are_two(approvals: Approvals) -> None:
+    for round_ in range(8):
+        asked = ask(approvals, tier=3, digest=f"{round_}" * 64)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda by, q=asked.id: approvals.decide(q, Answer.APPROVE, by=by), ["bob", "cat"]))
+        done = approvals.get(asked.id)
+        assert done.status is ApprovalStatus.APPROVED
+        assert {done.first_by, done.decided_by} == {"bob", "cat"}
+
+
 def test_an_answer_without_a_name_is_refused(approvals: Approvals) -> None:
     with pytest.raises(ApprovalError, match="who answers is not said"):
         approvals.decide(ask(approvals).id, Answer.APPROVE, by="  ")

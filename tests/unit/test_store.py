@@ -184,7 +184,8 @@ def test_a_database_of_an_older_release_is_brought_up_to_date(tmp_path: Path) ->
         Incidents(store).open(alert())
     fresh = columns(path)
     other = sqlite3.connect(path)
-    other.execute("ALTER TABLE approvals DROP COLUMN solo")
+    for later in ("solo", "first_by"):
+        other.execute(f"ALTER TABLE approvals DROP COLUMN {later}")
     other.execute("UPDATE watchkeeper_meta SET value='1' WHERE name='schema'")
     other.commit()
     other.close()

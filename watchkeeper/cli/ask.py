@@ -64,7 +64,9 @@ class TerminalAnswerer:
                 else (Answer.APPROVE if yes else Answer.REJECT)
             )
             try:
-                orchestrator.answer(approval.id, answer, reason=reason)
+                given = orchestrator.answer(approval.id, answer, reason=reason)
+                if given.status is ApprovalStatus.PENDING:
+                    self.console.print("This takes two people: another one must approve it, too.")
             except ApprovalError as error:
                 self.console.print(f"[red]{escape(str(error))}[/red]")
 
