@@ -105,10 +105,10 @@ def pair() -> Iterator[tuple[ScriptedEngine, RemoteEngine]]:
     yield from both(
         {
             "generate": {
+                "hello": "is\u2028é 漢",
                 "both": calls,
                 "restart it": calls[0],
                 "a number": {"n": 5},
-                "hello": "is\u2028é 漢",
             },
             "choose": {"disk": [0.2, 0.0, 0.8]},
         }
