@@ -1,0 +1,103 @@
+"""The adapters that are installed on this machine, by the model that they are for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from watchkeeper.models.adapter_files import CONFIG_NAME, WEIGHTS_NAME, Adapter, read_adapter
+from watchkeeper.models.catalog import CatalogEntry
+from watchkeeper.models.errors import AdapterError
+from watchkeeper.models.home import home_folder
+from watchkeeper.models.manifest import sync_folder, sync_tree
+from watchkeeper.models.store import find_installed, model_folder
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def adapters_folder(entry: CatalogEntry, home: Path | None = None) -> Path:
+    """Where the adapters of a model lie; apart from the model, which can be pulled again."""
+    root = home if home is not None else home_folder()
+    return root / "adapters" / model_folder(entry, home).name
+
+
+def installed_adapters(entry: CatalogEntry, home: Path | None = None) -> dict[str, Path]:
+    """The folders of a model's adapters by name."""
+    folder = adapters_folder(entry, home)
+    if not folder.is_dir():
+        return {}
+    return {path.name: path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)}
+
+
+def check_adapter(entry: CatalogEntry, name: str, folder: Path, home: Path | None = None) -> Adapter:
+    """Read an adapter and check it against a model, without loading the model.
+
+    Raises:
+        AdapterError: If it does not fit.
+        ModelError: If the model is not on this machine.
+    """
+    from watchkeeper.models.int8_model import empty_model
+
+    return read_adapter(name, folder, empty_model(find_installed(entry, home).weights))
+
+
+def add_adapter(entry: CatalogEntry, name: str, folder: Path, home: Path | None = None) -> Adapter:
+    """Check an adapter against a model and keep a copy of it.
+
+    Args:
+        entry: The model.
+        name: What requests will call it.
+        folder: What peft's ``save_pretrained`` wrote.
+        home: Home to keep it in; the default one where ``None``.
+
+    Raises:
+        AdapterError: If it does not fit, the name is none, or is taken, or the copy cannot be written.
+        ModelError: If the model is not on this machine.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"{name!r} is no name for an adapter: take letters, digits, '.', '_' and '-', at most 64"
+        raise AdapterError(message)
+    target = adapters_folder(entry, home) / name
+    taken = f"{entry.id!r} has an adapter {name!r} already: remove it first, or take another name"
+    if target.exists():
+        raise AdapterError(taken)
+    check_adapter(entry, name, folder, home)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent, ignore_cleanup_errors=True) as room:
+            copy = Path(room) / name
+            copy.mkdir()
+            for part in (CONFIG_NAME, WEIGHTS_NAME):
+                shutil.copyfile(folder / part, copy / part)
+            # What was checked may have changed since: what is kept is what counts.
+            found = check_adapter(entry, name, copy, home)
+            sync_tree(copy)
+            copy.rename(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if target.exists():
+            raise AdapterError(taken) from error
+        raise AdapterError(f"{target} cannot be written: {error.strerror or error}") from error
+    return found
+
+
+def remove_adapter(entry: CatalogEntry, name: str, home: Path | None = None) -> Path:
+    """Remove an installed adapter.
+
+    Returns:
+        The folder that is gone.
+
+    Raises:
+        AdapterError: If there is none of that name, or it cannot be removed.
+    """
+    found = installed_adapters(entry, home)
+    if name not in found:
+        known = ", ".join(found) or "none"
+        raise AdapterError(f"{entry.id!r} has no adapter {name!r} (it has: {known})")
+    try:
+        shutil.rmtree(found[name])
+    except OSError as error:
+        raise AdapterError(f"{found[name]} cannot be removed: {error.strerror or error}") from error
+    return found[name]

@@ -1,0 +1,122 @@
+"""`watchkeeper models calibrate`: find out how often a model is right when it says it is sure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchkeeper.cli.output import INTERRUPTED, fail, print_json, progress_view, stderr_console
+from watchkeeper.cli.records import print_table
+
+if TYPE_CHECKING:
+    from watchkeeper.models.calibration import Calibration, Quality
+    from watchkeeper.models.calibration_cases import LabelledCase
+
+_PLOT = "reliability-{}.png"
+
+
+def calibrate(
+    model_id: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Model to calibrate; the default one if left out.")
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", metavar="FILE", help="Your own cases, one JSON object a line."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FOLDER", help="Where the plot goes; the model's folder otherwise."),
+    ] = None,
+    quantization: Annotated[
+        str, typer.Option("--quantization", help="auto, nf4, int8, bnb-int8 or none.")
+    ] = "auto",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Ask only so many cases, taken evenly.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the built-in cases.")] = 0,
+    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw a reliability plot.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Ask a model questions with known answers, and keep what its probabilities are worth."""
+    from watchkeeper.models.calibration import write_calibration
+    from watchkeeper.models.calibration_cases import built_in_cases, read_cases
+    from watchkeeper.models.catalog import DEFAULT_MODEL, find_model
+    from watchkeeper.models.reliability_plot import draw_reliability, require_plots
+    from watchkeeper.models.store import model_folder
+
+    # What can be wrong is found before minutes are spent.
+    chosen = find_model(model_id or DEFAULT_MODEL)
+    if plot:
+        require_plots()
+    asked = built_in_cases(seed) if cases is None else read_cases(cases)
+    if limit is not None:
+        asked = _evenly(asked, limit)
+    folder = model_folder(chosen)
+    try:
+        found = _calibrated(chosen.id, quantization, asked)
+    except KeyboardInterrupt:
+        fail("stopped; the calibration is as it was before", INTERRUPTED)
+    path = write_calibration(folder, found)
+    picture = (output or folder) / _PLOT.format(found.quantization) if plot else None
+    if picture is not None:
+        draw_reliability(found, picture)
+    if as_json:
+        print_json(
+            {
+                **found.model_dump(mode="json"),
+                "digest": found.digest,
+                "file": str(path),
+                "plot": str(picture) if picture else None,
+            }
+        )
+        return
+    _print(found)
+    typer.echo(f"the calibration is in {path}", err=True)
+    if picture is not None:
+        typer.echo(f"the plot is in {picture}", err=True)
+
+
+def _calibrated(model_id: str, quantization: str, asked: tuple[LabelledCase, ...]) -> Calibration:
+    from watchkeeper.models import open_engine
+    from watchkeeper.models.calibration_fit import calibrate as fit
+    from watchkeeper.models.calibration_fit import refuse_too_few, score_cases
+
+    refuse_too_few(asked)
+    with progress_view(stderr_console()) as report:
+        # load() names the quantizations there are, should this be none of them.
+        engine = open_engine(model_id, quantization, progress=report)  # type: ignore[arg-type]
+        try:
+            return fit(score_cases(engine, asked, progress=report), engine.identity, asked)
+        finally:
+            engine.close()
+
+
+def _evenly(cases: tuple[LabelledCase, ...], limit: int) -> tuple[LabelledCase, ...]:
+    """Every so many-th case, so that a part looks like the whole."""
+    count = min(limit, len(cases))
+    return tuple(cases[index * len(cases) // count] for index in range(count))
+
+
+def _print(found: Calibration) -> None:
+    def change(name: str, before: Quality, after: Quality) -> str:
+        return f"{getattr(before, name):.3f} > {getattr(after, name):.3f}"
+
+    print_table(
+        ("QUESTIONS", "JUDGED BY", "CASES", "RIGHT", "ERROR", "BRIER", "LOG LOSS"),
+        [
+            (
+                "neutral prompt" if part.asked == "corrected" else "plain",
+                part.judged_by,
+                str(part.after.cases),
+                *(change(name, part.before, part.after) for name in ("accuracy", "ece", "brier", "log_loss")),
+            )
+            for part in found.measured
+        ],
+        empty="nothing was measured",
+    )
+    for name, scale in (("plain", found.plain), ("neutral prompt", found.corrected)):
+        said = f"{name}: temperature {scale.temperature:.2f}, length exponent {scale.length_exponent:.1f}"
+        weight = "" if scale.neutral_weight is None else f", neutral weight {scale.neutral_weight:.2f}"
+        typer.echo(said + weight)
