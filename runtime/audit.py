@@ -71,6 +71,9 @@ class AuditLog:
         with self._held():
             key = self._ready()
             last = self._last()
+            if last is not None and not last[2]:
+                # So that never more than one entry waits for its signature, and more are a forgery.
+                self._sign(key, last[0].seq, last[1])
             entry = AuditEntry(
                 seq=1 if last is None else last[0].seq + 1,
                 at=self._now(),
@@ -152,8 +155,12 @@ class AuditLog:
         self._sign(key, 0, GENESIS)
         return key
 
-    def _last(self) -> tuple[AuditEntry, str] | None:
-        """The last entry and its hash, after a torn line was put aside and the checkpoint was compared."""
+    def _last(self) -> tuple[AuditEntry, str, bool] | None:
+        """The last entry, its hash and whether it is signed, after a torn line was put aside.
+
+        Raises:
+            AuditError: If it does not fit the last checkpoint.
+        """
         signed = self._last_checkpoint()
         torn = _torn_tail(self.path)
         if torn:
@@ -178,7 +185,13 @@ class AuditLog:
                 f"entry {entry.seq} of audit log {str(self.path)!r} was edited after it was signed; "
                 "see `watchkeeper audit verify`"
             )
-        return entry, head
+        follows = entry.seq == signed.count + 1 and entry.previous == signed.head
+        if entry.seq > signed.count and not follows:
+            raise AuditError(
+                f"audit log {str(self.path)!r} holds entries after the {signed.count} signed ones that no "
+                "crash can have left there; see `watchkeeper audit verify`"
+            )
+        return entry, head, entry.seq == signed.count
 
     def _put_aside(self, torn: bytes) -> None:
         """Keep the remains of a line that a crash tore, and end the log at the line before."""

@@ -61,8 +61,16 @@ def verify_log(folder: Path, keys: Path) -> AuditReport:
                 what=f"the tail was cut: {covered} entries were signed, {entries} are there",
             )
         )
-    if entries > covered and not problems:
-        notes.append(f"{entries - covered} entries at the end are not signed yet (a crash came in between)")
+    if entries > covered + 1:
+        problems.append(
+            AuditProblem(
+                file=LOG,
+                line=covered + 1,
+                what=f"{entries - covered} entries at the end were never signed: a crash leaves one at most",
+            )
+        )
+    elif entries > covered and not problems:
+        notes.append("the entry at the end is not signed yet (a crash came in between)")
     return AuditReport(
         ok=not problems,
         entries=entries,

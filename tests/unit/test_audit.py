@@ -153,9 +153,37 @@ def test_a_crash_before_the_signature_is_explained(log: AuditLog) -> None:
     rewrite(log.checkpoints_path, lambda lines: lines[:-1])
     report = log.verify()
     assert (report.ok, report.entries, report.signed) == (True, 6, 5)
-    assert "1 entries at the end are not signed yet" in report.notes[0]
+    assert "the entry at the end is not signed yet" in report.notes[0]
     log.append("step", {})
     assert log.verify().signed == 7
+
+
+def test_entries_that_were_added_without_the_key_are_found_and_never_signed(log: AuditLog) -> None:
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    for number in (7, 8):
+        forged = json.loads(lines[-1]) | {
+            "seq": number,
+            "previous": hashlib.sha256(lines[-1].rstrip(b"\n")).hexdigest(),
+        }
+        lines.append(rfc8785.dumps(forged) + b"\n")
+    log.path.write_bytes(b"".join(lines))
+    assert "audit.jsonl:7 2 entries at the end were never signed" in found(log)
+    with pytest.raises(AuditError, match="entries after the 6 signed ones"):
+        log.append("step", {})
+    stranger = json.loads(lines[6]) | {"previous": "0" * 64}
+    log.path.write_bytes(b"".join([*lines[:6], rfc8785.dumps(stranger) + b"\n"]))
+    with pytest.raises(AuditError, match="entries after the 6 signed ones"):
+        log.append("step", {})
+    assert log.path.read_bytes().count(b"\n") == 7
+
+
+def test_an_entry_that_could_not_be_signed_is_signed_before_the_next_is_written(log: AuditLog) -> None:
+    checkpoints = log.checkpoints_path.read_bytes().splitlines(keepends=True)
+    log.checkpoints_path.write_bytes(b"".join(checkpoints[:-1]))
+    log.append("step", {"number": 6})
+    report = log.verify()
+    assert (report.ok, report.entries, report.signed) == (True, 7, 7)
+    assert report.checkpoints == len(checkpoints) + 1
 
 
 def test_a_torn_checkpoint_is_explained(log: AuditLog) -> None:
