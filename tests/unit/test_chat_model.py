@@ -417,6 +417,31 @@ def test_what_cannot_be_trimmed_is_an_error_and_so_is_all_where_trimming_is_off(
     assert len(asked(engine).messages) == 10
 
 
+def test_a_real_engine_answers_with_several_valid_calls_and_never_with_more_than_allowed() -> None:
+    # So hot that the model ends its answer as readily as it goes on.
+    model = WatchkeeperChatModel(engine=LocalEngine(tiny.hosted()), max_calls=3, temperature=100.0)
+    schema = {"title": "look", "description": "Look.", "type": "object", "properties": {}}
+    bound = model.bind_tools([schema], tool_choice="any", parallel_tool_calls=True)
+    counts = set()
+    for seed in range(20):
+        answer = bound.invoke("go", seed=seed)
+        assert all(call["name"] == "look" and call["args"] == {} for call in answer.tool_calls)
+        assert len({call["id"] for call in answer.tool_calls}) == len(answer.tool_calls)
+        counts.add(len(answer.tool_calls))
+    assert counts == {1, 2, 3}
+
+
+def test_a_real_engine_counts_what_a_prompt_costs_and_answers_what_is_left() -> None:
+    engine = LocalEngine(tiny.hosted())
+    model = WatchkeeperChatModel(engine=engine, max_tokens=64)
+    turns = [HumanMessage("x" * 500), AIMessage("y" * 500)]
+    answer = model.invoke([SystemMessage("be brief"), *turns * 8, HumanMessage("and now?")])
+    assert answer.response_metadata["trimmed_messages"] > 0
+    assert answer.usage_metadata is not None
+    room = engine.context_length - 64
+    assert room - 550 < answer.usage_metadata["input_tokens"] <= room
+
+
 def test_an_agent_loop_runs_on_a_real_engine() -> None:
     model = WatchkeeperChatModel(engine=LocalEngine(tiny.hosted()))
     schema = {
