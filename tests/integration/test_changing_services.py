@@ -347,7 +347,8 @@ def test_a_process_ends_for_good_and_there_is_no_way_back(target: Target) -> Non
         plan = process_plan(target, process.pid)
         assert action.reversibility is Reversibility.IRREVERSIBLE
         assert "cannot be undone" in plan.risk
-        assert action.probe(target, plan) is ProbeAnswer.NOT_DONE
+        short = plan.model_copy(update={"details": {**plan.details, "grace_seconds": 0.1}})
+        assert action.probe(target, short) is ProbeAnswer.NOT_DONE
         assert not action.verify(target, plan).ok
         assert "after SIGTERM" in action.apply(target, plan).detail
         assert process.wait() == -signal.SIGTERM
@@ -366,6 +367,18 @@ def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(target: Target
         short = plan.model_copy(update={"details": {**plan.details, "grace_seconds": 0.3}})
         assert "after SIGKILL" in ProcessEnd().apply(target, short).detail
         assert process.wait() == -signal.SIGKILL
+
+
+def test_a_process_that_was_told_to_end_and_is_about_to_counts_as_ended(target: Target) -> None:
+    script = (
+        "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.5), sys.exit())); "
+        f"print('ready', flush=True); {SLEEPER}"
+    )
+    with child_process(script) as process:
+        plan = process_plan(target, process.pid)
+        # A crash came right after the signal.
+        process.send_signal(signal.SIGTERM)
+        assert ProcessEnd().probe(target, plan) is ProbeAnswer.DONE
 
 
 @pytest.mark.parametrize("field", ["ticks", "boot"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -162,7 +163,17 @@ class ProcessEnd(ObservedAction[ProcessArguments]):
         )
 
     def probe(self, target: Target, plan: ActionPlan) -> ProbeAnswer:  # noqa: ARG002 (the plan names it)
-        """Look whether it is gone (by whoever's doing: the effect is there)."""
+        """Look whether it is gone (by whoever's doing: the effect is there).
+
+        One that was told to end may still be about to, so it is given its grace before it counts as alive.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(int(str(plan.details["pid"])))
+            try:
+                if _is_alive(plan):
+                    _wait(handle, float(str(plan.details["grace_seconds"])))
+            finally:
+                os.close(handle)
         return ProbeAnswer.NOT_DONE if _is_alive(plan) else ProbeAnswer.DONE
 
 
