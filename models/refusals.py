@@ -55,7 +55,7 @@ class Refusal:
         said: Any = None
         try:
             said = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             said = body.decode("utf-8", "replace").strip()
         code = ""
         if isinstance(said, dict):

@@ -232,7 +232,10 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: If it is none.
     """
-    return json.loads(text, parse_constant=_refuse_constant)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _call(call: RawCall, own_id: str, allowed: Mapping[str, JsonSchema], names: ToolNames) -> ToolCall:

@@ -237,7 +237,7 @@ class Wire:
         data = b"".join([piece async for piece in self._bytes(method, path, body)])
         try:
             return json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             shown = data[:80].decode("utf-8", "replace")
             raise InvalidReplyError(f"{self._endpoint.url}{path} answered no JSON: {shown!r}") from error
 
@@ -284,7 +284,7 @@ class Wire:
     def _event(self, data: bytes) -> dict[str, Any]:
         try:
             event = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
             shown = data[:80].decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -43,7 +44,8 @@ class Service:
         keys: Who may ask; everybody where ``None``.
         local_only: Refuse requests that name another host than this machine: a page in a browser must not
             reach a server without keys by a name that leads here.
-        running: How many requests are in the engine at once.
+        running: How many requests are in the engine at once: more than it computes together, so that it can
+            choose by priority.
         waiting: How many more may wait.
         most_bytes: Size of the largest body that is read.
     """
@@ -55,7 +57,7 @@ class Service:
         name: str | None = None,
         keys: ApiKeys | None = None,
         local_only: bool = False,
-        running: int = 16,
+        running: int = 32,
         waiting: int = 128,
         most_bytes: int = 16 << 20,
     ) -> None:
@@ -108,7 +110,8 @@ class Service:
 
     async def _chat(self, request: Request) -> Response:
         body = parse(await self._body(request), ChatBody)
-        asked = generation_request(body, self._adapter(body.model))
+        # What a grammar makes of a schema may take a while, which other clients must not wait for.
+        asked = await asyncio.to_thread(generation_request, body, self._adapter(body.model))
         completion = Completion(body.model)
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from watchkeeper.models.enforceable import unenforceable
 from watchkeeper.models.interface import (
     ChoiceRequest,
     GenerationRequest,
@@ -27,7 +28,6 @@ from watchkeeper.models.server.bodies import (
     ToolBody,
 )
 from watchkeeper.models.server.errors import HttpError
-from watchkeeper.models.server.schema_check import schema_faults
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -48,7 +48,7 @@ def parse(data: bytes, kind: type[Body]) -> Body:
     """
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HttpError(400, f"the body of the request is no JSON: {error}", code="invalid_json") from error
     try:
         return kind.model_validate(value)
@@ -131,13 +131,15 @@ def messages(bodies: Sequence[MessageBody], place: str) -> tuple[Message, ...]:
 
 
 def check_schema(schema: Any, place: str) -> None:
-    """Refuse what is no JSON schema.
+    """Refuse what is no JSON schema, or cannot be enforced.
 
     Raises:
-        HttpError: With the place of the first mistake.
+        HttpError: With the place and the reason.
     """
-    for where, reason in schema_faults(schema, place):
-        raise HttpError(400, f"{where}: {reason}", code="unsupported_schema", param=where)
+    fault = unenforceable(schema)
+    if fault is not None:
+        where = place + fault.place.removeprefix("$")
+        raise HttpError(400, f"{where}: {fault.reason}", code="unsupported_schema", param=where)
 
 
 def _message(body: MessageBody, place: str) -> Message:
@@ -151,7 +153,7 @@ def _message(body: MessageBody, place: str) -> Message:
         where = f"{place}.tool_calls[{index}].function.arguments"
         try:
             arguments = json.loads(call.function.arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HttpError(400, f"{where} is no JSON: {error}", param=where) from error
         if not isinstance(arguments, dict):
             raise HttpError(400, f"{where} is no JSON object: {call.function.arguments!r:.80}", param=where)

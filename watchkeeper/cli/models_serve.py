@@ -42,7 +42,7 @@ def serve(
     ] = False,
     quantization: Annotated[str | None, typer.Option(help="auto, nf4, int8 or none.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model for clients; default: its id.")] = None,
-    running: Annotated[int, typer.Option(min=1, max=256, help="Requests answered at once.")] = 16,
+    running: Annotated[int, typer.Option(min=1, max=256, help="Requests in the engine at once.")] = 32,
     waiting: Annotated[
         int, typer.Option(min=0, max=100_000, help="Requests that may wait; more are told to come back.")
     ] = 128,
