@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
-_EXACT_STEPS = 400
-_ROLLOUT_STEPS = 2_000
-_LAST_STEPS = 1_000
+from watchkeeper.models.grammar import Grammar
+
+_EXACT_STEPS = 300
+_ROLLOUT_STEPS = 1_500
+_LAST_STEPS = 400
 # A completion of so many tokens has at most so many bytes; longer tokens are rare in JSON.
 _BYTES_A_TOKEN = 8
+_LONGEST_WITNESS = 200
 # More bytes than this are possible inside of a text, fewer at every other place of a JSON value.
 _TEXT = 24
 _NUMBER = frozenset(b"0123456789.eE+-,")
-_SAMPLES = b"a0 -./A_"
+_SAMPLES = b"a@0 -./A_:"
 # Ends before beginnings, short values before long ones.
 _ORDER = b'"}],0123456789nabcdefghijklmopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-./ :\n[{'
 _SPECIAL = re.compile(rb"\xff\[(\d+)\]")
@@ -62,7 +65,8 @@ class _Alphabet:
 
     def allowed(self, mask: bytes) -> bytes:
         """Return those that a mask of tokens allows."""
-        return self._order[np.frombuffer(mask, np.uint8)[self._byte] & self._bit != 0].tobytes()
+        allowed: bytes = self._order[np.frombuffer(mask, np.uint8)[self._byte] & self._bit != 0].tobytes()
+        return allowed
 
 
 class Closer:
@@ -83,7 +87,7 @@ class Closer:
         order = bytes([*known, *sorted(self._tokens.keys() - set(known))])
         self._alphabet = _Alphabet(order, [self._tokens[byte] for byte in order])
 
-    def close(self, matcher: LLMatcher, *, limit: int) -> list[int] | None:
+    def close(self, matcher: LLMatcher, *, limit: int, grammar: Grammar | None = None) -> list[int] | None:
         """Return a shortest end of the answer that a matcher is in the middle of.
 
         The matcher stays as it is. The end is a shortest one in bytes where the answer leaves few ways open,
@@ -92,15 +96,31 @@ class Closer:
         Args:
             matcher: State of the grammar after the tokens decided so far.
             limit: How many tokens the end may have.
+            grammar: The grammar that the matcher is of. Where its schemas hold patterns like ``"[.]log$"``,
+                which a text may come to at any place, this is what tells the search of them.
 
         Returns:
             Its tokens, none where the answer may end as it is; ``None`` where no end was found.
         """
-        end = _Search(self._tokens, self._alphabet, limit * _BYTES_A_TOKEN).run(matcher)
+        search = _Search(self._tokens, self._alphabet, limit * _BYTES_A_TOKEN)
+        if grammar is not None:
+            search.texts = [text for text in map(self._witness, grammar.patterns) if text]
+        end = search.run(matcher)
         if end is None:
             return None
         tokens = self._canonical(matcher, list(_path(end)))
         return tokens if len(tokens) <= limit else None
+
+    def _witness(self, pattern: str) -> list[int]:
+        """Return the tokens of a shortest text that is all a pattern asks for; none where it has none."""
+        grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": f"^(?:{pattern})$"})
+        matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
+        if matcher.is_error():
+            return []
+        search = _Search(self._tokens, self._alphabet, _LONGEST_WITNESS)
+        end = search.run(matcher)
+        # What is left out is the quotation marks around it.
+        return list(_path(end))[1:-1] if end is not None else []
 
     def _canonical(self, matcher: LLMatcher, tokens: list[int]) -> list[int]:
         """Write bytes with the tokens that the tokenizer would choose, where the grammar takes them."""
@@ -141,6 +161,8 @@ class _Search:
         self._alphabet = alphabet
         self._most = most
         self._steps = 0
+        self.texts: list[list[int]] = []
+        """Texts that may lead out of a place where any text can be written."""
 
     def run(self, matcher: LLMatcher) -> _Place | None:
         start = self._settle(matcher.deep_copy(), None, (), 0)
@@ -192,32 +214,62 @@ class _Search:
         return place if best is None or place.size <= best.size else best
 
     def _straight(self, place: _Place | None) -> _Place | None:
-        """Take the first way that comes to mind at every place."""
+        """Take the first way that comes to mind at every place, and another where that changed nothing."""
+        unchanged = 0
         while place is not None and not place.whole:
             if self._steps <= 0:
                 return None
-            place = next((child for byte in self._ways(place) if (child := self._step(place, byte))), None)
+            if (jump := next(self._jumps(place), None)) is not None and unchanged:
+                place, unchanged = jump, 0
+                continue
+            ways = list(self._ways(place))
+            turn = unchanged % max(len(ways), 1)
+            steps = (self._step(place, byte) for byte in ways[turn:] + ways[:turn])
+            child = next((child for child in steps if child is not None), None)
+            # Digits that a number takes without end look all the same; letters of a text are one byte again.
+            same = child is not None and child.mask == place.mask and len(child.tokens) == 1
+            unchanged = unchanged + 1 if same else 0
+            place = child
         return place
 
     def _children(self, place: _Place, *, everything: bool = False) -> list[_Place]:
         """Return the places one choice further, one of each kind."""
         kinds: dict[tuple[bytes, bool, int], _Place] = {}
-        for byte in self._alphabet.allowed(place.mask) if everything else self._ways(place):
+        ways = self._alphabet.allowed(place.mask) if everything else self._ways(place)
+        before = place.before
+        if len(ways) > 1 and len(place.tokens) == 1 and before and self._is_text(place, before):
+            # The text is still too short: more of the same.
+            ways = [byte for byte in ways if self._tokens[byte] == place.tokens[0]] or ways
+        for byte in ways:
             child = self._step(place, byte)
             if child is not None:
                 kinds.setdefault((child.mask, child.whole, child.size), child)
-        return list(kinds.values())
+        return [*kinds.values(), *self._jumps(place)]
 
-    def _ways(self, place: _Place) -> Iterable[int]:
+    def _jumps(self, place: _Place) -> Iterator[_Place]:
+        """Return the places that the known texts lead to, where any text can be written and not be ended."""
+        if not self.texts:
+            return
+        following = self._alphabet.allowed(place.mask)
+        if len(following) > _TEXT and b'"' not in following:
+            for text in self.texts:
+                self._steps -= 1
+                matcher = place.matcher.deep_copy()
+                if matcher.try_consume_tokens(text) == len(text):
+                    there = self._settle(matcher, place, tuple(text), place.size + len(text))
+                    if there is not None:
+                        yield there
+
+    def _is_text(self, place: _Place, before: _Place) -> bool:
+        following = self._alphabet.allowed(place.mask)
+        return len(following) > _TEXT and self._alphabet.allowed(before.mask) == following
+
+    def _ways(self, place: _Place) -> Sequence[int]:
         """Return the bytes worth a look: where a value can be ended, adding to it only makes it longer."""
         following = self._alphabet.allowed(place.mask)
         if len(following) > _TEXT:
             if b'"' in following:
                 return b'"'
-            before = place.before
-            if before and len(place.tokens) == 1 and self._alphabet.allowed(before.mask) == following:
-                # The text is still too short: more of the same.
-                return [byte for byte in following if self._tokens[byte] == place.tokens[0]]
             return [byte for byte in _SAMPLES if byte in following] or following
         for end in b"}]":
             if end in following:

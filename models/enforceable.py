@@ -181,8 +181,9 @@ def _ends(schema: JsonSchema) -> bool:
     from watchkeeper.models.closing import Closer
     from watchkeeper.models.grammar import GrammarCompiler, schema_grammar
 
-    matcher = GrammarCompiler(_bytes()).matcher(schema_grammar(schema))
-    return Closer(_bytes()).close(matcher, limit=_LONGEST) is not None
+    grammar = schema_grammar(schema)
+    matcher = GrammarCompiler(_bytes()).matcher(grammar)
+    return Closer(_bytes()).close(matcher, limit=_LONGEST, grammar=grammar) is not None
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -32,11 +32,22 @@ _SEPARATORS: Mapping[str, Any] = {
 _CACHED_GRAMMARS = 256
 # Other formats, such as pydantic's "path", are names that JSON Schema gives no meaning.
 _STANDARD_FORMATS = frozenset(
-    (
-        "date-time date time duration email idn-email hostname idn-hostname ipv4 ipv6 uuid uri uri-reference "
-        "uri-template iri iri-reference json-pointer relative-json-pointer regex"
-    ).split()
+    [
+        *("date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname"),
+        *("ipv4", "ipv6", "uuid", "uri", "uri-reference", "uri-template", "iri", "iri-reference"),
+        *("json-pointer", "relative-json-pointer", "regex"),
+    ]
 )
+# llguidance takes 29 February for a date of every year, 0000 for a year, and 60 for a second.
+_DATE = (
+    "^([1-9][0-9]{3}-((0[13-9]|1[0-2])-[0-9]{2}|02-([01][0-9]|2[0-8]))"
+    "|([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29)"
+)
+_CALENDAR: Mapping[str, str] = {
+    "date": f"{_DATE}$",
+    "date-time": f"{_DATE}[Tt][0-9]{{2}}:[0-9]{{2}}:[0-5]",
+    "time": "^[0-9]{2}:[0-9]{2}:[0-5]",
+}
 
 
 class AnswerKind(StrEnum):
@@ -84,6 +95,28 @@ class Grammar:
     def digest(self) -> str:
         """SHA-256 of the grammar."""
         return hashlib.sha256(self.lark.encode()).hexdigest()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns that texts in it must match, each once."""
+        found: dict[str, None] = {}
+        for line in self.lark.splitlines():
+            _, embedded, schema = line.partition("%json ")
+            if embedded:
+                found |= dict.fromkeys(_patterns(json.loads(schema)))
+        return tuple(found)
+
+
+def _patterns(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for keyword, part in value.items():
+            # A property may be named "pattern": its schema is no string.
+            if keyword == "pattern" and isinstance(part, str):
+                yield part
+            yield from _patterns(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _patterns(part)
 
 
 def schema_grammar(schema: JsonSchema) -> Grammar:
@@ -171,6 +204,8 @@ def _close(schema: Any) -> Any:
         result.setdefault("additionalProperties", False)
     if schema.get("format", "date") not in _STANDARD_FORMATS:
         del result["format"]
+    elif schema.get("format") in _CALENDAR:
+        result.setdefault("pattern", _CALENDAR[schema["format"]])
     return result
 
 
