@@ -167,7 +167,7 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
         lines += [f"Evidence: {claim.text}." for claim in diagnoses[-1].claims[:3]]
     for step in journal.steps.list(incident_id):
         what = {
-            StepStatus.VERIFIED: "was approved, applied and verified",
+            StepStatus.VERIFIED: "was applied and verified",
             StepStatus.ROLLED_BACK: "was applied, did not help and was taken back",
             StepStatus.REFUSED: "was refused, so nothing was done",
             StepStatus.FAILED: "failed",
@@ -175,9 +175,7 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
         }.get(step.status)
         if what:
             lines.append(f"The action {step.action} {what}.")
-    end = {"resolved": "resolved", "closed": "closed without any action", "escalate": "handed to a person"}[
-        verdict
-    ]
+    end = {"resolved": "resolved", "closed": "closed", "escalate": "handed to a person"}[verdict]
     lines.append(f"The incident was {end}: {reason}.")
     return lines
 

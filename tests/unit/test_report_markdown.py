@@ -1,8 +1,9 @@
-"""A report shows what others wrote and lets none of it act on who reads it."""
+"""A report tells what happened, shows what others wrote, and lets none of it act on who reads it."""
 
 from pathlib import Path
 
-from tests.lamp import ALERT, Lamp, orchestrator, prefers
+from tests.lamp import ALERT, ALLOW, Lamp, orchestrator, prefers
+from watchkeeper.runtime.report import record_lines
 from watchkeeper.runtime.report_markdown import render_markdown
 
 
@@ -21,3 +22,23 @@ def test_neither_links_nor_pictures_nor_terminal_controls_come_from_what_others_
     assert "\x1b" not in said
     assert "![" not in said
     assert " [here]" not in said
+
+
+def test_the_reporter_is_not_told_that_nothing_was_done_where_something_was(tmp_path: Path) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off")
+    with orchestrator(tmp_path / "home", lamp, prefers(), rules=ALLOW) as running:
+        incident = running.open(ALERT).id
+        step = running.changes.propose(
+            incident, host="house", action="switch.set", arguments={"position": "on"}, key="k"
+        )
+        running.changes.decide(step.id)
+        running.apply(step.id)
+        # Nobody was asked: the policy allows it.
+        told = record_lines(running.journal, incident, verdict="resolved", reason="it shines")
+        assert "The action switch.set was applied and verified." in told
+        running.changes.rollback(step.id)
+        told = record_lines(
+            running.journal, incident, verdict="closed", reason="what was tried was taken back"
+        )
+    assert "The action switch.set was applied, did not help and was taken back." in told
+    assert told[-1] == "The incident was closed: what was tried was taken back."
