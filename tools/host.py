@@ -55,7 +55,7 @@ class LocalHost:
         """Run a command and return what it printed.
 
         Raises:
-            CollectError: If the program is missing or did not end in time.
+            CollectError: If the program is missing, cannot be run, or did not end in time.
         """
         try:
             done = subprocess.run(
@@ -71,6 +71,10 @@ class LocalHost:
             )
         except FileNotFoundError as error:
             raise CollectError(f"program {command[0]!r} is not installed on host {self.name!r}") from error
+        except OSError as error:
+            raise CollectError(
+                f"program {command[0]!r} cannot be run on host {self.name!r}: {error.strerror}"
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise CollectError(
                 f"{command[0]!r} on host {self.name!r} did not end within {timeout:g} s"

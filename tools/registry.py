@@ -95,14 +95,14 @@ class Registry:
         collected_at = now()
         try:
             result = fact.interpret(fact.collect(target, arguments), arguments)
-        except CollectError as error:
+        except (CollectError, OSError) as error:
             return Evidence(
                 id=id,
                 fact=name,
                 host=target.host.name,
                 arguments=arguments.model_dump(mode="json"),
                 result=None,
-                error=str(error),
+                error=str(error) if isinstance(error, CollectError) else _refused(name, error),
                 provenance=fact.provenance,
                 digest=digest_json(None),
                 collected_at=collected_at,
@@ -121,6 +121,11 @@ class Registry:
             collected_at=collected_at,
             seconds=time.monotonic() - started,
         )
+
+
+def _refused(name: str, error: OSError) -> str:
+    what = f": {error.filename!r}" if error.filename else ""
+    return f"{name}: {error.strerror or type(error).__name__}{what}"
 
 
 def parse(tool: AnyFact | AnyAction, values: dict[str, Any]) -> Arguments:
