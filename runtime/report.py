@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import BaseModel, ConfigDict
 
 from watchkeeper.agents.causes import NOTHING_WRONG
@@ -178,12 +176,6 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
     end = {"resolved": "resolved", "closed": "closed", "escalate": "handed to a person"}[verdict]
     lines.append(f"The incident was {end}: {reason}.")
     return lines
-
-
-def duration(start: datetime, end: datetime) -> str:
-    """Write a span of time for people."""
-    seconds = (end - start).total_seconds()
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def _diagnoses(events: tuple[Event, ...]) -> tuple[ReportedDiagnosis, ...]:

@@ -80,21 +80,6 @@ class Settings(BaseSettings):
         """The database."""
         return self.home / "watchkeeper.db"
 
-    @property
-    def audit_path(self) -> Path:
-        """Folder of the audit log."""
-        return self.home / "audit"
-
-    @property
-    def keys_path(self) -> Path:
-        """Folder of keys."""
-        return self.home / "keys"
-
-    @property
-    def hosts_path(self) -> Path:
-        """Folder of what actions keep for each host (quarantine, last good versions)."""
-        return self.home / "hosts"
-
 
 def load_settings(path: Path | None = None, **given: Any) -> Settings:
     """Read the settings: what is given beats the environment, which beats the file.
