@@ -161,7 +161,7 @@ class _Search:
         self._alphabet = alphabet
         self._most = most
         self._steps = 0
-        self.texts: list[list[int]] = []
+        self.texts: list[Sequence[int]] = []
         """Texts that may lead out of a place where any text can be written."""
 
     def run(self, matcher: LLMatcher) -> _Place | None:
@@ -219,15 +219,14 @@ class _Search:
         while place is not None and not place.whole:
             if self._steps <= 0:
                 return None
-            if (jump := next(self._jumps(place), None)) is not None and unchanged:
-                place, unchanged = jump, 0
-                continue
-            ways = list(self._ways(place))
+            # First the known texts, then other bytes.
+            ways: list[Sequence[int]] = [[self._tokens[byte]] for byte in self._ways(place)]
+            ways[1:1] = self.texts if self._is_open_text(place) else []
             turn = unchanged % max(len(ways), 1)
-            steps = (self._step(place, byte) for byte in ways[turn:] + ways[:turn])
+            steps = (self._step(place, way) for way in ways[turn:] + ways[:turn])
             child = next((child for child in steps if child is not None), None)
             # Digits that a number takes without end look all the same; letters of a text are one byte again.
-            same = child is not None and child.mask == place.mask and len(child.tokens) == 1
+            same = child is not None and child.mask == place.mask and child.tokens in map(tuple, ways)
             unchanged = unchanged + 1 if same else 0
             place = child
         return place
@@ -241,24 +240,17 @@ class _Search:
             # The text is still too short: more of the same.
             ways = [byte for byte in ways if self._tokens[byte] == place.tokens[0]] or ways
         for byte in ways:
-            child = self._step(place, byte)
+            child = self._step(place, [self._tokens[byte]])
             if child is not None:
                 kinds.setdefault((child.mask, child.whole, child.size), child)
-        return [*kinds.values(), *self._jumps(place)]
+        texts = self.texts if self._is_open_text(place) else []
+        jumps = (self._step(place, text) for text in texts)
+        return [*kinds.values(), *(jump for jump in jumps if jump is not None)]
 
-    def _jumps(self, place: _Place) -> Iterator[_Place]:
-        """Return the places that the known texts lead to, where any text can be written and not be ended."""
-        if not self.texts:
-            return
+    def _is_open_text(self, place: _Place) -> bool:
+        """Whether any text can be written here, and not be ended."""
         following = self._alphabet.allowed(place.mask)
-        if len(following) > _TEXT and b'"' not in following:
-            for text in self.texts:
-                self._steps -= 1
-                matcher = place.matcher.deep_copy()
-                if matcher.try_consume_tokens(text) == len(text):
-                    there = self._settle(matcher, place, tuple(text), place.size + len(text))
-                    if there is not None:
-                        yield there
+        return len(following) > _TEXT and b'"' not in following
 
     def _is_text(self, place: _Place, before: _Place) -> bool:
         following = self._alphabet.allowed(place.mask)
@@ -278,13 +270,12 @@ class _Search:
             return b","
         return following
 
-    def _step(self, place: _Place, byte: int) -> _Place | None:
+    def _step(self, place: _Place, tokens: Sequence[int]) -> _Place | None:
         self._steps -= 1
         matcher = place.matcher.deep_copy()
-        token = self._tokens[byte]
-        if not matcher.consume_token(token):
+        if matcher.try_consume_tokens(list(tokens)) < len(tokens):
             return None
-        return self._settle(matcher, place, (token,), place.size + 1)
+        return self._settle(matcher, place, tuple(tokens), place.size + len(tokens))
 
     def _settle(
         self, matcher: LLMatcher, before: _Place | None, tokens: tuple[int, ...], size: int
