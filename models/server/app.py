@@ -310,9 +310,7 @@ def error_response(error: Exception) -> JSONResponse:
 
 def adapter_names(engine: Engine) -> tuple[str, ...]:
     """Return the adapters that an engine has loaded; an engine without any need not know the word."""
-    adapters = getattr(engine, "adapters", None)
-    names = getattr(adapters, "names", None)
-    return tuple(names() if callable(names) else adapters or ())
+    return tuple(getattr(engine, "adapters", ()))
 
 
 def _log(error: Exception, refused: HttpError) -> None:

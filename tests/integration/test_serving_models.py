@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,11 +17,13 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 from tests import tiny
 from tests.serving import Served, serving
 from watchkeeper.models.engine import LocalEngine
-from watchkeeper.models.errors import CancelledError, ModelError, PromptTooLongError
+from watchkeeper.models.errors import CancelledError, ModelError, PromptTooLongError, UnknownModelError
 from watchkeeper.models.home import models_folder
 from watchkeeper.models.interface import (
     Cancellation,
@@ -123,6 +126,33 @@ def test_what_does_not_fit_is_told_with_its_code(served: Served) -> None:
     ):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x" * 5000}])
     assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft's own
+def test_an_adapter_is_named_from_afar(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    get_peft_model(tiny.hosted().model, config).save_pretrained(str(tmp_path))
+    engine = LocalEngine(tiny.hosted())
+    engine.load_adapter("ops", tmp_path)
+    request = GenerationRequest(TALK, max_tokens=20)
+    with serving(engine) as server:
+        remote = RemoteEngine(server.url)
+        plain = remote.generate(request)
+        adapted = remote.generate(dataclasses.replace(request, adapter="ops"))
+        chosen = remote.choose(dataclasses.replace(QUESTION, adapter="ops"))
+        with openai.OpenAI(base_url=server.url, api_key="x") as client:
+            listed = [model.id for model in client.models.list()]
+        with pytest.raises(UnknownModelError, match="tiny:ops"):
+            remote.generate(dataclasses.replace(request, adapter="dev"))
+        remote.close()
+    expected = engine.generate(dataclasses.replace(request, adapter="ops")).text
+    expected_choice = engine.choose(dataclasses.replace(QUESTION, adapter="ops"))
+    engine.close()
+
+    assert listed == ["tiny", "tiny:ops"]
+    assert adapted.text == expected != plain.text
+    assert chosen.options[0].logprob == pytest.approx(expected_choice.options[0].logprob, abs=1e-3)
 
 
 def test_many_clients_are_answered_together_and_one_that_leaves_disturbs_none(

@@ -12,6 +12,7 @@ import typer
 from watchkeeper.cli.output import INTERRUPTED, fail, stderr_console
 
 if TYPE_CHECKING:
+    from watchkeeper.models.interface import Engine
     from watchkeeper.models.loading import Quantization
 
 _EXTRA = "'watchkeeper models serve' needs more packages; install them with: pip install 'watchkeeper[serve]'"
@@ -52,7 +53,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP, as OpenAI's API does: chat completions, tools, JSON schemas, streams.
 
-    Also POST /v1/choose, GET /health and GET /metrics. Ctrl-C answers what is running, and ends; a second
+    Also POST /v1/choose, GET /health and GET /metrics. Installed adapters are models of the name
+    MODEL:ADAPTER. Ctrl-C answers what is running, and ends; a second
     one ends at once.
     """
     try:
@@ -82,6 +84,7 @@ def serve(
         started = time.monotonic()
         engine = open_engine(settings.model, settings.quantization)
         try:
+            _load_adapters(engine, settings.model)
             service = Service(
                 engine,
                 name=name,
@@ -119,6 +122,17 @@ def api_key(
         f"added to {file}, which 'watchkeeper models serve' reads when it starts; the key is shown this once",
         err=True,
     )
+
+
+def _load_adapters(engine: Engine, model: str) -> None:
+    """Load what is installed beside the model, so that clients may name it."""
+    from watchkeeper.models.adapter_store import installed_adapters
+    from watchkeeper.models.catalog import find_model
+    from watchkeeper.models.engine import LocalEngine
+
+    if isinstance(engine, LocalEngine):
+        for name, folder in installed_adapters(find_model(model)).items():
+            engine.load_adapter(name, folder)
 
 
 def _quantization(given: str | None) -> Quantization | None:
