@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -21,9 +22,17 @@ QUESTION = "In one short sentence: why should a server have more than one disk?"
 @functools.cache
 def engine() -> LocalEngine:
     try:
-        return LocalEngine(load("qwen2.5-coder-0.5b-instruct", quantization="none"))
+        return LocalEngine(load("qwen2.5-coder-0.5b-instruct"))
     except ModelError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed_at_the_end() -> Iterator[None]:
+    yield
+    if engine.cache_info().currsize:
+        engine().close()
+        engine.cache_clear()
 
 
 class TestAskingTheDefaultModel(IntegrationConformance):

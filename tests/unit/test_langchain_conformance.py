@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from tests import tiny
@@ -32,12 +33,17 @@ def sensible(request: GenerationRequest) -> GenerationAnswer:
     return ToolCall(tool.name, ARGUMENTS[tool.name]) if tool.name in ARGUMENTS else None
 
 
+@functools.cache
+def engine() -> LocalEngine:
+    return LocalEngine(tiny.hosted())
+
+
 class TestWithoutAsking(UnitConformance):
     """Built over a real engine: a transformer with random weights."""
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"engine": LocalEngine(tiny.hosted())}
+        return {"engine": engine()}
 
 
 class TestAskingAScript(IntegrationConformance):
