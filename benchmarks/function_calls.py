@@ -359,7 +359,9 @@ def main() -> int:
             for answer in measure(way, options.model, missing, options.together, note) if missing else ():
                 rows[answer.id] = asdict(answer)
                 whole = {"summary": summary(answers), "answers": answers}
-                options.output.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+                partial = options.output.with_suffix(".part")
+                partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+                partial.replace(options.output)
     except ModelError as error:
         note.print(str(error))
         return 1
