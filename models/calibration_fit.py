@@ -20,14 +20,16 @@ FEWEST_CASES = 30
 
 _FOLDS = 5
 _BINS = 10
-_EXPONENTS = tuple(step / 10 for step in range(11))
-_WEIGHTS = tuple(step / 20 for step in range(31))
+_EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_WEIGHTS = tuple(step / 10 for step in range(16))
 # What an engine calls impossible is as good as impossible, and can be reckoned with.
 _LOWEST = -1e6
 # A temperature at the upper end makes shares flat: the scores say nothing about what is right.
 _LOG_TEMPERATURES = (math.log(0.05), math.log(1000.0))
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_PRECISION = 1e-4
+_PRECISION = 1e-3
+# A parameter that gains less, in nats a case, is not worth having.
+_WORTH = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ def _best(cases: Sequence[ScoredCase], weights: Sequence[float], *, weighted: bo
         for weight in weights:
             scores = (given - weight * without) / divisor
             loss, temperature = _coolest(scores, there, labels)
-            if found is None or loss < found[0] - 1e-9:
+            if found is None or loss < found[0] - _WORTH:
                 chosen = weight if weighted else None
                 found = loss, Scale(temperature=temperature, length_exponent=exponent, neutral_weight=chosen)
     assert found is not None

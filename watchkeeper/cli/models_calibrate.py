@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,9 +34,11 @@ def calibrate(
         str, typer.Option("--quantization", help="auto, nf4, int8, bnb-int8 or none.")
     ] = "auto",
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Ask only so many cases, taken evenly.")
+        int | None, typer.Option("--limit", min=1, help="Ask only so many of the cases.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the built-in cases.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the built-in cases, and of which are asked.")
+    ] = 0,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw a reliability plot.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
@@ -52,7 +55,7 @@ def calibrate(
         require_plots()
     asked = built_in_cases(seed) if cases is None else read_cases(cases)
     if limit is not None:
-        asked = _evenly(asked, limit)
+        asked = _sampled(asked, limit, seed)
     folder = model_folder(chosen)
     try:
         found = _calibrated(chosen.id, quantization, asked)
@@ -72,7 +75,7 @@ def calibrate(
             }
         )
         return
-    _print(found)
+    show(found)
     typer.echo(f"the calibration is in {path}", err=True)
     if picture is not None:
         typer.echo(f"the plot is in {picture}", err=True)
@@ -93,30 +96,32 @@ def _calibrated(model_id: str, quantization: str, asked: tuple[LabelledCase, ...
             engine.close()
 
 
-def _evenly(cases: tuple[LabelledCase, ...], limit: int) -> tuple[LabelledCase, ...]:
-    """Every so many-th case, so that a part looks like the whole."""
-    count = min(limit, len(cases))
-    return tuple(cases[index * len(cases) // count] for index in range(count))
+def _sampled(cases: tuple[LabelledCase, ...], limit: int, seed: int) -> tuple[LabelledCase, ...]:
+    """Some of the cases in their order; drawn, since every so many-th may be of one kind."""
+    chosen = random.Random(seed).sample(range(len(cases)), min(limit, len(cases)))
+    return tuple(cases[index] for index in sorted(chosen))
 
 
-def _print(found: Calibration) -> None:
+def show(found: Calibration) -> None:
+    """Print what a calibration is worth, and what it consists of."""
+
     def change(name: str, before: Quality, after: Quality) -> str:
         return f"{getattr(before, name):.3f} > {getattr(after, name):.3f}"
 
     print_table(
-        ("QUESTIONS", "JUDGED BY", "CASES", "RIGHT", "ERROR", "BRIER", "LOG LOSS"),
+        ("PROMPT", "JUDGED ON", "CASES", "RIGHT", "ERROR", "BRIER"),
         [
             (
-                "neutral prompt" if part.asked == "corrected" else "plain",
-                part.judged_by,
+                "neutral" if part.asked == "corrected" else "plain",
+                "held-out" if part.judged_by == "held-out" else "other topics",
                 str(part.after.cases),
-                *(change(name, part.before, part.after) for name in ("accuracy", "ece", "brier", "log_loss")),
+                *(change(name, part.before, part.after) for name in ("accuracy", "ece", "brier")),
             )
             for part in found.measured
         ],
         empty="nothing was measured",
     )
-    for name, scale in (("plain", found.plain), ("neutral prompt", found.corrected)):
+    for name, scale in (("plain", found.plain), ("neutral", found.corrected)):
         said = f"{name}: temperature {scale.temperature:.2f}, length exponent {scale.length_exponent:.1f}"
         weight = "" if scale.neutral_weight is None else f", neutral weight {scale.neutral_weight:.2f}"
         typer.echo(said + weight)
