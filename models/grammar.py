@@ -157,7 +157,7 @@ def call_grammar(
         return Grammar(AnswerKind.CALL, "\n".join([f"start: {calls}", *rules, ""]))
     # An answer that begins like a call is one: small models leave the opening tag out, or write a fenced
     # block instead. A text may begin with a fence, but not with one of JSON.
-    rules.append('fenced: "```json\\n" object "\\n```"')
+    rules.append(f'fenced: "```json\\n" {objects} "\\n```"')
     fence = r"`{1,2}([^`](.|\n)*)?|```([^`j](.|\n)*)?"
     if tags.native:
         start = [f"start: TEXT {calls}? | {calls} | {objects} | fenced", rf"TEXT: /[^{{`](.|\n)*|{fence}/"]

@@ -225,6 +225,13 @@ def test_an_answer_holds_as_many_calls_as_were_allowed(name: str, or_text: bool)
 
     assert [admitted(calls, 1) for calls in (1, 2)] == [True, False]
     several = session.format.family.parallel
+    if or_text and several:
+        tags = session.format.tags
+        bare = [json.dumps({"name": call.name, tags.arguments: call.arguments}) for call in (FIRST, SECOND)]
+        grammar = call_grammar({"disk.show": SCHEMA}, tags, or_text=True, max_calls=2)
+        for text in ("\n".join(bare), "```json\n" + "\n".join(bare) + "\n```"):
+            assert session.admits(grammar, text)
+            assert len(session.read(text, grammar.kind).calls) == 2
     assert [admitted(calls, 3) for calls in (1, 2, 3, 4)] == [True, several, several, False]
 
 
