@@ -40,6 +40,7 @@ from watchkeeper import (
     fact,
 )
 from watchkeeper.runtime.wording import describe_event
+from watchkeeper.tools.durable import private_folder
 
 QUEUE = Path(tempfile.gettempdir()) / f"watchkeeper-example-queue-{os.getuid()}"
 JOBS, PAUSED, LOCK = QUEUE / "jobs", QUEUE / "paused", QUEUE / "worker.lock"
@@ -196,7 +197,8 @@ ALERT = Alert.model_validate(
 @contextmanager
 def queue_with_a_worker() -> Iterator[None]:
     """Make a stuck queue, let a worker work on it, and remove it all in the end."""
-    JOBS.mkdir(parents=True, exist_ok=True)
+    private_folder(QUEUE)  # its name can be guessed, and anybody may write beside it
+    JOBS.mkdir(exist_ok=True)
     for number in range(8):
         (JOBS / f"{number}.job").touch()
     PAUSED.write_text("newsletter\n")

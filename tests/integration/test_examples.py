@@ -162,3 +162,16 @@ def test_the_commands_of_the_yaml_example_do_what_it_says(site: Path, home: Path
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         if "incidents list" in command:
             assert "resolved" in done.stdout
+
+
+def test_the_queue_of_the_examples_is_not_made_where_a_link_leads_elsewhere(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, elsewhere = tmp_path / "tmp", tmp_path / "elsewhere"
+    temporary.mkdir()
+    elsewhere.mkdir()
+    (temporary / f"watchkeeper-example-queue-{os.getuid()}").symlink_to(elsewhere)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    done = run(home, EXAMPLES / "own_graph.py", "--yes")
+    assert "is not a folder of this user's own" in done.stderr
+    assert list(elsewhere.iterdir()) == []
