@@ -9,12 +9,12 @@ import os
 from typing import TYPE_CHECKING
 
 from watchkeeper.models.interface import Engine, Progress
-from watchkeeper.models.options import EngineOptions
 
 if TYPE_CHECKING:
     from watchkeeper.models.loading import Quantization
+    from watchkeeper.models.options import EngineOptions
 
-__all__ = ["EngineOptions", "open_engine"]
+__all__ = ["open_engine"]
 
 
 def open_engine(
@@ -35,13 +35,15 @@ def open_engine(
         quantization: How the weights are held; see :func:`watchkeeper.models.loading.load`.
         device_map: Where the layers go, as accelerate understands it.
         threads: Threads of a CPU's matmuls, for the whole process; torch's own choice where ``None``.
-        options: How the engine uses the machine.
+        options: How the engine uses the machine; the defaults with the model's own calibration, where
+            ``watchkeeper models calibrate`` made one, if ``None``.
         progress: Told of each stage.
 
     Raises:
         UnknownModelError: If there is no such model.
         ModelError: If it was not pulled, or cannot be loaded that way.
         IntegrityError: If its files are damaged.
+        CalibrationError: If its calibration is damaged, or of other weights.
     """
     from watchkeeper.models.endpoint import is_endpoint
 
@@ -49,10 +51,15 @@ def open_engine(
         from watchkeeper.models.remote import RemoteEngine
 
         return RemoteEngine(model_id, api_key=os.environ.get("WATCHKEEPER_MODEL_API_KEY") or None)
+    from watchkeeper.models.calibration import read_calibration
     from watchkeeper.models.engine import LocalEngine
     from watchkeeper.models.loading import load
+    from watchkeeper.models.store import model_folder
 
     loaded = load(
         model_id, quantization=quantization, device_map=device_map, threads=threads, progress=progress
     )
+    if options is None:
+        calibration = read_calibration(model_folder(loaded.entry), loaded.identity)
+        options = EngineOptions(calibration=calibration)
     return LocalEngine(loaded, options)

@@ -237,11 +237,10 @@ class LocalEngine:
         parts: scoring.Continuations,
         usages: Sequence[Usage],
     ) -> Choice:
-        without = neutral or [0.0] * len(logprobs)
-        weight = request.neutral_weight if neutral else 0.0
-        corrected = [given - weight * bare for given, bare in zip(logprobs, without, strict=True)]
+        calibration, weight = self.options.calibration, request.neutral_weight
         lengths = [len(tail) for tail in parts.tails]
-        shares = scoring.softmax(corrected)
+        corrected = calibration.scores(logprobs, neutral, neutral_weight=weight)
+        shares = calibration.shares(logprobs, neutral, lengths, neutral_weight=weight)
         options = zip(request.options, logprobs, shares, corrected, lengths, strict=True)
         seconds = max(usage.seconds for usage in usages)
         total = Usage(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from watchkeeper.models.calibration import Calibration
 
 _GIB = 1 << 30
 
@@ -18,6 +20,7 @@ class EngineOptions:
         waiting: Requests that may wait; more are refused.
         step_tokens: Tokens of one forward pass. A cancellation waits for at most one pass.
         fast_forward: Compute tokens that the grammar forces in one pass instead of one pass each.
+        calibration: Turns the scores of closed questions into probabilities.
     """
 
     prefix_bytes: int = _GIB
@@ -26,3 +29,4 @@ class EngineOptions:
     waiting: int = 512
     step_tokens: int = 128
     fast_forward: bool = True
+    calibration: Calibration = field(default_factory=Calibration)
