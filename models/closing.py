@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
 from watchkeeper.models.grammar import Grammar
 
-_EXACT_STEPS = 300
+_EXACT_STEPS = 250
+_PRUNED_STEPS = 300
 _ROLLOUT_STEPS = 1_500
 _LAST_STEPS = 400
 # A completion of so many tokens has at most so many bytes; longer tokens are rare in JSON.
@@ -53,6 +55,9 @@ class _Place:
     size: int
     mask: bytes
     whole: bool
+
+
+_Ways = Callable[[_Place], Sequence[int]]
 
 
 class _Alphabet:
@@ -118,6 +123,7 @@ class Closer:
         if matcher.is_error():
             return []
         search = _Search(self._tokens, self._alphabet, _LONGEST_WITNESS)
+        search.samples = bytes(dict.fromkeys([*pattern.encode(), *_SAMPLES]))
         end = search.run(matcher)
         # What is left out is the quotation marks around it.
         return list(_path(end))[1:-1] if end is not None else []
@@ -163,15 +169,18 @@ class _Search:
         self._steps = 0
         self.texts: list[Sequence[int]] = []
         """Texts that may lead out of a place where any text can be written."""
+        self.samples = _SAMPLES
+        """Bytes that are tried there."""
 
     def run(self, matcher: LLMatcher) -> _Place | None:
         start = self._settle(matcher.deep_copy(), None, (), 0)
         if start is None or start.whole:
             return start
         for search, steps in (
-            (self._cheapest, _EXACT_STEPS),
+            (partial(self._cheapest, ways=self._plausible), _EXACT_STEPS),
+            (partial(self._cheapest, ways=self._ends_first), _PRUNED_STEPS),
             (self._rollouts, _ROLLOUT_STEPS),
-            (self._anything, _LAST_STEPS),
+            (partial(self._cheapest, ways=self._every), _LAST_STEPS),
         ):
             self._steps = steps
             end = search(start)
@@ -179,28 +188,25 @@ class _Search:
                 return end
         return None
 
-    def _cheapest(self, start: _Place, *, everything: bool = False) -> _Place | None:
+    def _cheapest(self, start: _Place, *, ways: _Ways) -> _Place | None:
         """Follow the cheapest path first: the first end reached is a shortest one."""
-        waiting = [(start.size, 0, start)]
+        waiting = [(start.size, not start.whole, 0, start)]
         number = 1
         while waiting and self._steps > 0:
-            _, _, place = heapq.heappop(waiting)
+            *_, place = heapq.heappop(waiting)
             if place.whole:
                 return place
-            for child in self._children(place, everything=everything):
-                heapq.heappush(waiting, (child.size, number, child))
+            for child in self._children(place, ways):
+                heapq.heappush(waiting, (child.size, not child.whole, number, child))
                 number += 1
         return None
-
-    def _anything(self, start: _Place) -> _Place | None:
-        return self._cheapest(start, everything=True)
 
     def _rollouts(self, start: _Place) -> _Place | None:
         """Try each way out to its end, take the best, and do so again from there."""
         best: _Place | None = None
         place = start
         while not place.whole:
-            children = self._children(place)
+            children = self._children(place, self._ends_first)
             if not children:
                 return best
             if len(children) == 1:
@@ -220,7 +226,7 @@ class _Search:
             if self._steps <= 0:
                 return None
             # First the known texts, then other bytes.
-            ways: list[Sequence[int]] = [[self._tokens[byte]] for byte in self._ways(place)]
+            ways: list[Sequence[int]] = [[self._tokens[byte]] for byte in self._ends_first(place)]
             ways[1:1] = self.texts if self._is_open_text(place) else []
             turn = unchanged % max(len(ways), 1)
             steps = (self._step(place, way) for way in ways[turn:] + ways[:turn])
@@ -231,18 +237,23 @@ class _Search:
             place = child
         return place
 
-    def _children(self, place: _Place, *, everything: bool = False) -> list[_Place]:
-        """Return the places one choice further, one of each kind."""
-        kinds: dict[tuple[bytes, bool, int], _Place] = {}
-        ways = self._alphabet.allowed(place.mask) if everything else self._ways(place)
+    def _children(self, place: _Place, choose: _Ways) -> list[_Place]:
+        """Return the places one choice further, one of each kind.
+
+        What may follow the next byte makes the kind, which is not all where digits are counted. So a place
+        of few bytes is not asked for kinds where the shortest end is to be found for certain.
+        """
+        kinds: dict[tuple[bytes, bool, int, int], _Place] = {}
+        ways = choose(place)
         before = place.before
         if len(ways) > 1 and len(place.tokens) == 1 and before and self._is_text(place, before):
             # The text is still too short: more of the same.
             ways = [byte for byte in ways if self._tokens[byte] == place.tokens[0]] or ways
+        each = choose == self._plausible and len(ways) <= _TEXT and not self._is_open_text(place)
         for byte in ways:
             child = self._step(place, [self._tokens[byte]])
             if child is not None:
-                kinds.setdefault((child.mask, child.whole, child.size), child)
+                kinds.setdefault((child.mask, child.whole, child.size, byte if each else -1), child)
         texts = self.texts if self._is_open_text(place) else []
         jumps = (self._step(place, text) for text in texts)
         return [*kinds.values(), *(jump for jump in jumps if jump is not None)]
@@ -256,18 +267,31 @@ class _Search:
         following = self._alphabet.allowed(place.mask)
         return len(following) > _TEXT and self._alphabet.allowed(before.mask) == following
 
-    def _ways(self, place: _Place) -> Sequence[int]:
-        """Return the bytes worth a look: where a value can be ended, adding to it only makes it longer."""
+    def _every(self, place: _Place) -> Sequence[int]:
+        """Return all bytes that may follow."""
+        return self._alphabet.allowed(place.mask)
+
+    def _plausible(self, place: _Place) -> Sequence[int]:
+        """Return the bytes that may follow; inside of a text its end, or some that stand for all."""
         following = self._alphabet.allowed(place.mask)
-        if len(following) > _TEXT:
-            if b'"' in following:
-                return b'"'
-            return [byte for byte in _SAMPLES if byte in following] or following
-        for end in b"}]":
-            if end in following:
-                return bytes([end])
-        if b"," in following and _NUMBER.issuperset(following):
-            return b","
+        if len(following) <= _TEXT:
+            return following
+        if b'"' in following:
+            return b'"'
+        return [byte for byte in self.samples if byte in following] or following
+
+    def _ends_first(self, place: _Place) -> Sequence[int]:
+        """Return plausible bytes; where a value can be ended, only what ends it: more would make it longer.
+
+        That is not so where the schema lists whole objects or arrays, the shorter of which go on here.
+        """
+        following = self._plausible(place)
+        if len(following) > 1 and len(following) <= _TEXT:
+            for end in b"}]":
+                if end in following:
+                    return bytes([end])
+            if ord(",") in following and _NUMBER.issuperset(following):
+                return b","
         return following
 
     def _step(self, place: _Place, tokens: Sequence[int]) -> _Place | None:

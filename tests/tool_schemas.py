@@ -6,22 +6,34 @@ import random
 from typing import Any
 
 WORDS = (
-    "host", "service", "größe", "пользователь", "ディスク", "naïve", "retention_days", "a b", "path/to", "x",
-    "ünïcødé", "emoji🙂", 'quoted"name', "back\\slash", "threshold", "labels", "mode", "größer als", "零", "it's",
-)  # fmt: skip
+    *(
+        "host",
+        "service",
+        "größe",
+        "пользователь",
+        "ディスク",
+        "naïve",
+        "retention_days",
+        "a b",
+        "path/to",
+        "x",
+    ),
+    *("ünïcødé", "emoji🙂", 'quoted"name', "back\\slash", "threshold", "labels", "mode", "größer als", "零"),
+    "it's",
+)
 VALUES = (
-    "web-1", "db", "naïve", "größer", "日本", "🙂", "a\"b", "c:\\d", "", "line\nbreak", "tab\tbed", "true", "null",
-    "1", "long value with spaces", "é", "</tool_call>", "{}", "[", "Ω≈ç",
-)  # fmt: skip
+    *("web-1", "db", "naïve", "größer", "日本", "🙂", 'a"b', "c:\\d", "", "line\nbreak", "tab\tbed", "true"),
+    *("null", "1", "long value with spaces", "é", "</tool_call>", "{}", "[", "Ω≈ç"),
+)
 ASKED = (
     "Restart the web service on db1 as soon as possible.",
     "Bitte räume die Platte auf, sie ist zu 97 % voll.",
     "ログを調べてください。",
     "What uses so much memory? Write a long list of everything.",
     "Set the threshold to -12.75 and keep 30 days.",
-    "{}[]\"\\ </tool_call> <|im_end|> null",
+    '{}[]"\\ </tool_call> <|im_end|> null',
     "Call the tool with every optional argument filled in.",
-)  # fmt: skip
+)
 
 
 class Generator:
@@ -111,7 +123,14 @@ class Generator:
             least = self._random.randint(0, 3)
             made |= {"minLength": least, "maxLength": least + self._random.randint(0, 12)}
         elif kind < 0.65:
-            patterns = ("^[a-z]{2,5}$", r"^\d{3}-[A-Z]$", "^/[a-z/]*$", "web", "^(alpha|beta|b)x?$", "^[äöü]+$")
+            patterns = (
+                "^[a-z]{2,5}$",
+                r"^\d{3}-[A-Z]$",
+                "^/[a-z/]*$",
+                "web",
+                "^(alpha|beta|b)x?$",
+                "^[äöü]+$",
+            )
             made["pattern"] = self._random.choice(patterns)
         elif kind < 0.75:
             formats = ("date", "date-time", "uuid", "ipv4", "email", "hostname")
