@@ -85,11 +85,13 @@ def _calibrated(model_id: str, quantization: str, asked: tuple[LabelledCase, ...
     from watchkeeper.models import open_engine
     from watchkeeper.models.calibration_fit import calibrate as fit
     from watchkeeper.models.calibration_fit import refuse_too_few, score_cases
+    from watchkeeper.models.options import EngineOptions
 
     refuse_too_few(asked)
     with progress_view(stderr_console()) as report:
+        # Options of its own leave the calibration that is there aside: it may be the damaged one to replace.
         # load() names the quantizations there are, should this be none of them.
-        engine = open_engine(model_id, quantization, progress=report)  # type: ignore[arg-type]
+        engine = open_engine(model_id, quantization, options=EngineOptions(), progress=report)  # type: ignore[arg-type]
         try:
             return fit(score_cases(engine, asked, progress=report), engine.identity, asked)
         finally:
