@@ -71,7 +71,6 @@ class _Frame:
     system: str
     opening: str
     seen: str
-    choices: str
     question: str
     lead: str
 
@@ -82,7 +81,6 @@ _CAUSES = (
         "You help an operations team to understand what broke.",
         "Something is wrong with {a}.",
         "Seen so far:",
-        "It could be:",
         "Which of these explains it?",
         "This happened because",
     ),
@@ -90,7 +88,6 @@ _CAUSES = (
         "You explain faults of computer systems in one sentence.",
         "Ticket about {a}:",
         "Notes:",
-        "Candidates:",
         "Why did this happen?",
         "The explanation is that",
     ),
@@ -98,7 +95,6 @@ _CAUSES = (
         "You are an experienced administrator.",
         "{a} does not work as it should.",
         "What we know:",
-        "Ideas:",
         "What is behind this?",
         "I am fairly certain that",
     ),
@@ -108,7 +104,6 @@ _LOOKS = (
         "You help an operations team to investigate.",
         "Something is wrong with {a}.",
         "Seen so far:",
-        "We can look at:",
         "What should be looked at first?",
         "Look first at",
     ),
@@ -116,7 +111,6 @@ _LOOKS = (
         "You decide which check comes next.",
         "Ticket about {a}:",
         "Notes:",
-        "Checks:",
         "Which check tells most?",
         "The check that tells most is",
     ),
@@ -124,7 +118,6 @@ _LOOKS = (
         "You are an experienced administrator.",
         "{a} does not work as it should.",
         "What we know:",
-        "Places to look:",
         "Where do we begin?",
         "I would begin with",
     ),
@@ -134,15 +127,13 @@ _AREAS = (
         "You sort reports by the team that must handle them.",
         "Report from {a}.",
         "Content:",
-        "Teams:",
         "Which team is it for?",
         "This is for the team of",
     ),
     _Frame(
         "You label log lines.",
-        "Lines of {a}:",
+        "Log of {a}, in part.",
         "Lines:",
-        "Labels:",
         "What are these lines about?",
         "They are about",
     ),
@@ -150,7 +141,6 @@ _AREAS = (
         "You route tickets.",
         "A ticket arrived for {a}.",
         "Body:",
-        "Queues:",
         "Where does the ticket go?",
         "It goes to",
     ),
@@ -253,9 +243,8 @@ def _case(
     rng.shuffle(options)
 
     def asked(signs: Sequence[str]) -> str:
-        lines = [frame.opening, frame.seen, *(f"- {sign}" for sign in signs)]
-        lines += [frame.choices, *(f"- {option}" for option in options), frame.question]
-        text = "\n".join(lines)
+        # The options are not listed: a small model then repeats the first of a list, whatever it saw.
+        text = "\n".join([frame.opening, frame.seen, *(f"- {sign}" for sign in signs), frame.question])
         # Not str.format: the lines of a log have braces of their own.
         for name, host in names.items():
             text = text.replace(name, host)

@@ -219,8 +219,7 @@ def test_the_cases_are_the_same_for_a_seed_and_none_gives_its_answer_away() -> N
         seen = next(line for line in case.question.splitlines() if line.startswith("- "))
         assert "- none" in case.neutral
         assert seen not in case.neutral
-        # The options are told, the right one no more than the others.
-        assert all(case.question.count(f"- {option}") == 1 for option in case.options)
+        assert not any(option in case.question for option in case.options)
     told = " ".join(case.question for case in cases)
     assert "{" not in told.replace("avc: denied { name_connect }", "")
 
