@@ -60,6 +60,8 @@ def open_engine(
         model_id, quantization=quantization, device_map=device_map, threads=threads, progress=progress
     )
     if options is None:
+        from watchkeeper.models.options import EngineOptions
+
         calibration = read_calibration(model_folder(loaded.entry), loaded.identity)
         options = EngineOptions(calibration=calibration)
     return LocalEngine(loaded, options)

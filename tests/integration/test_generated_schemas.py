@@ -18,13 +18,13 @@ from llguidance import LLTokenizer
 
 from tests import tiny
 from tests.tool_schemas import Generator
-from watchkeeper.models import open_engine
 from watchkeeper.models.closing import Closer
 from watchkeeper.models.enforceable import unenforceable
 from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import BudgetExceededError
 from watchkeeper.models.grammar import GrammarCompiler, schema_grammar
 from watchkeeper.models.interface import Engine, GenerationRequest, ToolSpec, system, user
+from watchkeeper.models.loading import load
 
 SMALL = "smollm2-135m-instruct"
 COUNT = int(os.environ.get("WATCHKEEPER_SCHEMAS", "60"))
@@ -44,7 +44,7 @@ def tiny_engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def small_engine() -> Iterator[Engine]:
-    engine = open_engine(SMALL)
+    engine = LocalEngine(load(SMALL))
     yield engine
     engine.close()
 
