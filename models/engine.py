@@ -187,7 +187,7 @@ class LocalEngine:
         kind = grammar.kind if grammar else None
         stop = (*request.stop, *self._format.stop_texts)
         reader = AnswerReader(kind, self._format.tags, self._bytes_of, stop)
-        task = AnswerTask(request, prompt, self._dialect, kind, matcher, reader)
+        task = AnswerTask(request, prompt, self._dialect, grammar, matcher, reader)
         job = Job(task, weights, request.priority, cancel)
         self._batch.submit(job)
         return self._follow(job, task)

@@ -15,7 +15,7 @@ from watchkeeper.models import scoring
 from watchkeeper.models.closing import Closer
 from watchkeeper.models.detokenize import AnswerReader
 from watchkeeper.models.errors import BudgetExceededError, CancelledError, GrammarError
-from watchkeeper.models.grammar import AnswerKind
+from watchkeeper.models.grammar import AnswerKind, Grammar
 from watchkeeper.models.interface import FinishReason, Generation, GenerationRequest, ToolCall, Usage
 from watchkeeper.models.kv import SequenceKV
 from watchkeeper.models.packed import Piece
@@ -124,7 +124,7 @@ class AnswerTask(Task):
         request: What was asked.
         prompt: Its tokens.
         dialect: How the model writes.
-        kind: What the grammar produces; a free text where ``None``.
+        grammar: What the answer is kept to; a free text where ``None``.
         matcher: The grammar's state.
         reader: Parts the answer into text and calls.
     """
@@ -134,14 +134,15 @@ class AnswerTask(Task):
         request: GenerationRequest,
         prompt: Sequence[int],
         dialect: Dialect,
-        kind: AnswerKind | None,
+        grammar: Grammar | None,
         matcher: LLMatcher | None,
         reader: AnswerReader,
     ) -> None:
         super().__init__(prompt, len(prompt) + request.max_tokens, request.adapter)
         self._request = request
         self._dialect = dialect
-        self._kind = kind
+        self._grammar = grammar
+        self._kind = grammar.kind if grammar else None
         self._matcher = matcher
         self._reader = reader
         self._sampler = Sampler(request.temperature, request.seed)
@@ -259,7 +260,7 @@ class AnswerTask(Task):
         matcher = self._matcher
         if matcher is None or not (self._kind is not AnswerKind.TEXT_OR_CALL or self._reader.in_call):
             return ""
-        end = self._dialect.closer.close(matcher, limit=CLOSING_TOKENS)
+        end = self._dialect.closer.close(matcher, limit=CLOSING_TOKENS, grammar=self._grammar)
         if end is None:
             return ""
         self._closed = True

@@ -249,6 +249,12 @@ def test_a_value_that_reaches_its_budget_gets_a_shortest_valid_end(engine: Local
     assert fault(dict(call.arguments), RESTART.parameters) is None
 
 
+def test_a_text_that_must_match_a_pattern_gets_an_end_that_does(engine: LocalEngine) -> None:
+    schema = {"type": "array", "items": {"type": "string", "pattern": "[.]log$"}, "minItems": 2}
+    answer = engine.generate(GenerationRequest(TALK, schema=schema, max_tokens=12))
+    assert fault(json.loads(answer.text), schema) is None
+
+
 def test_a_value_that_no_short_end_makes_valid_is_an_error(engine: LocalEngine) -> None:
     with pytest.raises(BudgetExceededError, match="max_tokens=10"):
         engine.generate(GenerationRequest(TALK, schema={"type": "string", "minLength": 900}, max_tokens=10))
