@@ -62,7 +62,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question: the text, whether a valid call was in it, whether it is right, how long."""
+    """What came of a question: the text, whether it holds a valid or a right call, and the time it took."""
 
     id: str
     text: str
@@ -208,20 +208,28 @@ def _plain(text: str) -> str:
     return re.sub(r"[ ,./\-_*^]", "", text).lower().replace("'", '"')
 
 
-Asked = Callable[[Question], tuple[str, Call | None]]
+Reply = tuple[str, Call | None]
+Asked = Callable[[Sequence[Question]], list[Reply]]
 
 
 def constrained(loaded: LoadedModel) -> Asked:
     """Ask through the engine, whose grammar leaves nothing but a valid call."""
     engine = LocalEngine(loaded)
 
-    def ask(question: Question) -> tuple[str, Call | None]:
+    def one(question: Question) -> Reply:
         request = GenerationRequest(
             (user(question.text),), (question.tool,), tool_choice="required", max_tokens=MAX_TOKENS
         )
-        (made,) = engine.generate(request).tool_calls
+        try:
+            (made,) = engine.generate(request).tool_calls
+        except ModelError as error:
+            return str(error), None
         text = json.dumps({"name": made.name, "arguments": dict(made.arguments)}, ensure_ascii=False)
         return text, Call(made.name, made.arguments)
+
+    def ask(questions: Sequence[Question]) -> list[Reply]:
+        with ThreadPoolExecutor(len(questions)) as pool:
+            return list(pool.map(one, questions))
 
     return ask
 
@@ -232,30 +240,38 @@ def free(loaded: LoadedModel) -> Asked:
 
     model: Any = loaded.model
     tokenizer: Any = loaded.tokenizer
+    tokenizer.padding_side = "left"
 
-    def ask(question: Question) -> tuple[str, Call | None]:
+    def prompt(question: Question) -> str:
         function = {
             "name": question.tool.name,
             "description": question.tool.description,
             "parameters": question.tool.parameters,
         }
-        prompt = tokenizer.apply_chat_template(
+        text: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": question.text}],
             tools=[{"type": "function", "function": function}],
             add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
+            tokenize=False,
         )
+        return text
+
+    def ask(questions: Sequence[Question]) -> list[Reply]:
+        prompts = tokenizer([prompt(question) for question in questions], return_tensors="pt", padding=True)
         with torch.inference_mode():
             written = model.generate(
-                **prompt,
+                **prompts,
                 max_new_tokens=MAX_TOKENS,
                 do_sample=False,
                 eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
                 pad_token_id=tokenizer.pad_token_id,
             )
-        text: str = tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=False)
-        return text, lenient(text, question.tool)
+        replies: list[Reply] = []
+        for question, tokens in zip(questions, written, strict=True):
+            text = tokenizer.decode(tokens[prompts["input_ids"].shape[1] :], skip_special_tokens=False)
+            text = text.partition("<|im_end|>")[0]
+            replies.append((text, lenient(text, question.tool)))
+        return replies
 
     return ask
 
@@ -271,26 +287,20 @@ def valid(call: Call | None, question: Question) -> bool:
 def measure(
     way: str, model: str | None, questions: Sequence[Question], together: int, note: Console
 ) -> Iterator[Answer]:
-    """Ask questions in one way; the engine is asked several at once, whose answers do not depend on it."""
+    """Ask questions in one way, several at once: alone, each would get the same answer."""
     style, quantization = way.split("-")
     chosen: Quantization = "none" if quantization == "none" else "int8"
     loaded = load(model, quantization=chosen)
     ask = constrained(loaded) if style == "constrained" else free(loaded)
-
-    def answer(question: Question) -> Answer:
+    for first in range(0, len(questions), together):
+        batch = questions[first : first + together]
         started = time.perf_counter()
-        try:
-            text, call = ask(question)
-        except ModelError as error:
-            text, call = str(error), None
-        right = call is not None and matches(call, question)
-        seconds = round(time.perf_counter() - started, 3)
-        return Answer(question.id, text, valid(call, question), right, seconds)
-
-    with ThreadPoolExecutor(together if style == "constrained" else 1) as pool:
-        for number, done in enumerate(pool.map(answer, questions), 1):
-            note.print(f"{way}: {number}/{len(questions)} {'right' if done.right else 'wrong'}", end="\r")
-            yield done
+        replies = ask(batch)
+        seconds = round((time.perf_counter() - started) / len(batch), 3)
+        for question, (text, call) in zip(batch, replies, strict=True):
+            right = call is not None and matches(call, question)
+            yield Answer(question.id, text, valid(call, question), right, seconds)
+        note.print(f"{way}: {first + len(batch)}/{len(questions)}", end="\r")
 
 
 def paired(left: Sequence[bool], right: Sequence[bool]) -> dict[str, Any]:
@@ -340,7 +350,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--resume", action="store_true", help="keep the answers that the output file holds")
-    parser.add_argument("--together", type=int, default=1, help="questions that the engine is asked at once")
+    parser.add_argument("--together", type=int, default=8, help="questions asked at once")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     note = Console(stderr=True)
