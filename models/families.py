@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from watchkeeper.models.grammar import CallTags
@@ -81,7 +81,10 @@ def _called_like(template: str, tokens: Mapping[str, int]) -> Family:
     ):
         # Qwen2.5 and Qwen3, and whoever was trained on the Hermes format. Qwen3 would think first, at length
         # and outside of any grammar; older templates do not know the option.
-        return Family("hermes", tags, describes_tools=True, options={"enable_thinking": False})
+        # What Qwen2.5 finds for an argument is what it finds unconstrained only in the layout that it writes
+        # by itself. The template writes calls in one line, so later turns compute those tokens anew.
+        spread = replace(tags, spread="enable_thinking" not in template)
+        return Family("hermes", spread, describes_tools=True, options={"enable_thinking": False})
     if "<|start_header_id|>" in tokens and "<|eot_id|>" in tokens:
         if writes_tools and "ipython" in template and '"parameters' in template:
             # Llama 3.1 and later: bare JSON, one call a turn. Tools stand in the system turn, so that

@@ -26,7 +26,6 @@ from watchkeeper.models.interface import JsonSchema
 _SEPARATORS: Mapping[str, Any] = {
     "whitespace_flexible": False,
     # The separators of json.dumps, which chat templates use and models are therefore trained on.
-    "item_separator": ", ",
     "key_separator": ": ",
 }
 _CACHED_GRAMMARS = 256
@@ -69,6 +68,8 @@ class CallTags:
         closing_id: The token that is the closing, where there is one.
         arguments: The key that holds the arguments, beside ``"name"``.
         separator: What stands between two calls of one answer; None where an answer holds one at most.
+        spread: Whether each argument has a line of its own. Not only a matter of taste: a model finds other
+            values in a layout that it does not write by itself.
     """
 
     opening: str = "<tool_call>"
@@ -77,6 +78,7 @@ class CallTags:
     closing_id: int | None = None
     arguments: str = "arguments"
     separator: str | None = "\n"
+    spread: bool = False
 
     @property
     def native(self) -> bool:
@@ -145,9 +147,11 @@ def call_grammar(
         "object: " + " | ".join(f"object_{index}" for index in range(len(allowed))),
     ]
     for index, (name, schema) in enumerate(allowed.items()):
-        head = f'{{"name": {json.dumps(name)}, {json.dumps(tags.arguments)}: '
-        rules.append(f'object_{index}: {_quoted(head)} arguments_{index} "}}"')
-        rules.append(f"arguments_{index}: %json {_embedded(schema)}")
+        begin, between, end = ("{\n  ", ",\n  ", "\n}") if tags.spread else ("{", ", ", "}")
+        head = f'{begin}"name": {json.dumps(name)}{between}{json.dumps(tags.arguments)}: '
+        rules.append(f"object_{index}: {_quoted(head)} arguments_{index} {_quoted(end)}")
+        embedded = _embedded(schema, ",\n    " if tags.spread else ", ")
+        rules.append(f"arguments_{index}: %json {embedded}")
     calls, objects = "call", "object"
     if max_calls > 1 and tags.separator is not None:
         calls, objects = "calls", "objects"
@@ -209,9 +213,9 @@ def _close(schema: Any) -> Any:
     return result
 
 
-def _embedded(schema: JsonSchema) -> str:
+def _embedded(schema: JsonSchema, item_separator: str = ", ") -> str:
     try:
-        body = {**closed(schema), "x-guidance": dict(_SEPARATORS)}
+        body = {**closed(schema), "x-guidance": {**_SEPARATORS, "item_separator": item_separator}}
         return json.dumps(body)
     except (TypeError, ValueError) as error:
         raise GrammarError(f"schema {schema!r:.200} is not JSON: {error}") from error

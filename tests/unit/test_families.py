@@ -161,6 +161,11 @@ def test_a_family_without_tools_of_its_own_gets_their_schema_in_the_prompt(name:
     assert text.index("Be brief.") < text.index("disk.show") < text.index("hi!")
 
 
+def spread(text: str) -> str:
+    """Give the name and the arguments of a call of one argument a line each."""
+    return text.replace('{"name"', '{\n  "name"').replace(', "arguments"', ',\n  "arguments"')[:-1] + "\n}"
+
+
 class Session:
     """What an engine does with a family's grammar and reader, without a model."""
 
@@ -188,10 +193,12 @@ class Session:
         reader.finish()
         return reader
 
-    def written(self, *calls: ToolCall) -> str:
-        """Write calls as the family's prompt shows those of earlier turns."""
+    def written(self, *calls: ToolCall, as_shown: bool = False) -> str:
+        """Write calls as the family's model does, or as its prompt shows those of earlier turns."""
         tags = self.format.tags
         texts = [json.dumps({"name": call.name, tags.arguments: dict(call.arguments)}) for call in calls]
+        if tags.spread and not as_shown:
+            texts = [spread(text) for text in texts]
         if tags.opening:
             texts = [f"{tags.opening}\n{text}\n{tags.closing}" for text in texts]
         return (tags.separator or "; ").join(texts)
@@ -205,7 +212,7 @@ def test_a_call_is_written_the_way_the_family_was_trained_and_read_the_same_ever
     session = Session(name)
     grammar = call_grammar({"disk.show": SCHEMA}, session.format.tags, or_text=or_text)
     text = session.written(SECOND)
-    assert text in prompt(name, [user("go"), assistant("", [SECOND])])
+    assert session.written(SECOND, as_shown=True) in prompt(name, [user("go"), assistant("", [SECOND])])
     assert session.admits(grammar, text)
     assert not session.admits(grammar, text.replace("/var", "/etc"))
     assert session.admits(grammar, "All is well.") == or_text
@@ -228,6 +235,7 @@ def test_an_answer_holds_as_many_calls_as_were_allowed(name: str, or_text: bool)
     if or_text and several:
         tags = session.format.tags
         bare = [json.dumps({"name": call.name, tags.arguments: call.arguments}) for call in (FIRST, SECOND)]
+        bare = [spread(text) for text in bare] if tags.spread else bare
         grammar = call_grammar({"disk.show": SCHEMA}, tags, or_text=True, max_calls=2)
         for text in ("\n".join(bare), "```json\n" + "\n".join(bare) + "\n```"):
             assert session.admits(grammar, text)

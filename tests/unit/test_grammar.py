@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from typing import Any
@@ -91,6 +92,16 @@ def test_with_a_choice_a_text_is_allowed_but_no_broken_call(
 def test_a_call_may_follow_a_text_where_tags_are_tokens(compiler: GrammarCompiler, native: CallTags) -> None:
     grammar = call_grammar({"disk.show": SHOW}, native, or_text=True)
     assert admits(compiler, grammar, "Let me look.\n" + call("disk.show", {}))
+
+
+def test_a_call_that_is_spread_has_a_line_for_each_argument(
+    compiler: GrammarCompiler, native: CallTags
+) -> None:
+    grammar = call_grammar({"restart": RESTART, "disk.show": SHOW}, dataclasses.replace(native, spread=True))
+    opened = '<tool_call>\n{\n  "name": "restart",\n  "arguments": {"service": "db",\n    "delay": 7}\n}'
+    assert admits(compiler, grammar, opened + "\n</tool_call>")
+    assert not admits(compiler, grammar, opened.replace("7", "61") + "\n</tool_call>")
+    assert not admits(compiler, grammar, call("restart", {"service": "db", "delay": 7}))
 
 
 def test_what_is_certain_is_forced(compiler: GrammarCompiler, native: CallTags) -> None:
