@@ -6,6 +6,7 @@ torch is imported when a model is opened, not before.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from watchkeeper.models.interface import Engine, Progress
@@ -35,8 +36,7 @@ def open_engine(
         quantization: How the weights are held; see :func:`watchkeeper.models.loading.load`.
         device_map: Where the layers go, as accelerate understands it.
         threads: Threads of a CPU's matmuls, for the whole process; torch's own choice where ``None``.
-        options: How the engine uses the machine; the defaults with the model's own calibration, where
-            ``watchkeeper models calibrate`` made one, if ``None``.
+        options: How the engine uses the machine; the defaults where ``None``.
         progress: Told of each stage.
 
     Raises:
@@ -54,14 +54,14 @@ def open_engine(
     from watchkeeper.models.calibration import read_calibration
     from watchkeeper.models.engine import LocalEngine
     from watchkeeper.models.loading import load
+    from watchkeeper.models.options import EngineOptions
     from watchkeeper.models.store import model_folder
 
     loaded = load(
         model_id, quantization=quantization, device_map=device_map, threads=threads, progress=progress
     )
-    if options is None:
-        from watchkeeper.models.options import EngineOptions
-
+    options = options or EngineOptions()
+    if options.calibration is None:
         calibration = read_calibration(model_folder(loaded.entry), loaded.identity)
-        options = EngineOptions(calibration=calibration)
+        options = replace(options, calibration=calibration)
     return LocalEngine(loaded, options)

@@ -96,6 +96,15 @@ class AdapterBank:
             for module in self._hooks.keys() - used:
                 self._hooks.pop(module).remove()
 
+    def close(self) -> None:
+        """Let all adapters and the model go; nothing can be loaded any more."""
+        with self._lock:
+            for hook in self._hooks.values():
+                hook.remove()
+            self._hooks.clear()
+            self._adapters.clear()
+            self._model = nn.Module()
+
     @contextlib.contextmanager
     def active(self, rows: Sequence[Rows]) -> Iterator[None]:
         """Give rows of the one forward pass inside of this context to adapters, for this thread alone.

@@ -106,6 +106,7 @@ class Batch:
         self._numbers = itertools.count()
         # Guards all of the below; not held while a pass computes.
         self._lock = threading.Condition()
+        self._gone: dict[str, ModelError] = {}
         self._pauses = 0
         self._computing = False
         self._thread: threading.Thread | None = None
@@ -128,11 +129,12 @@ class Batch:
 
         Raises:
             CapacityError: If it will never fit, or too many wait.
-            ModelError: If the engine is closed.
+            ModelError: If the engine is closed, or the job's weights were forgotten.
         """
         with self._lock:
-            if self._runner is None:
-                raise ModelError("this engine is closed; open another one")
+            self._refuse_closed()
+            if job.weights in self._gone:
+                raise self._gone[job.weights]
             number = next(self._numbers)
             self._scheduler.submit(number, job.task.need, job.priority)
             self._jobs[number] = job
@@ -156,8 +158,13 @@ class Batch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Hold passes up while weights change."""
+        """Hold passes up while weights change.
+
+        Raises:
+            ModelError: If the engine is closed.
+        """
         with self._lock:
+            self._refuse_closed()
             self._pauses += 1
             while self._computing:
                 self._lock.wait()
@@ -169,12 +176,22 @@ class Batch:
                 self._lock.notify_all()
 
     def forget(self, weights: str, error: ModelError) -> None:
-        """Forget what these weights made, and fail the jobs that use them."""
+        """Forget what these weights made, and fail the jobs that use them, also those still to come."""
         with self._lock:
+            self._gone[weights] = error
             for number, job in list(self._jobs.items()):
                 if job.weights == weights:
                     self._end(number, error)
             self._prefixes.forget(weights)
+
+    def welcome(self, weights: str) -> None:
+        """Take jobs of these weights, also where they were forgotten before."""
+        with self._lock:
+            self._gone.pop(weights, None)
+
+    def _refuse_closed(self) -> None:
+        if self._runner is None:
+            raise ModelError("this engine is closed; open another one")
 
     def _work(self) -> None:
         while True:

@@ -15,6 +15,7 @@ import llguidance.hf
 from watchkeeper.models import scoring
 from watchkeeper.models.adapters import AdapterBank
 from watchkeeper.models.batch import Batch, EngineStatistics, Job
+from watchkeeper.models.calibration import Calibration
 from watchkeeper.models.closing import Closer
 from watchkeeper.models.detokenize import AnswerReader
 from watchkeeper.models.errors import AdapterError, CancelledError, PromptTooLongError
@@ -122,6 +123,7 @@ class LocalEngine:
     def close(self) -> None:
         """Release the memory of the model; the engine answers no more."""
         self._batch.close()
+        self._adapters.close()
 
     def load_adapter(self, name: str, folder: Path | str) -> None:
         """Load a LoRA adapter that requests may then name.
@@ -135,6 +137,7 @@ class LocalEngine:
         """
         with self._batch.paused():
             self._adapters.load(name, folder)
+            self._batch.welcome(self._weights(name))
 
     def unload_adapter(self, name: str) -> None:
         """Release an adapter; requests that use it fail.
@@ -237,7 +240,7 @@ class LocalEngine:
         parts: scoring.Continuations,
         usages: Sequence[Usage],
     ) -> Choice:
-        calibration, weight = self.options.calibration, request.neutral_weight
+        calibration, weight = self.options.calibration or Calibration(), request.neutral_weight
         lengths = [len(tail) for tail in parts.tails]
         corrected = calibration.scores(logprobs, neutral, neutral_weight=weight)
         shares = calibration.shares(logprobs, neutral, lengths, neutral_weight=weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from watchkeeper.models.calibration import Calibration
 
@@ -20,7 +20,8 @@ class EngineOptions:
         waiting: Requests that may wait; more are refused.
         step_tokens: Tokens of one forward pass. A cancellation waits for at most one pass.
         fast_forward: Compute tokens that the grammar forces in one pass instead of one pass each.
-        calibration: Turns the scores of closed questions into probabilities.
+        calibration: Turns the scores of closed questions into probabilities; where ``None``, the model's own
+            if ``open_engine`` finds one that ``watchkeeper models calibrate`` made.
     """
 
     prefix_bytes: int = _GIB
@@ -29,4 +30,4 @@ class EngineOptions:
     waiting: int = 512
     step_tokens: int = 128
     fast_forward: bool = True
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: Calibration | None = None

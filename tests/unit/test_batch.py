@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import random
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -254,6 +255,45 @@ def test_an_adapter_that_is_not_there_is_named(hosted: tiny.Hosted, tmp_path: Pa
     assert engine.generate(GenerationRequest((user("x"),), max_tokens=3)).usage.generated_tokens == 3
     with pytest.raises(AdapterError, match="'red'"):
         engine.choose(ChoiceRequest((user("x"),), "", ("a", "b"), adapter="red"))
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_a_request_that_meets_an_unloaded_adapter_fails_alone(tmp_path: Path) -> None:
+    engine = LocalEngine(tiny.hosted())
+    folder = adapter(tmp_path / "red", 1)
+    engine.load_adapter("red", folder)
+    late = GenerationRequest((user("x"),), max_tokens=3, adapter="red")
+    weights = engine._weights
+
+    def overtaken(name: str | None) -> str:
+        found = weights(name)
+        engine._weights = weights  # type: ignore[method-assign]
+        engine.unload_adapter("red")
+        return found
+
+    engine._weights = overtaken  # type: ignore[method-assign]
+    with pytest.raises(AdapterError, match="unloaded"):
+        engine.generate(late)
+    assert engine.generate(dataclasses.replace(late, adapter=None)).usage.generated_tokens == 3
+    engine.load_adapter("red", folder)
+    assert engine.generate(late).usage.generated_tokens == 3
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_a_closed_engine_holds_no_model(tmp_path: Path) -> None:
+    hosted = tiny.hosted()
+    model = weakref.ref(hosted.model)
+    engine = LocalEngine(hosted)
+    engine.load_adapter("red", adapter(tmp_path / "red", 1))
+    engine.generate(GenerationRequest((user("x"),), max_tokens=3, adapter="red"))
+    del hosted
+
+    engine.close()
+
+    gc.collect()
+    assert model() is None
+    with pytest.raises(ModelError, match="closed"):
+        engine.load_adapter("blue", tmp_path / "red")
 
 
 def adapter(folder: Path, seed: int) -> Path:
