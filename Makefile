@@ -7,7 +7,7 @@ PYTEST  = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick crash check dev links models bench clean
+.PHONY: help demo test test-quick crash schemas check dev links models bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ test-quick: dev  ## Unit tests alone: no model, no server
 
 crash: dev models  ## Kill processes many times, everywhere (long)
 	@$(PYTEST) -m crash
+
+schemas: dev models  ## Try 1,000 generated schemas of tools on a small model (long)
+	@WATCHKEEPER_SCHEMAS=1000 $(PYTEST) tests/integration/test_generated_schemas.py
 
 check: dev  ## Format, lint, strict types, import rule
 	@$(BIN)/ruff format --check .

@@ -118,11 +118,6 @@ class AnswerReader:
             at = written.find("{", end)
         return found
 
-    @property
-    def call(self) -> Any:
-        """The first call, once it is whole; None where the answer is a text."""
-        return next(iter(self.calls), None)
-
     def push(self, token: int) -> str:
         """Add a token and return the text that can be shown now."""
         if self._tags.native and token in {self._tags.opening_id, self._tags.closing_id}:

@@ -70,14 +70,14 @@ def read(answer: str, kind: AnswerKind | None, tags: CallTags) -> AnswerReader:
 @pytest.mark.parametrize("answer", [f"<tool_call>\n{CALL}\n</tool_call>", CALL, f"```json\n{CALL}\n```"])
 def test_every_way_to_write_a_call_is_read_as_one(answer: str, tags: CallTags) -> None:
     reader = read(answer, AnswerKind.TEXT_OR_CALL, tags)
-    assert reader.call == {"name": "a", "arguments": {"x": "é"}}
+    assert reader.calls == [{"name": "a", "arguments": {"x": "é"}}]
     assert reader.text == ""
 
 
 @pytest.mark.parametrize("answer", ["", "`", "```bash\nls```", "hello {", "``", "```js"])
 def test_a_text_is_read_as_one(answer: str) -> None:
     reader = read(answer, AnswerKind.TEXT_OR_CALL, CallTags())
-    assert reader.call is None
+    assert reader.calls == []
     assert reader.text == answer
 
 
@@ -85,4 +85,4 @@ def test_a_text_may_come_before_a_call() -> None:
     tags = CallTags(opening_id=1000, closing_id=1001)
     reader = read(f"Look:\n<tool_call>\n{CALL}\n</tool_call>", AnswerKind.TEXT_OR_CALL, tags)
     assert reader.text == "Look:\n"
-    assert reader.call["name"] == "a"
+    assert [call["name"] for call in reader.calls] == ["a"]
