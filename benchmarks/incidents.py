@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from watchkeeper.models.interface import (
     GenerationRequest,
     ModelIdentity,
 )
+from watchkeeper.models.memory import peak_memory
 from watchkeeper.models.scripted import RandomEngine
 from watchkeeper.runtime.approvals import Answer, Approval
 from watchkeeper.runtime.orchestrator import Orchestrator
@@ -92,7 +92,7 @@ def main() -> None:
     print(f"{identity.id} ({identity.quantization}) loaded in {seconds:.1f} s", file=sys.stderr)
     played = _play(engine, options.rounds, options.first_seed)
     engine.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     alone = _play(None, options.random_rounds, options.first_seed)
     figures = {
         "model": _figures([result for result, _ in played]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.model_wheels import WEIGHTS, make_entry, publish
+from tests.integration.model_wheels import WEIGHTS, make_entry, publish
 from watchkeeper.models.catalog import CatalogEntry
 from watchkeeper.models.errors import DownloadError, IntegrityError, ModelError
 from watchkeeper.models.interface import Progress

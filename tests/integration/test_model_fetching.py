@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.model_wheels import VERSION, WEIGHTS, make_entry, make_wheel, publish
+from tests.integration.model_wheels import VERSION, WEIGHTS, make_entry, make_wheel, publish
 from watchkeeper.models.catalog import CatalogEntry, HubSource
 from watchkeeper.models.errors import DownloadError, IntegrityError, ModelError
 from watchkeeper.models.sources import local_folders, obtain_file, obtain_folder
