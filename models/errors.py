@@ -51,3 +51,7 @@ class AdapterError(ModelError):
 
 class CalibrationError(ModelError):
     """A calibration cannot be made or read (a human must mend the cases or calibrate again)."""
+
+
+class PlotError(ModelError):
+    """A plot cannot be drawn or written (a human must install what draws it, or name another place)."""

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any
 
 from watchkeeper.models.calibration import Bin, Calibration, Comparison
-from watchkeeper.models.errors import CalibrationError
-from watchkeeper.models.manifest import write_durably
+from watchkeeper.models.plots import new_figure, png, write_plot
 
 _Z = 1.96
-
-
-def require_plots() -> None:
-    """Find out whether plots can be drawn, before the work they are about is done.
-
-    Raises:
-        CalibrationError: If matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        message = (
-            "a plot needs the package matplotlib: pip install 'watchkeeper[plots]', or ask for none with "
-            "--no-plot"
-        )
-        raise CalibrationError(message) from error
-    del mpl
 
 
 def draw_reliability(calibration: Calibration, path: Path) -> None:
@@ -37,26 +18,14 @@ def draw_reliability(calibration: Calibration, path: Path) -> None:
     Bars of accuracy are 95 % intervals of Wilson (1927); the size of a point is its number of cases.
 
     Raises:
-        CalibrationError: If matplotlib is not installed, or the file cannot be written.
+        PlotError: If matplotlib is not installed, or the file cannot be written.
     """
-    require_plots()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = [part for part in calibration.measured if part.judged_by == "held-out"]
-    figure = Figure(figsize=(5 * len(shown), 5.2), layout="constrained")
-    # A canvas of its own, so that no window system and no global state is touched.
-    FigureCanvasAgg(figure)
+    figure = new_figure(5 * len(shown), 5.2)
     figure.suptitle(f"{calibration.model}, {calibration.quantization}: held-out cases")
     for axes, comparison in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _draw(axes, comparison)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, buffer.getvalue())
-    except OSError as error:
-        raise CalibrationError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_plot(path, png(figure))
 
 
 def interval(right: float, cases: int) -> tuple[float, float]:

@@ -46,13 +46,14 @@ def calibrate(
     from watchkeeper.models.calibration import write_calibration
     from watchkeeper.models.calibration_cases import built_in_cases, read_cases
     from watchkeeper.models.catalog import DEFAULT_MODEL, find_model
-    from watchkeeper.models.reliability_plot import draw_reliability, require_plots
+    from watchkeeper.models.plots import require_plots
+    from watchkeeper.models.reliability_plot import draw_reliability
     from watchkeeper.models.store import model_folder
 
     # What can be wrong is found before minutes are spent.
     chosen = find_model(model_id or DEFAULT_MODEL)
     if plot:
-        require_plots()
+        require_plots("ask for none with --no-plot")
     asked = built_in_cases(seed) if cases is None else read_cases(cases)
     if limit is not None:
         asked = _sampled(asked, limit, seed)
