@@ -1,9 +1,9 @@
 """A linear layer over 8-bit integers: weights scaled per output channel, activations per row.
 
-Where the processor multiplies integers (VNNI), a row is quantized by its own largest magnitude and
-accumulated in integers, so its result is the same to the last bit whatever else is in the batch. The scheme
-is the vector-wise quantization of LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339) without
-its outlier path. Elsewhere activations stay in fp32 and only the weights are integers.
+A row is quantized by its own largest magnitude and accumulated in integers, so its result is the same to the
+last bit whatever else is in the batch. Where the processor multiplies bytes (VNNI), activations are 8 bits as
+well: the vector-wise quantization of LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339)
+without its outlier path. Elsewhere they keep 15 bits (``watchkeeper.models.integer_products``).
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def scaled_matmul(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor)
     return out
 
 
-def multiplies_integers() -> bool:
-    """Whether this processor multiplies integers fast and exactly; without VNNI torch does it one by one."""
+def multiplies_bytes() -> bool:
+    """Whether this processor multiplies bytes fast and exactly; without VNNI torch does it one by one."""
     return torch.cpu._is_vnni_supported() and kernel_is_exact()
 
 
@@ -127,7 +127,7 @@ def packing_is_faster() -> bool:
     the packed kernel falls back to a loop a hundred times as slow. Tried out, since AMX can be switched off
     for oneDNN alone.
     """
-    if not (torch.cpu._is_amx_tile_supported() and multiplies_integers()):
+    if not (torch.cpu._is_amx_tile_supported() and multiplies_bytes()):
         return False
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-LEVELS, LEVELS + 1, (2048, 512), dtype=torch.int8, generator=generator)
@@ -225,10 +225,10 @@ class Int8Linear(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
         rows = hidden.reshape(-1, self.in_features)
-        out = self._by_integers(rows) if multiplies_integers() else self._by_floats(rows)
+        out = self._by_bytes(rows) if multiplies_bytes() else self._by_pairs(rows)
         return out.view(*hidden.shape[:-1], self.out_features)
 
-    def _by_integers(self, hidden: torch.Tensor) -> torch.Tensor:
+    def _by_bytes(self, hidden: torch.Tensor) -> torch.Tensor:
         quantize = quantize_rows_finely if self.fine else quantize_rows
         rows, magnitude = quantize(hidden)
         if self.packed is None:
@@ -243,8 +243,8 @@ class Int8Linear(nn.Module):
             product.add_(self.bias)
         return product
 
-    def _by_floats(self, rows: torch.Tensor) -> torch.Tensor:
-        from watchkeeper.models.weight_only import multiply
+    def _by_pairs(self, rows: torch.Tensor) -> torch.Tensor:
+        from watchkeeper.models.integer_products import multiply
 
         if self._arrays is None:
             bias = None if self.bias is None else self.bias.numpy()

@@ -27,7 +27,7 @@ from watchkeeper.models.int8 import (
     scaled_matmul,
 )
 from watchkeeper.models.int8_model import FUSED, load_int8
-from watchkeeper.models.weight_only import multiply
+from watchkeeper.models.integer_products import multiply
 
 needs_exact_kernel = pytest.mark.skipif(
     not kernel_is_exact(), reason="torch has no exact integer kernel for this processor"
@@ -44,12 +44,12 @@ def reference(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return rows.to(torch.int64) @ weight.to(torch.int64).t()
 
 
-@pytest.fixture(params=["integers", "floats"])
+@pytest.fixture(params=["bytes", "pairs"])
 def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute, whichever of them this processor would take."""
-    if request.param == "integers" and not kernel_is_exact():
+    if request.param == "bytes" and not kernel_is_exact():
         pytest.skip("torch has no exact integer kernel for this processor")
-    monkeypatch.setattr(int8, "multiplies_integers", lambda: request.param == "integers")
+    monkeypatch.setattr(int8, "multiplies_bytes", lambda: request.param == "bytes")
     return str(request.param)
 
 
@@ -74,8 +74,8 @@ def test_the_ends_of_the_range_do_not_saturate() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 7, 8, 9, 65, 130])
-@pytest.mark.parametrize(("k", "n"), [(33, 7), (64, 1), (300, 34)])
-def test_float_products_are_those_of_doubles(rows: int, k: int, n: int, bias: bool, threads: int) -> None:
+@pytest.mark.parametrize(("k", "n"), [(5, 3), (33, 7), (64, 1), (300, 34), (1024, 5), (2100, 6)])
+def test_products_of_pairs_are_those_of_doubles(rows: int, k: int, n: int, bias: bool, threads: int) -> None:
     generator = torch.Generator().manual_seed(rows)
     hidden, weight = torch.randn(rows, k, generator=generator), integers(n, k, 3)
     scale, shift = torch.rand(n, generator=generator), torch.randn(n, generator=generator)
@@ -87,8 +87,31 @@ def test_float_products_are_those_of_doubles(rows: int, k: int, n: int, bias: bo
         torch.set_num_threads(before)
 
     expected = hidden.double() @ weight.double().t() * scale + (shift if bias else 0)
+    # Half a step of each activation, times its weight.
+    step = hidden.abs().amax(1, keepdim=True).double() / 16383
+    bound = step / 2 * weight.double().abs().sum(1) * scale + 1e-5 * expected.abs()
     assert found.shape == (rows, n)
-    assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-3)
+    assert ((found.double() - expected).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("k", [16, 48, 1000, 1024, 4864])
+def test_pairs_are_multiplied_exactly(k: int) -> None:
+    """Integers of 15 bits come through unrounded: at the ends of the range nothing overflows."""
+    hidden = torch.randint(-16383, 16384, (9, k)).float()
+    hidden[:, ::1024] = 16383  # one step is then 1 in every block
+    hidden[4], weight = 16383, integers(6, k, 8)
+    weight[3] = -127
+
+    found = multiply(hidden, weight.numpy(), torch.ones(6).numpy())
+
+    whole = [
+        hidden[:, start : start + 1024].long() @ weight[:, start : start + 1024].long().t()
+        for start in range(0, k, 1024)
+    ]
+    expected = whole[0].float()
+    for part in whole[1:]:
+        expected += part.float()
+    assert torch.equal(found, expected)
 
 
 def test_a_huge_row_or_a_broken_one_spoils_no_other() -> None:
@@ -128,7 +151,7 @@ def test_threads_of_a_program_may_multiply_at_once() -> None:
 def test_integer_products_do_not_depend_on_the_processor(isa: str) -> None:
     script = (
         "import torch, hashlib; from watchkeeper.models import int8;"
-        "exact = int8.kernel_is_exact(); int8.multiplies_integers = lambda: exact;"
+        "exact = int8.kernel_is_exact(); int8.multiplies_bytes = lambda: exact;"
         "torch.manual_seed(0); layer = int8.Int8Linear.from_linear(torch.nn.Linear(300, 70)); layer.pack();"
         "rows = torch.randn(9, 300);"
         "print(exact and hashlib.sha256(layer(rows).detach().numpy().tobytes()).hexdigest())"
@@ -168,7 +191,7 @@ def test_a_packed_weight_gives_the_same_bits() -> None:
 def test_a_row_of_integers_is_the_same_to_the_bit_whatever_else_is_in_the_batch(
     packed: bool, fine: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8, "multiplies_integers", lambda: True)
+    monkeypatch.setattr(int8, "multiplies_bytes", lambda: True)
     layer = Int8Linear.from_linear(nn.Linear(192, 320), fine=fine)
     if packed:
         layer.pack()
@@ -180,15 +203,40 @@ def test_a_row_of_integers_is_the_same_to_the_bit_whatever_else_is_in_the_batch(
         assert torch.equal(layer(batch)[company : company + 1], expected)
 
 
-def test_a_row_of_floats_changes_with_its_batch_in_the_last_bits_only() -> None:
-    weight, scale = integers(320, 192, 6), torch.rand(320) / 127
-    alone = torch.randn(1, 192)
-    expected = multiply(alone, weight.numpy(), scale.numpy())
+def test_a_row_of_pairs_is_the_same_to_the_bit_whatever_else_is_in_the_batch() -> None:
+    weight, scale, bias = integers(321, 2100, 6).numpy(), torch.rand(321).numpy(), torch.randn(321).numpy()
+    alone = torch.randn(1, 2100)
+    expected = multiply(alone, weight, scale, bias)
 
-    for company in (1, 2, 7, 31, 200):
-        batch = torch.cat([1000 * torch.randn(company, 192), alone, torch.zeros(3, 192)])
-        found = multiply(batch, weight.numpy(), scale.numpy())[company : company + 1]
-        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    for company in (1, 2, 3, 4, 7, 31, 63, 64, 200):
+        batch = torch.cat([1000 * torch.randn(company, 2100), alone, torch.zeros(3, 2100)])
+        assert torch.equal(multiply(batch, weight, scale, bias)[company : company + 1], expected)
+
+
+def test_without_the_instruction_the_products_are_the_same(tmp_path: Path) -> None:
+    script = (
+        "import hashlib, sys, torch; from llvmlite import binding;"
+        "features = binding.get_host_cpu_features();"
+        "features.update({} if sys.argv[1] == 'y' else {'avx2': False, 'avx512f': False});"
+        "binding.get_host_cpu_features = lambda: features;"
+        "from watchkeeper.models.integer_products import multiply;"
+        "torch.manual_seed(0); weight = torch.randint(-127, 128, (70, 300), dtype=torch.int8).numpy();"
+        "out = multiply(torch.randn(11, 300), weight, torch.rand(70).numpy());"
+        "print(hashlib.sha256(out.numpy().tobytes()).hexdigest())"
+    )
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", script, having],
+            # A compiled loop must not come from the other one's file.
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / having)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for having in ("y", "n")
+    ]
+
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.usefixtures("products")
@@ -212,7 +260,7 @@ def test_the_error_stays_within_half_a_step_of_each_side() -> None:
 
 @needs_exact_kernel
 def test_a_second_term_keeps_small_features_beside_a_huge_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8, "multiplies_integers", lambda: True)
+    monkeypatch.setattr(int8, "multiplies_bytes", lambda: True)
     linear = nn.Linear(512, 64)
     hidden = torch.randn(8, 512)
     hidden[:, 17] = 500.0

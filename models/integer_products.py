@@ -1,0 +1,333 @@
+"""Products of fp32 rows with an int8 weight, exact in integers and fast on CPUs without VNNI.
+
+A row is rounded to 15 bits by blocks of features, each by its own largest magnitude, and multiplied by the
+int8 weight in integers. So a row's result is the same to the last bit whatever else is computed with it, and
+what rounding costs is two orders of magnitude below the weight's own. The innermost loop multiplies pairs of
+16-bit integers and adds them up in 32 bits, one instruction of AVX2 for sixteen products; numba compiles it
+for the machine at hand and keeps it on the disk. Threads are OpenMP's, shared with torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import binding, ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int8]
+
+# Features that share a scale. Their products fit 32 bits: 1,024 * 16,383 * 128 < 2**31.
+_BLOCK = 1024
+_LEVELS = np.float32(16383)
+# Smallest magnitude a row is scaled by: keeps levels / magnitude finite in fp32.
+_TINY = np.float32(1e-30)
+_LARGEST_FINITE = np.int32(0x7F7FFFFF)
+_WITHOUT_SIGN = np.int32(0x7FFFFFFF)
+# Products of one instruction: 16-bit integers in a register of AVX2.
+_LANES = 16
+# Rows whose block of features stays in a core's cache while all weights pass by.
+_ROWS = 64
+# Channels whose sums stay in the innermost cache until they are scaled.
+_CHANNELS = 32
+# Up to here all features of all rows stay in the cache, and a weight is better read from end to end.
+_FEW = 8
+_NOTHING = np.empty(0, dtype=np.float32)
+# numba's fallback layer for threads must not be entered twice; waiting for it costs nothing elsewhere.
+_one_at_a_time = threading.Lock()
+
+
+def multiply(rows: torch.Tensor, weight: Integers, scale: Floats, bias: Floats | None = None) -> torch.Tensor:
+    """Multiply fp32 rows (M, K) by an int8 weight (N, K) transposed; scale each column and add a bias.
+
+    Args:
+        rows: fp32 of shape (M, K), contiguous.
+        weight: int8 of shape (N, K), contiguous.
+        scale: fp32 scale of each output channel (N,).
+        bias: fp32 of shape (N,), or ``None``.
+
+    Returns:
+        fp32 of shape (M, N). A row that holds an infinity or NaN gives NaN, and changes no other.
+    """
+    out = torch.empty(rows.shape[0], weight.shape[0], dtype=torch.float32)
+    added = _NOTHING if bias is None else bias
+    with _one_at_a_time:
+        _multiply(rows.numpy(), weight, scale, added, out.numpy(), torch.get_num_threads())
+    return out
+
+
+def _tile(height: int, width: int) -> Any:
+    """Make the innermost loop: sums of products of ``height`` rows with ``width`` channels.
+
+    It takes addresses, distances between lines in elements, and the number of features (a multiple of 16,
+    and not 0); sums are written to int32 lines.
+    """
+
+    @intrinsic
+    def tile(  # the names are numba's to see
+        _: Any,
+        rows: Any,  # noqa: ARG001
+        pitch: Any,  # noqa: ARG001
+        weight: Any,  # noqa: ARG001
+        stride: Any,  # noqa: ARG001
+        features: Any,  # noqa: ARG001
+        sums: Any,  # noqa: ARG001
+        gap: Any,  # noqa: ARG001
+    ) -> Any:
+        address, size = types.uintp, types.intp
+        signature = types.void(address, size, address, size, size, address, size)
+
+        def generate(context: Any, builder: ir.IRBuilder, _: Any, given: Any) -> Any:
+            _emit_tile(builder, height, width, *given)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+def _emit_tile(
+    builder: ir.IRBuilder,
+    height: int,
+    width: int,
+    rows: Any,
+    pitch: Any,
+    weight: Any,
+    stride: Any,
+    features: Any,
+    sums: Any,
+    gap: Any,
+) -> None:
+    bytes_, words, totals = (
+        ir.VectorType(ir.IntType(8), _LANES),
+        ir.VectorType(ir.IntType(16), _LANES),
+        ir.VectorType(ir.IntType(32), _LANES // 2),
+    )
+
+    def address(base: Any, distance: Any, line: int, at: Any, size: int) -> Any:
+        place = builder.add(builder.mul(distance, _size(line)), at)
+        return builder.add(base, builder.mul(place, _size(size)))
+
+    def load(where: Any, kind: ir.Type) -> Any:
+        return builder.load(builder.inttoptr(where, kind.as_pointer()), align=1)
+
+    before = builder.block
+    loop, done = builder.append_basic_block("features"), builder.append_basic_block("sums")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    at = builder.phi(ir.IntType(64))
+    at.add_incoming(_size(0), before)
+    running = [[builder.phi(totals) for _ in range(width)] for _ in range(height)]
+    channels = [
+        builder.sext(load(address(weight, stride, line, at, 1), bytes_), words) for line in range(width)
+    ]
+    for line in range(width):
+        # The channels that come next: the memory is read ahead in one stream.
+        _prefetch(builder, address(weight, stride, line + width, at, 1))
+    added = []
+    for line, parts in enumerate(running):
+        row = load(address(rows, pitch, line, at, 2), words)
+        added.append([_add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)])
+    following = builder.add(at, _size(_LANES))
+    at.add_incoming(following, loop)
+    for parts, results in zip(running, added, strict=True):
+        for part, result in zip(parts, results, strict=True):
+            part.add_incoming(ir.Constant(totals, [0] * totals.count), before)
+            part.add_incoming(result, loop)
+    builder.cbranch(builder.icmp_signed("<", following, features), loop, done)
+    builder.position_at_end(done)
+    number = ir.IntType(32)
+    for line, results in enumerate(added):
+        for column, result in enumerate(results):
+            total = _call(builder, f"llvm.vector.reduce.add.v{totals.count}i32", number, [result])
+            target = address(sums, gap, line, _size(column), 4)
+            builder.store(total, builder.inttoptr(target, number.as_pointer()), align=4)
+
+
+def _add_pairs(builder: ir.IRBuilder, row: Any, channel: Any, total: Any) -> Any:
+    """Multiply 16-bit lanes, add neighbours in 32 bits, and add that to a total."""
+    if binding.get_host_cpu_features().get("avx2"):
+        return builder.add(total, _call(builder, "llvm.x86.avx2.pmadd.wd", total.type, [row, channel]))
+    lanes = total.type.count
+    for first in (0, 1):
+        picked = ir.Constant(
+            ir.VectorType(ir.IntType(32), lanes), [2 * lane + first for lane in range(lanes)]
+        )
+        left, right = (
+            builder.sext(builder.shuffle_vector(side, side, picked), total.type) for side in (row, channel)
+        )
+        total = builder.add(total, builder.mul(left, right))
+    return total
+
+
+def _prefetch(builder: ir.IRBuilder, where: Any) -> None:
+    pointer = builder.inttoptr(where, ir.IntType(8).as_pointer())
+    # To read, into all caches, of data.
+    flags = [ir.Constant(ir.IntType(32), flag) for flag in (0, 3, 1)]
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
+
+
+def _call(builder: ir.IRBuilder, name: str, result: ir.Type, given: list[Any]) -> Any:
+    """Call an instruction of LLVM."""
+    kind = ir.FunctionType(result, [one.type for one in given])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, given)
+
+
+def _size(value: int) -> ir.Constant:
+    return ir.Constant(ir.IntType(64), value)
+
+
+_tile_4_by_2 = _tile(4, 2)
+_tile_2_by_4 = _tile(2, 4)
+_tile_1_by_4 = _tile(1, 4)
+_tile_1_by_1 = _tile(1, 1)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _round_row(row: Floats, m: int, out: NDArray[np.int16], steps: Floats) -> None:
+    """Write a row as integers, block by block, and what one step is worth in each."""
+    bits = row.view(np.int32)
+    peak = np.zeros(1, dtype=np.int32)
+    size = row.shape[0]
+    for block in range(out.shape[0]):
+        start, stop = block * _BLOCK, min((block + 1) * _BLOCK, size)
+        largest = np.int32(0)
+        for k in range(start, stop):
+            largest = max(largest, np.int32(bits[k] & _WITHOUT_SIGN))
+        target = out[block, m]
+        if largest > _LARGEST_FINITE:
+            steps[block, m] = np.nan
+            target[:] = 0
+            continue
+        peak[0] = largest
+        magnitude = max(peak.view(np.float32)[0], _TINY)
+        steps[block, m] = magnitude / _LEVELS
+        finer = _LEVELS / magnitude
+        for k in range(start, stop):
+            target[k - start] = np.int16(np.rint(row[k] * finer))
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, features: int, sums: int) -> None:
+    """Multiply rows with channels, given as addresses, over whole registers of features."""
+    m = 0
+    while m < count:
+        height = 4 if m + 4 <= count else 2 if m + 2 <= count else 1
+        row, n = rows + 2 * m * _BLOCK, 0
+        while n < channels:
+            channel, target = weight + n * stride, sums + 4 * (m * _CHANNELS + n)
+            if height == 4 and n + 2 <= channels:
+                _tile_4_by_2(row, _BLOCK, channel, stride, features, target, _CHANNELS)
+                n += 2
+            elif height == 2 and n + 4 <= channels:
+                _tile_2_by_4(row, _BLOCK, channel, stride, features, target, _CHANNELS)
+                n += 4
+            elif height == 1 and n + 4 <= channels:
+                _tile_1_by_4(row, _BLOCK, channel, stride, features, target, _CHANNELS)
+                n += 4
+            else:
+                for line in range(height):
+                    here, there = row + 2 * line * _BLOCK, target + 4 * line * _CHANNELS
+                    _tile_1_by_1(here, _BLOCK, channel, stride, features, there, _CHANNELS)
+                n += 1
+        m += height
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _block(
+    rows: NDArray[np.int16],
+    steps: Floats,
+    weight: Integers,
+    out: Floats,
+    sums: NDArray[np.int32],
+    block: int,
+    low: int,
+    high: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Add the products of some rows with some channels over one block of features."""
+    first = block * _BLOCK
+    last = min(first + _BLOCK, weight.shape[1])
+    whole = (last - first) // _LANES * _LANES
+    if whole:
+        _sum_up(
+            rows.ctypes.data + 2 * (block * rows.shape[1] + start) * _BLOCK,
+            stop - start,
+            weight.ctypes.data + low * weight.shape[1] + first,
+            high - low,
+            weight.shape[1],
+            whole,
+            sums.ctypes.data,
+        )
+    else:
+        sums[:] = 0
+    for m in range(start, stop):
+        if first + whole < last:
+            for n in range(low, high):
+                for k in range(whole, last - first):
+                    sums[m - start, n - low] += np.int32(rows[block, m, k]) * np.int32(weight[n, first + k])
+        step = steps[block, m]
+        if block == 0:
+            for n in range(low, high):
+                out[m, n] = np.float32(sums[m - start, n - low]) * step
+        else:
+            for n in range(low, high):
+                out[m, n] += np.float32(sums[m - start, n - low]) * step
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _share(
+    rows: NDArray[np.int16],
+    steps: Floats,
+    weight: Integers,
+    scale: Floats,
+    bias: Floats,
+    out: Floats,
+    low: int,
+    high: int,
+) -> None:
+    """Compute some of the output channels."""
+    blocks, count = steps.shape
+    sums = np.empty((_ROWS, _CHANNELS), dtype=np.int32)
+    if count <= _FEW:
+        for n in range(low, high, _CHANNELS):
+            for block in range(blocks):
+                _block(rows, steps, weight, out, sums, block, n, min(n + _CHANNELS, high), 0, count)
+    else:
+        for start in range(0, count, _ROWS):
+            stop = min(start + _ROWS, count)
+            for block in range(blocks):
+                for n in range(low, high, _CHANNELS):
+                    _block(rows, steps, weight, out, sums, block, n, min(n + _CHANNELS, high), start, stop)
+    for m in range(count):
+        for n in range(low, high):
+            out[m, n] *= scale[n]
+        if bias.shape[0]:
+            for n in range(low, high):
+                out[m, n] += bias[n]
+
+
+@numba.njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+def _multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats, out: Floats, parts: int) -> None:
+    count, size = rows.shape
+    blocks = (size + _BLOCK - 1) // _BLOCK
+    integers = np.empty((blocks, count, _BLOCK), dtype=np.int16)
+    steps = np.empty((blocks, count), dtype=np.float32)
+    if count <= _FEW:
+        for m in range(count):
+            _round_row(rows[m], m, integers, steps)
+    else:
+        for part in numba.prange(parts):
+            for m in range(part * count // parts, (part + 1) * count // parts):
+                _round_row(rows[m], m, integers, steps)
+    total = weight.shape[0]
+    for part in numba.prange(parts):
+        _share(integers, steps, weight, scale, bias, out, part * total // parts, (part + 1) * total // parts)
