@@ -57,9 +57,9 @@ models: dev  ## Pull the models that tests use, where they are not on this machi
 	@$(BIN)/watchkeeper models pull qwen2.5-coder-0.5b-instruct
 	@$(BIN)/watchkeeper models pull smollm2-135m-instruct
 
-bench: dev models  ## Measure this machine: the command line, the engine, incidents against chance
+bench: dev models  ## Measure this machine: the command line, the model, incidents against chance
 	@$(BIN)/python benchmarks/command_line.py
-	@$(BIN)/python benchmarks/engine.py
+	@$(BIN)/watchkeeper models bench
 	@$(BIN)/python benchmarks/incidents.py
 
 clean:  ## Remove the environment, links, builds and caches (models stay)
