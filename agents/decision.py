@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from watchkeeper.models.interface import Choice, Message, ModelIdentity, Usage
+from watchkeeper.models.interface import Basis, Choice, Message, ModelIdentity, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Decision:
         prompt_digest: SHA-256 of the whole prompt.
         identity: Which model answered.
         usage: What it cost.
+        basis: Where the probabilities come from; empty where the answer was generated.
+        calibration: Digest of the calibration that made them, if one did.
     """
 
     role: str
@@ -35,6 +38,8 @@ class Decision:
     prompt_digest: str
     identity: ModelIdentity
     usage: Usage
+    basis: Basis | Literal[""] = ""
+    calibration: str = ""
 
     @property
     def confidence(self) -> float:
@@ -64,6 +69,8 @@ class Decision:
             prompt_digest=prompt_digest(messages),
             identity=identity,
             usage=choice.usage,
+            basis=choice.basis,
+            calibration=choice.calibration,
         )
 
 

@@ -128,7 +128,8 @@ class Batch:
         """Let a job take part.
 
         Raises:
-            CapacityError: If it will never fit, or too many wait.
+            CapacityError: If it will never fit.
+            BusyError: If too many wait already.
             ModelError: If the engine is closed, or the job's weights were forgotten.
         """
         with self._lock:

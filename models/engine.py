@@ -168,7 +168,8 @@ class LocalEngine:
                 ends it.
             CancelledError: If a constrained answer was cancelled.
             PromptTooLongError: If the prompt and the budget exceed what the model can attend to.
-            CapacityError: If they exceed the memory for keys and values, or too many requests wait.
+            CapacityError: If they exceed the memory for keys and values.
+            BusyError: If too many requests wait already.
         """
         for chunk in self.stream(request, cancel=cancel):
             if chunk.final is not None:
@@ -203,7 +204,8 @@ class LocalEngine:
             AdapterError: If no adapter of that name is loaded.
             CancelledError: If it was cancelled.
             PromptTooLongError: If the conversation and an option exceed what the model can attend to.
-            CapacityError: If they exceed the memory for keys and values, or too many requests wait.
+            CapacityError: If they exceed the memory for keys and values.
+            BusyError: If too many requests wait already.
         """
         check_options(request)
         parts = scoring.split(self._format.plain, request.lead, request.options)
@@ -251,7 +253,8 @@ class LocalEngine:
             sum(usage.cached_tokens for usage in usages),
             seconds=seconds,
         )
-        return Choice(tuple(ScoredOption(*option) for option in options), total)
+        digest = self.options.calibration.digest if self.options.calibration else ""
+        return Choice(tuple(ScoredOption(*option) for option in options), total, calibration=digest)
 
     def _follow(self, job: Job, task: AnswerTask) -> Iterator[Chunk]:
         try:

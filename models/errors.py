@@ -37,6 +37,10 @@ class CapacityError(ModelError):
     """A request does not fit into the memory the engine may use (the caller must shorten it)."""
 
 
+class BusyError(CapacityError):
+    """Too many requests wait already (the caller may ask again later)."""
+
+
 class RemoteError(ModelError):
     """An endpoint could not be reached, or refused what it was asked (a human must look at it)."""
 

@@ -224,9 +224,12 @@ class Int8Linear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
-        rows = hidden.reshape(-1, self.in_features)
-        out = self._by_bytes(rows) if multiplies_bytes() else self._by_pairs(rows)
+        out = self.product(hidden.reshape(-1, self.in_features))
         return out.view(*hidden.shape[:-1], self.out_features)
+
+    def product(self, rows: torch.Tensor) -> torch.Tensor:
+        """Map fp32 rows (M, in_features) to (M, out_features): the layer, without what a module adds."""
+        return self._by_bytes(rows) if multiplies_bytes() else self._by_pairs(rows)
 
     def _by_bytes(self, hidden: torch.Tensor) -> torch.Tensor:
         quantize = quantize_rows_finely if self.fine else quantize_rows
@@ -249,7 +252,7 @@ class Int8Linear(nn.Module):
         if self._arrays is None:
             bias = None if self.bias is None else self.bias.numpy()
             self._arrays = (self.weight.numpy(), (self.scale * LEVELS).numpy(), bias)
-        return multiply(rows.contiguous(), *self._arrays)
+        return torch.from_numpy(multiply(rows.contiguous().numpy(), *self._arrays))
 
     def pack(self) -> None:
         """Keep a second copy of the weight in the kernel's own layout, where that is faster."""

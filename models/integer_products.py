@@ -43,7 +43,7 @@ _NOTHING = np.empty(0, dtype=np.float32)
 _one_at_a_time = threading.Lock()
 
 
-def multiply(rows: torch.Tensor, weight: Integers, scale: Floats, bias: Floats | None = None) -> torch.Tensor:
+def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None = None) -> Floats:
     """Multiply fp32 rows (M, K) by an int8 weight (N, K) transposed; scale each column and add a bias.
 
     Args:
@@ -55,10 +55,9 @@ def multiply(rows: torch.Tensor, weight: Integers, scale: Floats, bias: Floats |
     Returns:
         fp32 of shape (M, N). A row that holds an infinity or NaN gives NaN, and changes no other.
     """
-    out = torch.empty(rows.shape[0], weight.shape[0], dtype=torch.float32)
-    added = _NOTHING if bias is None else bias
+    out = np.empty((rows.shape[0], weight.shape[0]), dtype=np.float32)
     with _one_at_a_time:
-        _multiply(rows.numpy(), weight, scale, added, out.numpy(), torch.get_num_threads())
+        _multiply(rows, weight, scale, _NOTHING if bias is None else bias, out, torch.get_num_threads())
     return out
 
 

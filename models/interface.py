@@ -219,11 +219,13 @@ class Choice:
             known, ``"derived"`` where it was put together from what an endpoint told of one answer, and
             ``"unknown"`` where an endpoint told nothing but its answer: then the shares are as flat as the
             order allows, and mean nothing.
+        calibration: Digest of the calibration that made the shares; empty where there was none.
     """
 
     options: tuple[ScoredOption, ...]
     usage: Usage
     basis: Basis = "scored"
+    calibration: str = ""
 
     @property
     def best(self) -> int:

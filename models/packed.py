@@ -98,9 +98,13 @@ class PackedPass(Cache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store the keys and values of a layer, of shape (1, heads, tokens, head size)."""
-        for piece, start, stop in self.parts():
-            piece.kv.write(layer_idx, key_states[0, :, start:stop], value_states[0, :, start:stop])
+        self.write(layer_idx, key_states[0], value_states[0])
         return key_states, value_states
+
+    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store the keys and values of a layer, of shape (heads, tokens, head size)."""
+        for piece, start, stop in self.parts():
+            piece.kv.write(layer, keys[:, start:stop], values[:, start:stop])
 
     def parts(self) -> list[tuple[Piece, int, int]]:
         """Return each piece with the places of its tokens in the pass."""
@@ -147,22 +151,50 @@ def packed_attention(
             module, query, key, value, attention_mask, scaling=scaling, **others
         )
         return result
-    _, heads, _, size = query.shape
-    out = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
+    mixed = attend(
+        packed, module.layer_idx, query[0], scaling=scaling, window=sliding_window, softcap=softcap
+    )
+    return mixed[None], None
+
+
+def attend(
+    packed: PackedPass,
+    index: int,
+    queries: torch.Tensor,
+    *,
+    scaling: float | None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """Attend piece by piece.
+
+    Args:
+        packed: The pass, with the keys and values of this layer.
+        index: The layer.
+        queries: Shape (heads, tokens, head size).
+        scaling: Factor of the scores.
+        window: Last tokens that a token may look at.
+        softcap: Bound of the scores, as in Gemma 2.
+
+    Returns:
+        Shape (tokens, heads, head size).
+    """
+    heads, _, size = queries.shape
+    out = torch.empty_like(queries.transpose(0, 1), memory_format=torch.contiguous_format)
     for piece, start, stop in packed.parts():
-        layer = piece.kv.layers[module.layer_idx]
-        assert layer is not None, "update() stored this layer's keys"
+        layer = piece.kv.layers[index]
+        assert layer is not None, "the keys of this layer were stored"
         past, count = piece.kv.length, stop - start
         keys, values = layer.keys[:, : past + count], layer.values[:, : past + count]
         group = heads // keys.shape[0]
         # Query heads that share a key head stand one behind the other, so that no key is copied.
-        stacked = query[0, :, start:stop].reshape(keys.shape[0], group * count, size)
+        stacked = queries[:, start:stop].reshape(keys.shape[0], group * count, size)
         bias: torch.Tensor | None = None
         if count == 1 and piece.mask is None:
-            if sliding_window is not None:
-                keys, values = keys[:, -sliding_window:], values[:, -sliding_window:]
+            if window is not None:
+                keys, values = keys[:, -window:], values[:, -window:]
         else:
-            bias = piece.bias(group, sliding_window, query)
+            bias = piece.bias(group, window, queries)
         if softcap is None:
             mixed = functional.scaled_dot_product_attention(
                 stacked[None], keys[None], values[None], bias, scale=scaling
@@ -170,7 +202,7 @@ def packed_attention(
         else:
             mixed = _capped(stacked, keys, values, bias, scaling, softcap)
         out[start:stop] = mixed.view(heads, count, size).transpose(0, 1)
-    return out[None], None
+    return out
 
 
 def _capped(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from watchkeeper.models.errors import (
+    BusyError,
     CapacityError,
     GrammarError,
     ModelError,
@@ -80,6 +81,8 @@ class Refusal:
         said = f"{self.url} refuses ({self.status}): {self.message or 'no reason given'}"
         if self.status in {401, 403}:
             return RemoteError(f"{said}; set its API key in WATCHKEEPER_MODEL_API_KEY")
+        if self.code == "busy":
+            return BusyError(said)
         if self.code == "capacity_exceeded":
             return CapacityError(said)
         if self.code == "model_not_found":

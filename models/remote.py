@@ -302,7 +302,7 @@ def _read_choice(value: Any, options: Sequence[str], seconds: float) -> Choice:
     basis = value.get("basis", "scored")
     if basis not in {"scored", "derived", "unknown"}:
         raise InvalidReplyError(f"the endpoint says that its shares are {basis!r:.40}")
-    return Choice(tuple(scored), cost, basis)
+    return Choice(tuple(scored), cost, basis, str(value.get("calibration", "")))
 
 
 def _field(item: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.int8 import Int8Linear
 from watchkeeper.models.kv import SequenceKV
+from watchkeeper.models.lean_decoder import LeanDecoder
 from watchkeeper.models.packed import PackedPass, Piece, use_packed_attention
 
 _ATTENDING = frozenset({"full_attention", "sliding_attention"})
@@ -49,6 +50,7 @@ class Runner:
             )
         use_packed_attention(model)
         self._decoder = model.get_decoder()
+        self._lean = LeanDecoder.of(self._decoder)
         self._head = model.get_output_embeddings()
 
     @property
@@ -74,21 +76,12 @@ class Runner:
             For each piece the last layer's results at its ``rows``, shape (rows, hidden size).
         """
         packed = PackedPass(pieces)
-        device = self._model.device
         ids = [token for piece in pieces for token in piece.tokens]
         places = [place for piece in pieces for place in piece.places()]
         adapted = [(slice(start, stop), piece.adapter) for piece, start, stop in packed.parts()]
         named = [(rows, adapter) for rows, adapter in adapted if adapter is not None]
         with torch.inference_mode(), self._adapting(named):
-            hidden: torch.Tensor = self._decoder(
-                input_ids=torch.tensor([ids], device=device),
-                position_ids=torch.tensor([places], device=device),
-                # Four dimensions keep transformers from making masks of its own.
-                attention_mask=torch.empty((1, 1, 1, 1), device=device),
-                past_key_values=packed,
-                use_cache=True,
-                packed=packed,
-            ).last_hidden_state[0]
+            hidden = self._hidden(packed, ids, places, adapted=bool(named))
             results = [
                 hidden[[start + row for row in piece.rows]] if piece.rows else hidden[:0]
                 for piece, start, _ in packed.parts()
@@ -127,6 +120,23 @@ class Runner:
     def new_kv(self, capacity: int) -> SequenceKV:
         """Make room for the keys and values of a sequence."""
         return SequenceKV.empty(self.layers, capacity)
+
+    def _hidden(
+        self, packed: PackedPass, ids: list[int], places: list[int], *, adapted: bool
+    ) -> torch.Tensor:
+        if self._lean is not None:
+            return self._lean.run(packed, ids, places, by_modules=adapted)
+        device = self._model.device
+        hidden: torch.Tensor = self._decoder(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([places], device=device),
+            # Four dimensions keep transformers from making masks of its own.
+            attention_mask=torch.empty((1, 1, 1, 1), device=device),
+            past_key_values=packed,
+            use_cache=True,
+            packed=packed,
+        ).last_hidden_state[0]
+        return hidden
 
     def _adapting(self, named: Sequence[tuple[slice, str]]) -> AbstractContextManager[None]:
         if not named:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from watchkeeper.models.errors import CapacityError
+from watchkeeper.models.errors import BusyError, CapacityError
 
 # Passes after which a request that waits counts as one priority higher, so that none waits for ever.
 AGING = 64
@@ -101,7 +101,8 @@ class Scheduler:
             priority: Higher goes first.
 
         Raises:
-            CapacityError: If it would not fit into an empty engine, or too many wait already.
+            CapacityError: If it would not fit into an empty engine.
+            BusyError: If too many wait already.
         """
         if need > self.limits.kv_tokens:
             raise CapacityError(
@@ -109,7 +110,7 @@ class Scheduler:
                 f"shorten the conversation or lower max_tokens to stay within {self.limits.kv_tokens}"
             )
         if len(self._waiting) >= self.limits.waiting:
-            raise CapacityError(
+            raise BusyError(
                 f"{len(self._waiting)} requests wait already, the most that may (waiting="
                 f"{self.limits.waiting}); ask again later"
             )

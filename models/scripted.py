@@ -254,6 +254,8 @@ def _check_calls(
         raise ScriptError("a schema asks for JSON, but the script answered with a tool call")
     if not calls and request.tool_choice not in {"none", "auto"} and request.schema is None:
         raise ScriptError(f"tool_choice {request.tool_choice!r} forces a call, but the script gave none")
+    if len(calls) > request.max_calls:
+        raise ScriptError(f"the script gave {len(calls)} calls, and max_calls allows {request.max_calls}")
     for call in calls:
         if call.name not in arguments_of:
             raise ScriptError(

@@ -30,6 +30,9 @@ class DecisionRecord(BaseModel):
         model: Id of the model; ``"-"`` where a rule decided and no model was asked.
         quantization: Of its weights.
         model_digest: SHA-256 of its weights.
+        basis: Where the probabilities come from: ``scored`` by the model, ``derived`` from what an endpoint
+            told, or ``unknown``; empty where the answer was generated or a rule decided.
+        calibration_digest: SHA-256 of the calibration that made the probabilities, if one did.
         prompt_digest: SHA-256 of the canonical JSON of what it was shown.
         evidence_ids: Evidence it was shown.
         prompt_tokens: Tokens of the prompt.
@@ -53,6 +56,8 @@ class DecisionRecord(BaseModel):
     model: str
     quantization: str
     model_digest: str = ""
+    basis: str = ""
+    calibration_digest: str = ""
     prompt_digest: str
     evidence_ids: tuple[str, ...] = ()
     prompt_tokens: int = 0

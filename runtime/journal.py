@@ -160,6 +160,8 @@ def _record_of(decision: Decision, *, accepted: bool, threshold: float) -> Decis
         model=decision.identity.id,
         quantization=decision.identity.quantization,
         model_digest=decision.identity.digest,
+        basis=decision.basis,
+        calibration_digest=decision.calibration,
         prompt_digest=decision.prompt_digest,
         evidence_ids=decision.evidence,
         prompt_tokens=decision.usage.prompt_tokens,

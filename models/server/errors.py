@@ -7,6 +7,7 @@ from typing import Any
 
 from watchkeeper.models.errors import (
     AdapterError,
+    BusyError,
     CancelledError,
     CapacityError,
     GrammarError,
@@ -17,6 +18,8 @@ from watchkeeper.models.errors import (
 )
 
 INVALID = "invalid_request_error"
+# After how long a client asks again where too many wait.
+_BUSY_SECONDS = 2
 
 
 class ServerError(ModelError):
@@ -86,6 +89,10 @@ def as_http(error: Exception) -> HttpError:
             return HttpError(400, said, code="context_length_exceeded", param="messages")
         case GrammarError():
             return HttpError(400, said, code="unsupported_schema")
+        case BusyError():
+            return HttpError(
+                503, said, type="server_error", code="busy", headers={"retry-after": str(_BUSY_SECONDS)}
+            )
         case CapacityError():
             # It will not fit the next time either: a client must not try again by itself.
             return HttpError(

@@ -91,6 +91,7 @@ def choice_of(choice: Choice, model: str) -> dict[str, Any]:
         "object": "choice",
         "model": model,
         "basis": choice.basis,
+        "calibration": choice.calibration,
         "options": [
             {
                 "text": option.text,

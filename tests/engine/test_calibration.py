@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from watchkeeper.agents.causes import BUILTIN_CAUSES
 from watchkeeper.cli.models_calibrate import show
 from watchkeeper.models.calibration import (
@@ -28,8 +29,10 @@ from watchkeeper.models.calibration_cases import (
 )
 from watchkeeper.models.calibration_faults import AREAS, FAULTS
 from watchkeeper.models.calibration_fit import ScoredCase, calibrate, fit, quality, score_cases
+from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import CalibrationError
-from watchkeeper.models.interface import Choice, ChoiceRequest, ModelIdentity, ScoredOption, Usage
+from watchkeeper.models.interface import Choice, ChoiceRequest, ModelIdentity, ScoredOption, Usage, user
+from watchkeeper.models.options import EngineOptions
 from watchkeeper.models.reliability_plot import draw_reliability, interval
 from watchkeeper.models.scoring import softmax
 from watchkeeper.models.scripted import ScriptedEngine
@@ -338,3 +341,17 @@ def test_an_interval_holds_its_share_and_narrows_with_more_cases() -> None:
     assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-3)
     assert interval(1.0, 5)[1] == 1.0
     assert interval(0.8, 1000)[1] - interval(0.8, 1000)[0] < high - low
+
+
+def test_a_choice_names_the_calibration_that_made_its_shares() -> None:
+    found = Calibration(model="tiny", plain=Scale(temperature=2.0))
+    plain, calibrated = (LocalEngine(tiny.hosted(), EngineOptions(calibration=c)) for c in (None, found))
+    question = ChoiceRequest((user("What now?"),), "The cause is", ("a full disk", "a bad disk"))
+
+    first, second = plain.choose(question), calibrated.choose(question)
+
+    assert (first.calibration, second.calibration) == ("", found.digest)
+    assert len(found.digest) == 64
+    assert first.options[0].probability != second.options[0].probability
+    plain.close()
+    calibrated.close()

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from watchkeeper.models import int8
+from watchkeeper.models import int8, integer_products
 from watchkeeper.models.errors import IntegrityError
 from watchkeeper.models.int8 import (
     FusedInt8Linear,
@@ -27,7 +27,6 @@ from watchkeeper.models.int8 import (
     scaled_matmul,
 )
 from watchkeeper.models.int8_model import FUSED, load_int8
-from watchkeeper.models.integer_products import multiply
 
 needs_exact_kernel = pytest.mark.skipif(
     not kernel_is_exact(), reason="torch has no exact integer kernel for this processor"
@@ -38,6 +37,12 @@ SHAPES = [(1, 64, 32), (2, 896, 128), (7, 100, 33), (130, 1025, 17), (300, 4864,
 def integers(rows: int, columns: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(-127, 128, (rows, columns), dtype=torch.int8, generator=generator)
+
+
+def multiply(rows: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:
+    """The product of pairs, over tensors."""
+    arrays = [other if other is None else other.numpy() for other in others]
+    return torch.from_numpy(integer_products.multiply(rows.numpy(), weight.numpy(), *arrays))
 
 
 def reference(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -82,7 +87,7 @@ def test_products_of_pairs_are_those_of_doubles(rows: int, k: int, n: int, bias:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = multiply(hidden, weight.numpy(), scale.numpy(), shift.numpy() if bias else None)
+        found = multiply(hidden, weight, scale, shift if bias else None)
     finally:
         torch.set_num_threads(before)
 
@@ -102,7 +107,7 @@ def test_pairs_are_multiplied_exactly(k: int) -> None:
     hidden[4], weight = 16383, integers(6, k, 8)
     weight[3] = -127
 
-    found = multiply(hidden, weight.numpy(), torch.ones(6).numpy())
+    found = multiply(hidden, weight, torch.ones(6))
 
     whole = [
         hidden[:, start : start + 1024].long() @ weight[:, start : start + 1024].long().t()
@@ -120,10 +125,10 @@ def test_a_huge_row_or_a_broken_one_spoils_no_other() -> None:
     spoiled = hidden.clone()
     spoiled[3], spoiled[5] = torch.inf, torch.nan
 
-    found = multiply(spoiled, weight.numpy(), scale.numpy())
+    found = multiply(spoiled, weight, scale)
 
     sound = [row for row in range(9) if row not in {3, 5}]
-    assert torch.equal(found[sound], multiply(hidden, weight.numpy(), scale.numpy())[sound])
+    assert torch.equal(found[sound], multiply(hidden, weight, scale)[sound])
     assert not found[[3, 5]].isfinite().any()
 
 
@@ -133,8 +138,8 @@ def test_threads_of_a_program_may_multiply_at_once() -> None:
 
     def run(seed: int) -> None:
         hidden = torch.randn(5, 96, generator=torch.Generator().manual_seed(seed))
-        expected = multiply(hidden, weight.numpy(), scale.numpy())
-        answers = [multiply(hidden, weight.numpy(), scale.numpy()) for _ in range(200)]
+        expected = multiply(hidden, weight, scale)
+        answers = [multiply(hidden, weight, scale) for _ in range(200)]
         wrong.extend(seed for answer in answers if not torch.equal(answer, expected))
 
     threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
@@ -204,7 +209,7 @@ def test_a_row_of_integers_is_the_same_to_the_bit_whatever_else_is_in_the_batch(
 
 
 def test_a_row_of_pairs_is_the_same_to_the_bit_whatever_else_is_in_the_batch() -> None:
-    weight, scale, bias = integers(321, 2100, 6).numpy(), torch.rand(321).numpy(), torch.randn(321).numpy()
+    weight, scale, bias = integers(321, 2100, 6), torch.rand(321), torch.randn(321)
     alone = torch.randn(1, 2100)
     expected = multiply(alone, weight, scale, bias)
 
@@ -221,8 +226,8 @@ def test_without_the_instruction_the_products_are_the_same(tmp_path: Path) -> No
         "binding.get_host_cpu_features = lambda: features;"
         "from watchkeeper.models.integer_products import multiply;"
         "torch.manual_seed(0); weight = torch.randint(-127, 128, (70, 300), dtype=torch.int8).numpy();"
-        "out = multiply(torch.randn(11, 300), weight, torch.rand(70).numpy());"
-        "print(hashlib.sha256(out.numpy().tobytes()).hexdigest())"
+        "out = multiply(torch.randn(11, 300).numpy(), weight, torch.rand(70).numpy());"
+        "print(hashlib.sha256(out.tobytes()).hexdigest())"
     )
     digests = [
         subprocess.run(

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from tests.serving import Served, serving
 from watchkeeper.models.errors import (
     BudgetExceededError,
+    BusyError,
     CapacityError,
     GrammarError,
     ModelError,
@@ -382,6 +383,7 @@ def test_a_mistake_in_a_request_is_named_with_its_place(
         (GrammarError("no grammar"), 400, "unsupported_schema"),
         (ValueError("nonsense"), 400, None),
         (CapacityError("900 tokens fit"), 429, "capacity_exceeded"),
+        (BusyError("9 requests wait already"), 503, "busy"),
         (ModelError("closed"), 500, "engine"),
     ],
 )

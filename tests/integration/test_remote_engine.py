@@ -16,6 +16,7 @@ from watchkeeper.models import open_engine
 from watchkeeper.models.endpoint import Endpoint, is_endpoint
 from watchkeeper.models.errors import (
     BudgetExceededError,
+    BusyError,
     CancelledError,
     CapacityError,
     GrammarError,
@@ -190,6 +191,7 @@ def test_it_is_an_engine_that_names_its_address(pair: tuple[ScriptedEngine, Remo
     [
         (PromptTooLongError("too long"), PromptTooLongError),
         (CapacityError("does not fit"), CapacityError),
+        (BusyError("too many wait"), BusyError),
         (GrammarError("no grammar"), GrammarError),
         (BudgetExceededError("no end"), BudgetExceededError),
         (ModelError("broken"), RemoteError),

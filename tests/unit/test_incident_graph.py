@@ -526,6 +526,10 @@ def test_the_report_is_complete_for_people_and_programs(tmp_path: Path, home: Pa
         "reporter",
     }
     assert all(len(d.prompt_digest) == 64 for d in report.decisions)
+    assert {d.role: d.basis for d in report.decisions} == {
+        **dict.fromkeys(("triage", "investigator", "diagnostician"), "scored"),
+        **dict.fromkeys(("remediator", "reporter"), ""),
+    }
     assert audited.count("approval-answered") == 2
     assert [kind for kind in audited if kind != "approval-answered"] == happened
     assert happened[0] == "incident-opened"

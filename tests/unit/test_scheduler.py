@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchkeeper.models.errors import CapacityError
+from watchkeeper.models.errors import BusyError, CapacityError
 from watchkeeper.models.scheduler import AGING, Limits, Pending, Scheduler
 
 ANSWER, PROMPT = Pending(1), Pending(1000, prompt=True)
@@ -48,7 +48,7 @@ def test_only_so_many_run_and_wait() -> None:
     assert (scheduler.running, scheduler.waiting) == ((0, 1), (2,))
     scheduler.submit(3, 1)
     scheduler.submit(4, 1)
-    with pytest.raises(CapacityError, match="3 requests wait already"):
+    with pytest.raises(BusyError, match="3 requests wait already"):
         scheduler.submit(5, 1)
 
 

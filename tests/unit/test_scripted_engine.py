@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import subprocess
 import sys
@@ -112,6 +113,13 @@ def test_a_call_that_is_not_allowed_is_an_error_of_the_script() -> None:
         )
     with pytest.raises(ScriptError, match="forces a call"):
         ScriptedEngine(generate=lambda _: "no").generate(call())
+
+
+def test_more_calls_than_are_allowed_are_an_error_of_the_script() -> None:
+    twice = ScriptedEngine(generate=lambda _: [ToolCall("service.restart", {"service": "db"})] * 2)
+    with pytest.raises(ScriptError, match="max_calls allows 1"):
+        twice.generate(call())
+    assert len(twice.generate(dataclasses.replace(call(), max_calls=2)).tool_calls) == 2
 
 
 def test_a_tool_that_is_not_there_cannot_be_forced() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
+
+if TYPE_CHECKING:
+    from watchkeeper.runtime.decisions import DecisionRecord
 
 app = typer.Typer(no_args_is_help=True, help="Look at why agents chose what they chose.")
 
@@ -73,6 +76,7 @@ def show(
                 ("question", record.question),
                 ("followed", "yes" if record.accepted else f"no (threshold {record.threshold:.2f})"),
                 ("model", f"{record.model} ({record.quantization}) {record.model_digest[:16]}".strip()),
+                ("shares", _shares(record)),
                 ("prompt", f"SHA-256 {record.prompt_digest}"),
                 ("evidence", ", ".join(record.evidence_ids)),
                 ("cost", cost),
@@ -83,3 +87,10 @@ def show(
         for index, option in enumerate(record.options):
             mark = ">" if index == record.chosen else " "
             typer.echo(f"{mark} {option.probability:.3f}  {plain(option.text)}")
+
+
+def _shares(record: DecisionRecord) -> str:
+    """Where the probabilities come from, in words."""
+    said = {"scored": "scored by the model", "derived": "derived from one answer", "unknown": "unknown"}
+    calibrated = record.calibration_digest
+    return said.get(record.basis, "") + (f", calibrated by {calibrated[:16]}" if calibrated else "")

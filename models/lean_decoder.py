@@ -1,0 +1,173 @@
+"""The decoder of the most common families, without the Python between its matmuls.
+
+A forward pass of one token takes as long as its weights take to be read, if nothing stands in between. In
+transformers' modules some fifty small tensor operations a layer do. Here a layer is four matmuls, attention
+and four short loops. It computes what the modules compute (`tests/engine/test_lean_decoder.py` compares),
+for models whose linear layers are ours; all others go through their modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from watchkeeper.models.int8 import FusedInt8Linear, Int8Linear
+from watchkeeper.models.packed import PackedPass, attend
+from watchkeeper.models.rowwise import add_and_normalize, normalize, rotate
+
+Floats = NDArray[np.float32]
+
+# Decoders whose layers norm, attend, norm and pass a gated SiLU, and do nothing else.
+_KNOWN = frozenset({"LlamaModel", "Qwen2Model"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    weight: Floats
+    epsilon: float
+
+    @classmethod
+    def of(cls, module: Any) -> _Norm:
+        return cls(module.weight.detach().numpy(), module.variance_epsilon)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The parts of one layer, as its modules hold them."""
+
+    attention: Any
+    mlp: Any
+    before: _Norm
+    between: _Norm
+
+    @classmethod
+    def of(cls, module: Any) -> _Layer:
+        before, between = _Norm.of(module.input_layernorm), _Norm.of(module.post_attention_layernorm)
+        return cls(module.self_attn, module.mlp, before, between)
+
+    @property
+    def heads(self) -> int:
+        """Heads of queries and of keys: those that positions turn."""
+        sizes = self.attention.qkv_proj.sizes
+        return int((sizes[0] + sizes[1]) // self.attention.head_dim)
+
+    def queries_keys_values(self, rows: Floats, *, by_modules: bool) -> Floats:
+        attention = self.attention
+        if by_modules:
+            return _joined(rows, attention.q_proj, attention.k_proj, attention.v_proj)
+        return _product(attention.qkv_proj.whole, rows)
+
+    def output(self, rows: Floats, *, by_modules: bool) -> Floats:
+        return _joined(rows, self.attention.o_proj) if by_modules else _product(self.attention.o_proj, rows)
+
+    def gated(self, rows: Floats, *, by_modules: bool) -> Floats:
+        mlp = self.mlp
+        both = (
+            _joined(rows, mlp.gate_proj, mlp.up_proj)
+            if by_modules
+            else _product(mlp.gate_up_proj.whole, rows)
+        )
+        gate, up = torch.from_numpy(both).chunk(2, dim=1)
+        hidden: Floats = nn.functional.silu(gate).mul_(up).numpy()
+        return _joined(hidden, mlp.down_proj) if by_modules else _product(mlp.down_proj, hidden)
+
+
+class LeanDecoder:
+    """Computes the last hidden state of packed pieces.
+
+    Args:
+        decoder: The decoder of a model, as transformers made it.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._embed, self._positions = decoder.embed_tokens, decoder.rotary_emb
+        self._layers = [_Layer.of(module) for module in decoder.layers]
+        self._last = _Norm.of(decoder.norm)
+
+    @classmethod
+    def of(cls, decoder: Any) -> LeanDecoder | None:
+        """Take over a decoder, or return ``None`` where something in it is not known here."""
+        if type(decoder).__name__ not in _KNOWN or not type(decoder).__module__.startswith("transformers."):
+            return None
+        if decoder.config.hidden_act != "silu":
+            return None
+        if not all(_is_known(module) for module in decoder.layers):
+            return None
+        return cls(decoder)
+
+    def run(self, packed: PackedPass, ids: list[int], places: list[int], *, by_modules: bool) -> torch.Tensor:
+        """Compute the tokens of a pass; their keys and values are there afterwards.
+
+        Args:
+            packed: The pass.
+            ids: The tokens of all its pieces.
+            places: Their positions.
+            by_modules: Whether linear layers are called as modules, so that adapters are added.
+
+        Returns:
+            fp32 of shape (tokens, hidden size).
+        """
+        embedded = self._embed(torch.tensor(ids))
+        cosines, sines = (part[0].numpy() for part in self._positions(embedded, torch.tensor([places])))
+        rows: Floats = embedded.numpy()
+        change: Floats | None = None
+        for index, layer in enumerate(self._layers):
+            if change is None:
+                normed = normalize(rows, layer.before.weight, layer.before.epsilon)
+            else:
+                normed = add_and_normalize(rows, change, layer.before.weight, layer.before.epsilon)
+            attended = self._attended(packed, index, normed, cosines, sines, by_modules=by_modules)
+            normed = add_and_normalize(rows, attended, layer.between.weight, layer.between.epsilon)
+            change = layer.gated(normed, by_modules=by_modules)
+        assert change is not None, "a decoder has layers"
+        return torch.from_numpy(add_and_normalize(rows, change, self._last.weight, self._last.epsilon))
+
+    def _attended(
+        self,
+        packed: PackedPass,
+        index: int,
+        normed: Floats,
+        cosines: Floats,
+        sines: Floats,
+        *,
+        by_modules: bool,
+    ) -> Floats:
+        layer = self._layers[index]
+        attention, size = layer.attention, layer.attention.head_dim
+        mixed = layer.queries_keys_values(normed, by_modules=by_modules)
+        rotate(mixed, layer.heads, cosines, sines)
+        parts = torch.from_numpy(mixed).view(len(normed), -1, size).transpose(0, 1)
+        queries, keys, values = torch.split_with_sizes(
+            parts, [width // size for width in attention.qkv_proj.sizes]
+        )
+        packed.write(index, keys, values)
+        window = getattr(attention, "sliding_window", None)
+        seen = attend(packed, index, queries, scaling=attention.scaling, window=window)
+        return layer.output(seen.reshape(len(normed), -1).numpy(), by_modules=by_modules)
+
+
+def _is_known(layer: Any) -> bool:
+    attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
+    fused = [getattr(attention, "qkv_proj", None), getattr(mlp, "gate_up_proj", None)]
+    plain = [getattr(attention, "o_proj", None), getattr(mlp, "down_proj", None)]
+    return all(isinstance(module, FusedInt8Linear) for module in fused) and all(
+        isinstance(module, Int8Linear) for module in plain
+    )
+
+
+def _product(layer: Int8Linear, rows: Floats) -> Floats:
+    product: Floats = layer.product(torch.from_numpy(rows)).numpy()
+    return product
+
+
+def _joined(rows: Floats, *modules: Any) -> Floats:
+    """The results of modules that read the same rows, side by side."""
+    given = torch.from_numpy(rows)[None]
+    results = [module(given)[0] for module in modules]
+    joined: Floats = (results[0] if len(results) == 1 else torch.cat(results, dim=1)).numpy()
+    return joined

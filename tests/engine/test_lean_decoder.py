@@ -1,0 +1,143 @@
+"""The lean decoder computes what transformers' modules compute, and each row for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from tests import tiny
+from watchkeeper.models.adapters import AdapterBank
+from watchkeeper.models.int8_model import load_int8
+from watchkeeper.models.lean_decoder import LeanDecoder
+from watchkeeper.models.packed import Piece
+from watchkeeper.models.runner import Runner
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
+MODELS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "llama with biases": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True)),
+    "llama with scaled positions": lambda: LlamaForCausalLM(
+        LlamaConfig(**SIZES, rope_parameters={"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0})
+    ),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "qwen2 with a window": lambda: Qwen2ForCausalLM(
+        Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    ),
+}
+
+
+def quantized(kind: str, folder: Path) -> Any:
+    torch.manual_seed(1)
+    model = MODELS[kind]()
+    for name, parameter in model.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
+    model.save_pretrained(folder)
+    return load_int8(folder, None)
+
+
+def runners(model: Any, adapters: AdapterBank | None = None) -> tuple[Runner, Runner]:
+    """The same model with the lean decoder, and through its modules."""
+    lean, plain = Runner(model, adapters), Runner(model, adapters)
+    assert lean._lean is not None
+    plain._lean = None
+    return lean, plain
+
+
+def passes(runner: Runner, adapter: str | None = None) -> list[torch.Tensor]:
+    """Prompts, tokens that follow, and both in one pass."""
+    generator = torch.Generator().manual_seed(2)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(0, 300, (count,), generator=generator).tolist()
+
+    first, second, third = (runner.new_kv(64) for _ in range(3))
+    results = runner.run([Piece(first, ids(19), range(19), adapter=adapter), Piece(second, ids(5), (4,))])
+    results += runner.run([Piece(first, ids(1), (0,), adapter=adapter), Piece(third, ids(30), (2, 29))])
+    results += runner.run(
+        [Piece(first, ids(1), (0,)), Piece(second, ids(3), (0, 2)), Piece(third, ids(1), (0,))]
+    )
+    return results
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Another order of sums may round an activation to the other side of a step: 1 of 16,383."""
+    return bool((found - expected).abs().max() < 0.01 * expected.abs().max())
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_it_gives_what_the_modules_give(kind: str, tmp_path: Path) -> None:
+    lean, plain = runners(quantized(kind, tmp_path))
+
+    assert all(close(found, expected) for found, expected in zip(passes(lean), passes(plain), strict=True))
+
+
+def adapter(folder: Path, tmp_path: Path) -> Path:
+    model = LlamaForCausalLM.from_pretrained(folder)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"], init_lora_weights=False
+    )
+    get_peft_model(model, config).save_pretrained(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_adapters_are_added_and_leave_other_rows_alone_to_the_bit(tmp_path: Path) -> None:
+    model = quantized("llama", tmp_path / "model")
+    bank = AdapterBank(model)
+    bank.load("site", adapter(tmp_path / "model", tmp_path / "adapter"))
+    lean, plain = runners(model, bank)
+
+    with_it, expected, without = passes(lean, "site"), passes(plain, "site"), passes(lean)
+
+    assert all(close(found, wanted) for found, wanted in zip(with_it, expected, strict=True))
+    assert not torch.allclose(with_it[0], without[0], atol=0.1)
+    for index in (1, 3, 5, 6):  # pieces of other sequences
+        assert torch.equal(with_it[index], without[index])
+
+
+def test_a_row_is_the_same_to_the_bit_whatever_else_is_in_the_pass(tmp_path: Path) -> None:
+    runner = Runner(quantized("qwen2", tmp_path))
+
+    def answer(company: int) -> list[torch.Tensor]:
+        ours = runner.new_kv(64)
+        others = [runner.new_kv(64) for _ in range(company)]
+        runner.run([Piece(ours, range(20, 40), ())])
+        found = []
+        for step in range(5):
+            pieces = [Piece(kv, range(other, other + 1 + 3 * step), ()) for other, kv in enumerate(others)]
+            found.append(runner.run([*pieces, Piece(ours, [60 + step], (0,))])[-1])
+        return found
+
+    alone = answer(0)
+
+    for company in (1, 3, 9):
+        assert all(torch.equal(a, b) for a, b in zip(alone, answer(company), strict=True))
+
+
+def test_what_is_not_known_goes_through_its_modules(tmp_path: Path) -> None:
+    Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)).save_pretrained(tmp_path)
+
+    assert LeanDecoder.of(load_int8(tmp_path, None).get_decoder()) is None
+    assert LeanDecoder.of(tiny.hosted().model.get_decoder()) is None
