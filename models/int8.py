@@ -224,12 +224,21 @@ class Int8Linear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
-        out = self.product(hidden.reshape(-1, self.in_features))
+        rows = hidden.reshape(-1, self.in_features).contiguous()
+        out = torch.from_numpy(self.product(rows.numpy()))
         return out.view(*hidden.shape[:-1], self.out_features)
 
-    def product(self, rows: torch.Tensor) -> torch.Tensor:
-        """Map fp32 rows (M, in_features) to (M, out_features): the layer, without what a module adds."""
-        return self._by_bytes(rows) if multiplies_bytes() else self._by_pairs(rows)
+    def product(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Do what :meth:`forward` does to contiguous rows (M, in_features), without what tensors cost."""
+        if multiplies_bytes():
+            product: NDArray[np.float32] = self._by_bytes(torch.from_numpy(rows)).numpy()
+            return product
+        from watchkeeper.models.integer_products import multiply
+
+        if self._arrays is None:
+            bias = None if self.bias is None else self.bias.numpy()
+            self._arrays = (self.weight.numpy(), (self.scale * LEVELS).numpy(), bias)
+        return multiply(rows, *self._arrays)
 
     def _by_bytes(self, hidden: torch.Tensor) -> torch.Tensor:
         quantize = quantize_rows_finely if self.fine else quantize_rows
@@ -245,14 +254,6 @@ class Int8Linear(nn.Module):
         if self.bias is not None:
             product.add_(self.bias)
         return product
-
-    def _by_pairs(self, rows: torch.Tensor) -> torch.Tensor:
-        from watchkeeper.models.integer_products import multiply
-
-        if self._arrays is None:
-            bias = None if self.bias is None else self.bias.numpy()
-            self._arrays = (self.weight.numpy(), (self.scale * LEVELS).numpy(), bias)
-        return torch.from_numpy(multiply(rows.contiguous().numpy(), *self._arrays))
 
     def pack(self) -> None:
         """Keep a second copy of the weight in the kernel's own layout, where that is faster."""

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from watchkeeper.models.int8 import FusedInt8Linear, Int8Linear
-from watchkeeper.models.packed import PackedPass, attend
-from watchkeeper.models.rowwise import add_and_normalize, normalize, rotate
+from watchkeeper.models.packed import PackedPass, Piece, attend_piece
+from watchkeeper.models.rowwise import add_and_normalize, attend_to_past, normalize, rotate
 
 Floats = NDArray[np.float32]
 
+# Up to here one core attends for one token in less time than it takes to wake the others.
+_NEAR = 1024
 # Decoders whose layers norm, attend, norm and pass a gated SiLU, and do nothing else.
 _KNOWN = frozenset({"LlamaModel", "Qwen2Model"})
 
@@ -38,43 +40,80 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """The parts of one layer, as its modules hold them."""
+    """The parts of one layer, as its modules hold them.
+
+    Attributes:
+        attention: The module that attends.
+        mlp: The gated network.
+        before: The norm before attention.
+        between: The norm before the gated network.
+        heads: Heads of queries, and of keys.
+        size: Size of a head.
+        window: Last tokens that a token may look at; all where ``None``.
+        near: Tokens that may lie before one that attends by itself.
+    """
 
     attention: Any
     mlp: Any
     before: _Norm
     between: _Norm
+    heads: tuple[int, int]
+    size: int
+    window: int | None
+    near: int
 
     @classmethod
     def of(cls, module: Any) -> _Layer:
-        before, between = _Norm.of(module.input_layernorm), _Norm.of(module.post_attention_layernorm)
-        return cls(module.self_attn, module.mlp, before, between)
+        attention = module.self_attn
+        sizes, size = attention.qkv_proj.sizes, attention.head_dim
+        window = getattr(attention, "sliding_window", None)
+        return cls(
+            attention,
+            module.mlp,
+            _Norm.of(module.input_layernorm),
+            _Norm.of(module.post_attention_layernorm),
+            (sizes[0] // size, sizes[1] // size),
+            size,
+            window,
+            _NEAR if window is None else min(_NEAR, window),
+        )
 
-    @property
-    def heads(self) -> int:
-        """Heads of queries and of keys: those that positions turn."""
-        sizes = self.attention.qkv_proj.sizes
-        return int((sizes[0] + sizes[1]) // self.attention.head_dim)
+    def attend_next(self, piece: Piece, index: int, row: Floats, out: Floats) -> bool:
+        """Let the next token of a sequence attend, or return whether that is for :meth:`attend` to do."""
+        span, past = piece.kv.layers[index], piece.kv.length
+        if span is None or len(piece.tokens) > 1 or piece.mask is not None or past >= self.near:
+            return False
+        keys, values = span.keys.numpy(), span.values.numpy()
+        attend_to_past(row, keys, values, past, self.heads[0], self.attention.scaling, out)
+        return True
+
+    def attend(self, piece: Piece, index: int, rows: Floats, out: Floats) -> None:
+        """Let any tokens of a sequence attend."""
+        parts = torch.from_numpy(rows).view(len(rows), -1, self.size).transpose(0, 1)
+        queries, keys, values = parts.tensor_split([self.heads[0], sum(self.heads)])
+        piece.kv.write(index, keys, values)
+        seen = attend_piece(piece, index, queries, scaling=self.attention.scaling, window=self.window)
+        torch.from_numpy(out).view(len(rows), -1, self.size).copy_(seen)
 
     def queries_keys_values(self, rows: Floats, *, by_modules: bool) -> Floats:
         attention = self.attention
         if by_modules:
             return _joined(rows, attention.q_proj, attention.k_proj, attention.v_proj)
-        return _product(attention.qkv_proj.whole, rows)
+        whole: Int8Linear = attention.qkv_proj.whole
+        return whole.product(rows)
 
     def output(self, rows: Floats, *, by_modules: bool) -> Floats:
-        return _joined(rows, self.attention.o_proj) if by_modules else _product(self.attention.o_proj, rows)
+        layer: Int8Linear = self.attention.o_proj
+        return _joined(rows, layer) if by_modules else layer.product(rows)
 
     def gated(self, rows: Floats, *, by_modules: bool) -> Floats:
         mlp = self.mlp
-        both = (
-            _joined(rows, mlp.gate_proj, mlp.up_proj)
-            if by_modules
-            else _product(mlp.gate_up_proj.whole, rows)
-        )
+        whole: Int8Linear = mlp.gate_up_proj.whole
+        both = _joined(rows, mlp.gate_proj, mlp.up_proj) if by_modules else whole.product(rows)
         gate, up = torch.from_numpy(both).chunk(2, dim=1)
         hidden: Floats = nn.functional.silu(gate).mul_(up).numpy()
-        return _joined(hidden, mlp.down_proj) if by_modules else _product(mlp.down_proj, hidden)
+        last: Int8Linear = mlp.down_proj
+        return _joined(hidden, last) if by_modules else last.product(hidden)
 
 
 class LeanDecoder:
@@ -138,17 +177,13 @@ class LeanDecoder:
         by_modules: bool,
     ) -> Floats:
         layer = self._layers[index]
-        attention, size = layer.attention, layer.attention.head_dim
         mixed = layer.queries_keys_values(normed, by_modules=by_modules)
-        rotate(mixed, layer.heads, cosines, sines)
-        parts = torch.from_numpy(mixed).view(len(normed), -1, size).transpose(0, 1)
-        queries, keys, values = torch.split_with_sizes(
-            parts, [width // size for width in attention.qkv_proj.sizes]
-        )
-        packed.write(index, keys, values)
-        window = getattr(attention, "sliding_window", None)
-        seen = attend(packed, index, queries, scaling=attention.scaling, window=window)
-        return layer.output(seen.reshape(len(normed), -1).numpy(), by_modules=by_modules)
+        rotate(mixed, sum(layer.heads), cosines, sines)
+        seen = np.empty((len(normed), layer.heads[0] * layer.size), dtype=np.float32)
+        for piece, start, stop in packed.parts():
+            if not layer.attend_next(piece, index, mixed[start], seen[start]):
+                layer.attend(piece, index, mixed[start:stop], seen[start:stop])
+        return layer.output(seen, by_modules=by_modules)
 
 
 def _is_known(layer: Any) -> bool:
@@ -158,11 +193,6 @@ def _is_known(layer: Any) -> bool:
     return all(isinstance(module, FusedInt8Linear) for module in fused) and all(
         isinstance(module, Int8Linear) for module in plain
     )
-
-
-def _product(layer: Int8Linear, rows: Floats) -> Floats:
-    product: Floats = layer.product(torch.from_numpy(rows)).numpy()
-    return product
 
 
 def _joined(rows: Floats, *modules: Any) -> Floats:

@@ -98,13 +98,9 @@ class PackedPass(Cache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store the keys and values of a layer, of shape (1, heads, tokens, head size)."""
-        self.write(layer_idx, key_states[0], value_states[0])
-        return key_states, value_states
-
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Store the keys and values of a layer, of shape (heads, tokens, head size)."""
         for piece, start, stop in self.parts():
-            piece.kv.write(layer, keys[:, start:stop], values[:, start:stop])
+            piece.kv.write(layer_idx, key_states[0, :, start:stop], value_states[0, :, start:stop])
+        return key_states, value_states
 
     def parts(self) -> list[tuple[Piece, int, int]]:
         """Return each piece with the places of its tokens in the pass."""
@@ -179,30 +175,45 @@ def attend(
     Returns:
         Shape (tokens, heads, head size).
     """
-    heads, _, size = queries.shape
     out = torch.empty_like(queries.transpose(0, 1), memory_format=torch.contiguous_format)
     for piece, start, stop in packed.parts():
-        layer = piece.kv.layers[index]
-        assert layer is not None, "the keys of this layer were stored"
-        past, count = piece.kv.length, stop - start
-        keys, values = layer.keys[:, : past + count], layer.values[:, : past + count]
-        group = heads // keys.shape[0]
-        # Query heads that share a key head stand one behind the other, so that no key is copied.
-        stacked = queries[:, start:stop].reshape(keys.shape[0], group * count, size)
-        bias: torch.Tensor | None = None
-        if count == 1 and piece.mask is None:
-            if window is not None:
-                keys, values = keys[:, -window:], values[:, -window:]
-        else:
-            bias = piece.bias(group, window, queries)
-        if softcap is None:
-            mixed = functional.scaled_dot_product_attention(
-                stacked[None], keys[None], values[None], bias, scale=scaling
-            )[0]
-        else:
-            mixed = _capped(stacked, keys, values, bias, scaling, softcap)
-        out[start:stop] = mixed.view(heads, count, size).transpose(0, 1)
+        out[start:stop] = attend_piece(
+            piece, index, queries[:, start:stop], scaling=scaling, window=window, softcap=softcap
+        )
     return out
+
+
+def attend_piece(
+    piece: Piece,
+    index: int,
+    queries: torch.Tensor,
+    *,
+    scaling: float | None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    """Do what :func:`attend` does for one piece alone."""
+    heads, count, size = queries.shape
+    layer = piece.kv.layers[index]
+    assert layer is not None, "the keys of this layer were stored"
+    past = piece.kv.length
+    keys, values = layer.keys[:, : past + count], layer.values[:, : past + count]
+    group = heads // keys.shape[0]
+    # Query heads that share a key head stand one behind the other, so that no key is copied.
+    stacked = queries.reshape(keys.shape[0], group * count, size)
+    bias: torch.Tensor | None = None
+    if count == 1 and piece.mask is None:
+        if window is not None:
+            keys, values = keys[:, -window:], values[:, -window:]
+    else:
+        bias = piece.bias(group, window, queries)
+    if softcap is None:
+        mixed = functional.scaled_dot_product_attention(
+            stacked[None], keys[None], values[None], bias, scale=scaling
+        )[0]
+    else:
+        mixed = _capped(stacked, keys, values, bias, scaling, softcap)
+    return mixed.view(heads, count, size).transpose(0, 1)
 
 
 def _capped(

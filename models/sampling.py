@@ -61,7 +61,8 @@ class TokenMask:
         return np.flatnonzero(self._flags) if count <= min(FEW, len(self._flags) // 4) else None
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Set the logits of all other tokens to minus infinity; a row of the whole vocabulary."""
-        flags = torch.from_numpy(self._flags.view(np.bool_)).to(logits.device)
+        """Set the logits of all other tokens to minus infinity, in place; a row of the whole vocabulary."""
+        banned = torch.from_numpy(self._flags == 0).to(logits.device)
         # A row may be longer than the vocabulary, where a model pads its output layer.
-        return logits[: len(flags)].masked_fill(~flags, float("-inf"))
+        with torch.inference_mode():
+            return logits[: len(banned)].masked_fill_(banned, float("-inf"))

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from tests import tiny
+from watchkeeper.models import rowwise
 from watchkeeper.models.adapters import AdapterBank
 from watchkeeper.models.int8_model import load_int8
 from watchkeeper.models.lean_decoder import LeanDecoder
@@ -141,3 +142,33 @@ def test_what_is_not_known_goes_through_its_modules(tmp_path: Path) -> None:
 
     assert LeanDecoder.of(load_int8(tmp_path, None).get_decoder()) is None
     assert LeanDecoder.of(tiny.hosted().model.get_decoder()) is None
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 100, 1000])
+def test_exponentials_are_those_of_doubles(count: int) -> None:
+    values = -torch.rand(count, generator=torch.Generator().manual_seed(count)) * 100
+    values[0] = 0
+    found = values.numpy().copy()
+
+    rowwise._exponentials(found, torch.empty(count, dtype=torch.int32).numpy())
+
+    expected = values.double().clamp_min(-87).exp().numpy()
+    assert found == pytest.approx(expected, rel=3e-7)
+
+
+@pytest.mark.parametrize("past", [0, 1, 30, 900])
+def test_one_token_attends_as_torch_lets_it(past: int) -> None:
+    generator = torch.Generator().manual_seed(past)
+    row = torch.randn((6 + 2 + 2) * 16, generator=generator)
+    keys, values = torch.randn(2, 2, past + 3, 16, generator=generator)
+    out = torch.empty(6 * 16)
+
+    rowwise.attend_to_past(row.numpy(), keys.numpy(), values.numpy(), past, 6, 0.25, out.numpy())
+
+    heads = row.view(10, 1, 16)
+    assert torch.equal(keys[:, past], heads[6:8, 0])
+    assert torch.equal(values[:, past], heads[8:, 0])
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        heads[:6], keys[:, : past + 1].repeat_interleave(3, 0), values[:, : past + 1].repeat_interleave(3, 0)
+    )
+    assert torch.allclose(out.view(6, 1, 16), expected, rtol=1e-5, atol=1e-6)
