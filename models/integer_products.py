@@ -20,6 +20,8 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from watchkeeper.models.compiled import compiled
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int8]
 
@@ -189,7 +191,7 @@ _tile_1_by_4 = _tile(1, 4)
 _tile_1_by_1 = _tile(1, 1)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _round_row(row: Floats, m: int, out: NDArray[np.int16], steps: Floats) -> None:
     """Write a row as integers, block by block, and what one step is worth in each."""
     bits = row.view(np.int32)
@@ -213,7 +215,7 @@ def _round_row(row: Floats, m: int, out: NDArray[np.int16], steps: Floats) -> No
             target[k - start] = np.int16(np.rint(row[k] * finer))
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, features: int, sums: int) -> None:
     """Multiply rows with channels, given as addresses, over whole registers of features."""
     m = 0
@@ -239,7 +241,7 @@ def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, feat
         m += height
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _block(
     rows: NDArray[np.int16],
     steps: Floats,
@@ -282,7 +284,7 @@ def _block(
                 out[m, n] += np.float32(sums[m - start, n - low]) * step
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _share(
     rows: NDArray[np.int16],
     steps: Floats,
@@ -314,7 +316,7 @@ def _share(
                 out[m, n] += bias[n]
 
 
-@numba.njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats, out: Floats, parts: int) -> None:
     count, size = rows.shape
     blocks = (size + _BLOCK - 1) // _BLOCK

@@ -6,9 +6,10 @@ the loops for the machine at hand and keeps them on the disk.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from watchkeeper.models.compiled import compiled
 
 Floats = NDArray[np.float32]
 
@@ -20,7 +21,7 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _LEAST = np.float32(-87.0)
 
 
-@numba.njit(fastmath=_ANY_ORDER, nogil=True, cache=True, error_model="numpy")
+@compiled(fastmath=_ANY_ORDER)
 def _sum_of_squares(row: Floats) -> np.float32:
     total = np.float32(0)
     for k in range(row.shape[0]):
@@ -28,7 +29,7 @@ def _sum_of_squares(row: Floats) -> np.float32:
     return total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def normalize(rows: Floats, weight: Floats, epsilon: float) -> Floats:
     """Divide rows by their root mean square.
 
@@ -51,7 +52,7 @@ def normalize(rows: Floats, weight: Floats, epsilon: float) -> Floats:
     return out
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def add_and_normalize(rows: Floats, change: Floats, weight: Floats, epsilon: float) -> Floats:
     """Add a change to rows in place, and return them normalized as :func:`normalize` does."""
     for m in range(rows.shape[0]):
@@ -60,7 +61,7 @@ def add_and_normalize(rows: Floats, change: Floats, weight: Floats, epsilon: flo
     return normalize(rows, weight, epsilon)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def rotate(rows: Floats, heads: int, cosines: Floats, sines: Floats) -> None:
     """Turn the first heads of rows by their positions, in place.
 
@@ -83,7 +84,7 @@ def rotate(rows: Floats, heads: int, cosines: Floats, sines: Floats) -> None:
                 rows[m, second + k] = right * cosines[m, half + k] + left * sines[m, half + k]
 
 
-@numba.njit(fastmath=_ANY_ORDER, nogil=True, cache=True, error_model="numpy")
+@compiled(fastmath=_ANY_ORDER)
 def _dot(left: Floats, right: Floats) -> np.float32:
     total = np.float32(0)
     for k in range(left.shape[0]):
@@ -91,7 +92,7 @@ def _dot(left: Floats, right: Floats) -> np.float32:
     return total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _exponentials(values: Floats, bits: NDArray[np.int32]) -> None:
     """Replace numbers of 0 or less by their exponentials, to a part in ten million.
 
@@ -117,7 +118,7 @@ def _exponentials(values: Floats, bits: NDArray[np.int32]) -> None:
         values[k] *= powers[k]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def attend_to_past(
     row: Floats, keys: Floats, values: Floats, past: int, heads: int, scaling: float, out: Floats
 ) -> None:
