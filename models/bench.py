@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from watchkeeper.models.bench_report import (
     Validity,
 )
 from watchkeeper.models.engine import Hosted, LocalEngine
-from watchkeeper.models.errors import BudgetExceededError, GrammarError
+from watchkeeper.models.errors import BudgetExceededError, GrammarError, ModelError
 from watchkeeper.models.interface import Generation, GenerationRequest, JsonSchema, Progress, user
 from watchkeeper.models.loading import Quantization, load
 from watchkeeper.models.memory import peak_memory
@@ -233,16 +233,18 @@ class _Stages:
         # With the prompts known, each token of an answer is one row of one pass, and nothing else is.
         _together(usual, [replace(request, max_tokens=1) for request in requests])
         written: dict[int, int] = {}
-        bandwidths = [] if reader is None else [reader.read()]
+        bandwidths: list[float] = []
 
         def write(count: int) -> None:
             answers = _together(usual, requests[:count])
             written[count] = sum(answer.usage.generated_tokens for answer in answers)
 
         def read() -> None:
-            if reader is not None:
-                bandwidths.append(reader.read())
+            # A process that may not hold so much memory fails; the rest is measured all the same.
+            with suppress(ModelError):
+                bandwidths.append(reader.read() if reader is not None else 0.0)
 
+        read()
         works = (partial(write, count) for count in self.plan.requests)
         *taken, _ = self._seconds("decode", *works, read)
         rows = tuple(
@@ -255,7 +257,7 @@ class _Stages:
             )
             for count, seconds in zip(self.plan.requests, taken, strict=True)
         )
-        return rows, max(bandwidths, default=None)
+        return rows, max(bandwidths, default=0.0) or None
 
     def turns(self) -> Turns:
         """Let an agent go on, of which nothing is known before its first turn."""

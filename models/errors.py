@@ -37,7 +37,7 @@ class CapacityError(ModelError):
     """A request does not fit into the memory the engine may use (the caller must shorten it)."""
 
 
-class BusyError(CapacityError):
+class BusyError(ModelError):
     """Too many requests wait already (the caller may ask again later)."""
 
 

@@ -224,7 +224,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., in_features) to (..., out_features) in fp32."""
-        rows = hidden.reshape(-1, self.in_features).contiguous()
+        rows = hidden.detach().float().reshape(-1, self.in_features).contiguous()
         out = torch.from_numpy(self.product(rows.numpy()))
         return out.view(*hidden.shape[:-1], self.out_features)
 
@@ -236,8 +236,9 @@ class Int8Linear(nn.Module):
         from watchkeeper.models.integer_products import multiply
 
         if self._arrays is None:
-            bias = None if self.bias is None else self.bias.numpy()
-            self._arrays = (self.weight.numpy(), (self.scale * LEVELS).numpy(), bias)
+            bias = None if self.bias is None else self.bias.contiguous().numpy()
+            # The kernel works on addresses: rows lie one behind the other.
+            self._arrays = (self.weight.contiguous().numpy(), (self.scale * LEVELS).numpy(), bias)
         return multiply(rows, *self._arrays)
 
     def _by_bytes(self, hidden: torch.Tensor) -> torch.Tensor:

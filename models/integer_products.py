@@ -4,23 +4,22 @@ A row is rounded to 15 bits by blocks of features, each by its own largest magni
 int8 weight in integers. So a row's result is the same to the last bit whatever else is computed with it, and
 what rounding costs is two orders of magnitude below the weight's own. The innermost loop multiplies pairs of
 16-bit integers and adds them up in 32 bits, one instruction of AVX2 for sixteen products; numba compiles it
-for the machine at hand and keeps it on the disk. Threads are OpenMP's, shared with torch.
+for the machine at hand and keeps it on the disk.
 """
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numba
 import numpy as np
-import torch
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
+from numba.core import codegen
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from watchkeeper.models.compiled import compiled
+from watchkeeper.models.compiled import compiled, one_at_a_time, use_threads
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int8]
@@ -41,8 +40,6 @@ _CHANNELS = 32
 # Up to here all features of all rows stay in the cache, and a weight is better read from end to end.
 _FEW = 8
 _NOTHING = np.empty(0, dtype=np.float32)
-# numba's fallback layer for threads must not be entered twice; waiting for it costs nothing elsewhere.
-_one_at_a_time = threading.Lock()
 
 
 def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None = None) -> Floats:
@@ -58,8 +55,9 @@ def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None 
         fp32 of shape (M, N). A row that holds an infinity or NaN gives NaN, and changes no other.
     """
     out = np.empty((rows.shape[0], weight.shape[0]), dtype=np.float32)
-    with _one_at_a_time:
-        _multiply(rows, weight, scale, _NOTHING if bias is None else bias, out, torch.get_num_threads())
+    with one_at_a_time:
+        threads = use_threads()
+        _multiply(rows, weight, scale, _NOTHING if bias is None else bias, out, threads)
     return out
 
 
@@ -153,7 +151,7 @@ def _emit_tile(
 
 def _add_pairs(builder: ir.IRBuilder, row: Any, channel: Any, total: Any) -> Any:
     """Multiply 16-bit lanes, add neighbours in 32 bits, and add that to a total."""
-    if binding.get_host_cpu_features().get("avx2"):
+    if _compiles_for_avx2():
         return builder.add(total, _call(builder, "llvm.x86.avx2.pmadd.wd", total.type, [row, channel]))
     lanes = total.type.count
     for first in (0, 1):
@@ -165,6 +163,14 @@ def _add_pairs(builder: ir.IRBuilder, row: Any, channel: Any, total: Any) -> Any
         )
         total = builder.add(total, builder.mul(left, right))
     return total
+
+
+def _compiles_for_avx2() -> bool:
+    config: Any = numba.config
+    if config.CPU_NAME or config.CPU_FEATURES:  # for another processor than this one, by request
+        return False
+    features: Any = codegen.get_host_cpu_features  # what numba itself compiles for
+    return "+avx2" in features().split(",")
 
 
 def _prefetch(builder: ir.IRBuilder, where: Any) -> None:

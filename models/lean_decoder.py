@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from watchkeeper.models.int8 import FusedInt8Linear, Int8Linear
 from watchkeeper.models.packed import PackedPass, Piece, attend_piece
-from watchkeeper.models.rowwise import add_and_normalize, attend_to_past, normalize, rotate
+from watchkeeper.models.rowwise import add_and_normalize, attend_to_past, gate, normalize, rotate
 
 Floats = NDArray[np.float32]
 
@@ -79,9 +78,9 @@ class _Layer:
         )
 
     def attend_next(self, piece: Piece, index: int, row: Floats, out: Floats) -> bool:
-        """Let the next token of a sequence attend, or return whether that is for :meth:`attend` to do."""
+        """Let one token that continues a sequence attend; return False where :meth:`attend` has to."""
         span, past = piece.kv.layers[index], piece.kv.length
-        if span is None or len(piece.tokens) > 1 or piece.mask is not None or past >= self.near:
+        if span is None or len(piece.tokens) != 1 or piece.mask is not None or past >= self.near:
             return False
         keys, values = span.keys.numpy(), span.values.numpy()
         attend_to_past(row, keys, values, past, self.heads[0], self.attention.scaling, out)
@@ -110,8 +109,7 @@ class _Layer:
         mlp = self.mlp
         whole: Int8Linear = mlp.gate_up_proj.whole
         both = _joined(rows, mlp.gate_proj, mlp.up_proj) if by_modules else whole.product(rows)
-        gate, up = torch.from_numpy(both).chunk(2, dim=1)
-        hidden: Floats = nn.functional.silu(gate).mul_(up).numpy()
+        hidden = gate(both)
         last: Int8Linear = mlp.down_proj
         return _joined(hidden, last) if by_modules else last.product(hidden)
 
@@ -181,6 +179,8 @@ class LeanDecoder:
         rotate(mixed, sum(layer.heads), cosines, sines)
         seen = np.empty((len(normed), layer.heads[0] * layer.size), dtype=np.float32)
         for piece, start, stop in packed.parts():
+            if start == stop:
+                continue
             if not layer.attend_next(piece, index, mixed[start], seen[start]):
                 layer.attend(piece, index, mixed[start:stop], seen[start:stop])
         return layer.output(seen, by_modules=by_modules)

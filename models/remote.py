@@ -8,6 +8,7 @@ scores closed questions; see :mod:`watchkeeper.models.derived` for the others.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,6 +111,7 @@ class RemoteEngine:
             CancelledError: If a constrained answer was cancelled.
             PromptTooLongError: If the prompt does not fit into what the model can attend to.
             CapacityError: If it does not fit into the memory of the endpoint.
+            BusyError: If too many wait there, also after the retries.
             RemoteError: If the endpoint cannot be reached or refuses.
             InvalidReplyError: If its answer is none that the request allows.
         """
@@ -302,7 +304,10 @@ def _read_choice(value: Any, options: Sequence[str], seconds: float) -> Choice:
     basis = value.get("basis", "scored")
     if basis not in {"scored", "derived", "unknown"}:
         raise InvalidReplyError(f"the endpoint says that its shares are {basis!r:.40}")
-    return Choice(tuple(scored), cost, basis, str(value.get("calibration", "")))
+    calibration = value.get("calibration") or ""
+    if not isinstance(calibration, str) or not re.fullmatch("|[0-9a-f]{64}", calibration):
+        raise InvalidReplyError(f"the endpoint names the calibration {calibration!r:.80}, which is no digest")
+    return Choice(tuple(scored), cost, basis, calibration)
 
 
 def _field(item: Any, name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.int8 import Int8Linear
 from watchkeeper.models.kv import SequenceKV
-from watchkeeper.models.lean_decoder import LeanDecoder
 from watchkeeper.models.packed import PackedPass, Piece, use_packed_attention
+
+if TYPE_CHECKING:
+    from watchkeeper.models.lean_decoder import LeanDecoder
 
 _ATTENDING = frozenset({"full_attention", "sliding_attention"})
 
@@ -50,8 +52,8 @@ class Runner:
             )
         use_packed_attention(model)
         self._decoder = model.get_decoder()
-        self._lean = LeanDecoder.of(self._decoder)
         self._head = model.get_output_embeddings()
+        self._lean = _lean(self._decoder) if isinstance(self._head, Int8Linear) else None
 
     @property
     def layers(self) -> int:
@@ -155,3 +157,10 @@ class Runner:
         if getattr(config, "final_logit_softcapping", None):  # Gemma
             logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
         return logits
+
+
+def _lean(decoder: Any) -> LeanDecoder | None:
+    """Import numba, and compile with it, only where it is used."""
+    from watchkeeper.models.lean_decoder import LeanDecoder
+
+    return LeanDecoder.of(decoder)

@@ -1,5 +1,5 @@
-// Answers questions with llama.cpp, one JSON object a line: {"prompt", "schema", "fresh"} in, {"text", "seconds",
-// "read", "written"} out. Started by benchmarks/alternatives/measure.py:
+// Answers questions with llama.cpp, one JSON object a line: {"prompt", "schema", "fresh", "tokens"} in,
+// {"text", "seconds", "read", "written"} out. Started by benchmarks/alternatives/measure.py:
 //
 //     node llama.mjs MODULES MODEL.gguf THREADS CONTEXT
 import {createInterface} from "node:readline";

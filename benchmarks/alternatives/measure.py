@@ -1,13 +1,14 @@
 """The same questions, on the same weights, through what a user would put in the engine's place.
 
-    python benchmarks/alternatives/measure.py [--rounds 5] [--modules FOLDER] [--json]
+    python benchmarks/alternatives/measure.py [MODEL] [--rounds 5] [--modules FOLDER] [--output FILE] [--json]
 
 Asks for tool calls with prompts of about 250 tokens: through this project's engine (int8), through smolagents
 (`TransformersModel`) and plain `generate` of transformers (fp32, free text), and through llama.cpp with a
 grammar of the same JSON schema (the published GGUF file, the beginning of a call given as here).
 An agent's first call comes with a prompt that nobody has seen, its later one continues that conversation;
 llama.cpp keeps its prompt cache for that. All take turns, so that a busy moment hits all of them, and ratios
-are of the sums over all rounds. Eight agents ask at once, against smolagents one after the other.
+are of the sums over all rounds. Eight agents of one site, with the same instructions and tools and questions
+of their own, ask at once; that is compared with eight first calls one after the other.
 
 llama.cpp needs Node.js and its package, anywhere: `npm install --prefix FOLDER node-llama-cpp`. It is left
 out, and said to be, where FOLDER/node_modules is not given.
@@ -75,13 +76,16 @@ class Question:
     """Two turns of one agent: a call, its result, and what is asked next."""
 
     number: int
+    site: int | None = None
+    """Agents of one site have the same instructions; everyone has their own where ``None``."""
 
     @property
     def first(self) -> tuple[Message, ...]:
-        """A conversation that no other question shares a beginning with."""
+        """A conversation that no question of another site shares a beginning with."""
         host, service = HOSTS[self.number % 4], SERVICES[self.number % 3]
+        site = self.number if self.site is None else self.site
         return (
-            system(f"Site {self.number}: you run its servers. You answer with one call of a tool."),
+            system(f"Site {site}: you run its servers. You answer with one call of a tool."),
             user(f"The {service} on {host} answers slowly. Restart it in {10 + self.number % 50} seconds."),
         )
 
@@ -284,14 +288,12 @@ def by_llama(modules: Path, file: Path, tokenizer: Any, threads: int) -> Iterato
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         print(f"llama.cpp {ready['llama']}", file=sys.stderr)
-        calls = [
-            {
-                "type": "object",
-                "properties": {"name": {"const": tool.name}, "arguments": tool.parameters},
-                "required": ["name", "arguments"],
-            }
-            for tool in TOOLS
-        ]
+        (tool,) = TOOLS
+        schema = {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, "arguments": tool.parameters},
+            "required": ["name", "arguments"],
+        }
 
         def ask(messages: Sequence[Message], fresh: bool) -> bool:
             assert process.stdin is not None
@@ -301,7 +303,7 @@ def by_llama(modules: Path, file: Path, tokenizer: Any, threads: int) -> Iterato
             )
             question = {
                 "prompt": prompt + "<tool_call>\n",
-                "schema": calls[0] if len(calls) == 1 else {"oneOf": calls},
+                "schema": schema,
                 "fresh": fresh,
                 "tokens": TOKENS,
             }
@@ -315,9 +317,10 @@ def by_llama(modules: Path, file: Path, tokenizer: Any, threads: int) -> Iterato
             process.stdin.close()
 
 
-def together(engine: LocalEngine, numbers: Sequence[int]) -> float:
-    """Seconds until several agents, who ask at once, all have their calls."""
-    requests = [GenerationRequest(Question(n).first, TOOLS, "required", max_tokens=TOKENS) for n in numbers]
+def together(engine: LocalEngine, site: int) -> float:
+    """Seconds until several agents of one site, who ask at once, all have their calls."""
+    questions = [Question(AGENTS * site + agent, site) for agent in range(AGENTS)]
+    requests = [GenerationRequest(one.first, TOOLS, "required", max_tokens=TOKENS) for one in questions]
     with ThreadPoolExecutor(len(requests)) as pool:
         started = time.perf_counter()
         list(pool.map(engine.generate, requests))
@@ -335,7 +338,7 @@ def measure(ways: Sequence[Way], engine: LocalEngine, rounds: int) -> dict[str, 
         for way in ways:
             way.time(question.first, way.first, fresh=True)
             way.time(question.later(question.call), way.later, fresh=False)
-        at_once.append(together(engine, [1000 + AGENTS * number + agent for agent in range(AGENTS)]))
+        at_once.append(together(engine, 1000 + number))
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
     calls = 2 * rounds
     figures: dict[str, Any] = {

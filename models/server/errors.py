@@ -18,8 +18,6 @@ from watchkeeper.models.errors import (
 )
 
 INVALID = "invalid_request_error"
-# After how long a client asks again where too many wait.
-_BUSY_SECONDS = 2
 
 
 class ServerError(ModelError):
@@ -65,6 +63,11 @@ class HttpError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
+def busy(said: str) -> HttpError:
+    """Too many wait already: a client may ask again in a second."""
+    return HttpError(429, said, type="rate_limit_error", code="busy", headers={"retry-after": "1"})
+
+
 def closing() -> HttpError:
     """The answer of a server that is being stopped."""
     return HttpError(
@@ -90,9 +93,7 @@ def as_http(error: Exception) -> HttpError:
         case GrammarError():
             return HttpError(400, said, code="unsupported_schema")
         case BusyError():
-            return HttpError(
-                503, said, type="server_error", code="busy", headers={"retry-after": str(_BUSY_SECONDS)}
-            )
+            return busy(said)
         case CapacityError():
             # It will not fit the next time either: a client must not try again by itself.
             return HttpError(

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mutab
 from typing import Any, TypeVar
 
 from watchkeeper.models.interface import Cancellation, Chunk
-from watchkeeper.models.server.errors import ClientGoneError, HttpError, closing
+from watchkeeper.models.server.errors import ClientGoneError, busy, closing
 
 T = TypeVar("T")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -137,13 +137,9 @@ class Workers:
             if self._closing:
                 raise closing()
             if len(self._active) >= self._most:
-                raise HttpError(
-                    429,
+                raise busy(
                     f"{self._most_running} requests are answered and {self._most - self._most_running} wait: "
-                    f"come back later",
-                    type="rate_limit_error",
-                    code="busy",
-                    headers={"retry-after": "1"},
+                    f"come back later"
                 )
             self._active.add(cancel)
 

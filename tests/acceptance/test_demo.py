@@ -25,7 +25,10 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
     name, flags = struct.unpack("16sh", fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sh", b"lo", 0)))
     fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | IFF_UP))
-assert [name for _, name in socket.if_nameindex()] == ["lo"], socket.if_nameindex()
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    for _, name in socket.if_nameindex():
+        answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sh", name.encode(), 0))
+        assert (struct.unpack("16sh", answer)[1] & IFF_UP != 0) == (name == "lo"), name
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
@@ -95,4 +98,6 @@ def test_every_fault_is_mended_and_judged_from_outside(played: Played) -> None:
 def test_the_demo_needs_no_network(played: Played) -> None:
     if not played.alone:
         pytest.skip("this user may not make a network namespace, so the demo was played with the network up")
-    assert played.code == 0, played.errors[-2000:]
+    judged = [result for result in played.results if not result["skipped"]]
+    assert judged
+    assert all(result["ok"] for result in judged)

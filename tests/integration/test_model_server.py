@@ -383,7 +383,7 @@ def test_a_mistake_in_a_request_is_named_with_its_place(
         (GrammarError("no grammar"), 400, "unsupported_schema"),
         (ValueError("nonsense"), 400, None),
         (CapacityError("900 tokens fit"), 429, "capacity_exceeded"),
-        (BusyError("9 requests wait already"), 503, "busy"),
+        (BusyError("9 requests wait already"), 429, "busy"),
         (ModelError("closed"), 500, "engine"),
     ],
 )
@@ -397,7 +397,10 @@ def test_what_the_engine_refuses_gets_its_own_status(error: Exception, status: i
     for one in found:
         assert (one.status_code, one.code) == (status, code)
         assert str(error) in one.message
-    assert found[0].response.headers.get("x-should-retry") == ("false" if status == 429 else None)
+    assert found[0].response.headers.get("x-should-retry") == (
+        "false" if code == "capacity_exceeded" else None
+    )
+    assert found[0].response.headers.get("retry-after") == ("1" if code == "busy" else None)
 
 
 def test_a_defect_tells_a_client_nothing_but_its_type() -> None:
