@@ -35,8 +35,10 @@ _WITHOUT_SIGN = np.int32(0x7FFFFFFF)
 _LANES = 16
 # Rows whose block of features stays in a core's cache while all weights pass by.
 _ROWS = 64
-# Channels whose sums stay in the innermost cache until they are scaled.
-_CHANNELS = 32
+# Channels whose sums stay in the innermost cache until they are scaled. Those of a tile are as far apart as
+# that allows, unless neighbours are: each is then in a page of its own, and processors read ahead by pages.
+_CHANNELS = 64
+_PAGE = 4096
 # Up to here all features of all rows stay in the cache, and a weight is better read from end to end.
 _FEW = 8
 _NOTHING = np.empty(0, dtype=np.float32)
@@ -61,11 +63,13 @@ def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None 
     return out
 
 
-def _tile(height: int, width: int) -> Any:
+def _tile(height: int, width: int, steps: int = 1) -> Any:
     """Make the innermost loop: sums of products of ``height`` rows with ``width`` channels.
 
-    It takes addresses, distances between lines in elements, and the number of features (a multiple of 16,
-    and not 0); sums are written to int32 lines.
+    It takes the address of the rows and their distance; the address of the first channel, the distance
+    between channels and that to the one read next; the number of features (a multiple of 16 times ``steps``,
+    and not 0); the address of the int32 sums, the distance between their lines and between their columns.
+    Distances count elements.
     """
 
     @intrinsic
@@ -75,15 +79,17 @@ def _tile(height: int, width: int) -> Any:
         pitch: Any,  # noqa: ARG001
         weight: Any,  # noqa: ARG001
         stride: Any,  # noqa: ARG001
+        following: Any,  # noqa: ARG001
         features: Any,  # noqa: ARG001
         sums: Any,  # noqa: ARG001
         gap: Any,  # noqa: ARG001
+        spread: Any,  # noqa: ARG001
     ) -> Any:
         address, size = types.uintp, types.intp
-        signature = types.void(address, size, address, size, size, address, size)
+        signature = types.void(address, size, address, size, size, size, address, size, size)
 
         def generate(context: Any, builder: ir.IRBuilder, _: Any, given: Any) -> Any:
-            _emit_tile(builder, height, width, *given)
+            _emit_tile(builder, height, width, steps, *given)
             return context.get_dummy_value()
 
         return signature, generate
@@ -95,13 +101,16 @@ def _emit_tile(
     builder: ir.IRBuilder,
     height: int,
     width: int,
+    steps: int,
     rows: Any,
     pitch: Any,
     weight: Any,
     stride: Any,
+    following: Any,
     features: Any,
     sums: Any,
     gap: Any,
+    spread: Any,
 ) -> None:
     bytes_, words, totals = (
         ir.VectorType(ir.IntType(8), _LANES),
@@ -123,29 +132,30 @@ def _emit_tile(
     at = builder.phi(ir.IntType(64))
     at.add_incoming(_size(0), before)
     running = [[builder.phi(totals) for _ in range(width)] for _ in range(height)]
-    channels = [
-        builder.sext(load(address(weight, stride, line, at, 1), bytes_), words) for line in range(width)
-    ]
     for line in range(width):
-        # The channels that come next: the memory is read ahead in one stream.
-        _prefetch(builder, address(weight, stride, line + width, at, 1))
-    added = []
-    for line, parts in enumerate(running):
-        row = load(address(rows, pitch, line, at, 2), words)
-        added.append([_add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)])
-    following = builder.add(at, _size(_LANES))
-    at.add_incoming(following, loop)
+        _prefetch(builder, builder.add(address(weight, stride, line, at, 1), following))
+    added: list[list[Any]] = [list(parts) for parts in running]
+    here = at
+    for _ in range(steps):
+        channels = [
+            builder.sext(load(address(weight, stride, line, here, 1), bytes_), words) for line in range(width)
+        ]
+        for line, parts in enumerate(added):
+            row = load(address(rows, pitch, line, here, 2), words)
+            added[line] = [_add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)]
+        here = builder.add(here, _size(_LANES))
+    at.add_incoming(here, loop)
     for parts, results in zip(running, added, strict=True):
         for part, result in zip(parts, results, strict=True):
             part.add_incoming(ir.Constant(totals, [0] * totals.count), before)
             part.add_incoming(result, loop)
-    builder.cbranch(builder.icmp_signed("<", following, features), loop, done)
+    builder.cbranch(builder.icmp_signed("<", here, features), loop, done)
     builder.position_at_end(done)
     number = ir.IntType(32)
     for line, results in enumerate(added):
         for column, result in enumerate(results):
             total = _call(builder, f"llvm.vector.reduce.add.v{totals.count}i32", number, [result])
-            target = address(sums, gap, line, _size(column), 4)
+            target = address(sums, gap, line, builder.mul(spread, _size(column)), 4)
             builder.store(total, builder.inttoptr(target, number.as_pointer()), align=4)
 
 
@@ -195,6 +205,10 @@ _tile_4_by_2 = _tile(4, 2)
 _tile_2_by_4 = _tile(2, 4)
 _tile_1_by_4 = _tile(1, 4)
 _tile_1_by_1 = _tile(1, 1)
+# A line of a cache at a time.
+_wide_4_by_2 = _tile(4, 2, 4)
+_wide_2_by_4 = _tile(2, 4, 4)
+_wide_1_by_4 = _tile(1, 4, 4)
 
 
 @compiled()
@@ -224,26 +238,35 @@ def _round_row(row: Floats, m: int, out: NDArray[np.int16], steps: Floats) -> No
 @compiled()
 def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, features: int, sums: int) -> None:
     """Multiply rows with channels, given as addresses, over whole registers of features."""
+    wide = features % (4 * _LANES) == 0
     m = 0
     while m < count:
         height = 4 if m + 4 <= count else 2 if m + 2 <= count else 1
-        row, n = rows + 2 * m * _BLOCK, 0
-        while n < channels:
-            channel, target = weight + n * stride, sums + 4 * (m * _CHANNELS + n)
-            if height == 4 and n + 2 <= channels:
-                _tile_4_by_2(row, _BLOCK, channel, stride, features, target, _CHANNELS)
-                n += 2
-            elif height == 2 and n + 4 <= channels:
-                _tile_2_by_4(row, _BLOCK, channel, stride, features, target, _CHANNELS)
-                n += 4
-            elif height == 1 and n + 4 <= channels:
-                _tile_1_by_4(row, _BLOCK, channel, stride, features, target, _CHANNELS)
-                n += 4
+        width = 2 if height == 4 else 4
+        tiles = channels // width
+        apart = tiles if stride < _PAGE else 1
+        following = stride if stride < _PAGE else width * stride
+        far = apart * stride
+        row, line = rows + 2 * m * _BLOCK, sums + 4 * m * _CHANNELS
+        for tile in range(tiles):
+            n = tile if stride < _PAGE else tile * width
+            channel, target = weight + n * stride, line + 4 * n
+            if height == 4 and wide:
+                _wide_4_by_2(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+            elif height == 4:
+                _tile_4_by_2(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+            elif height == 2 and wide:
+                _wide_2_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+            elif height == 2:
+                _tile_2_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+            elif wide:
+                _wide_1_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
             else:
-                for line in range(height):
-                    here, there = row + 2 * line * _BLOCK, target + 4 * line * _CHANNELS
-                    _tile_1_by_1(here, _BLOCK, channel, stride, features, there, _CHANNELS)
-                n += 1
+                _tile_1_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+        for n in range(tiles * width, channels):
+            for i in range(height):
+                here, there = row + 2 * i * _BLOCK, line + 4 * (i * _CHANNELS + n)
+                _tile_1_by_1(here, _BLOCK, weight + n * stride, 0, stride, features, there, 0, 0)
         m += height
 
 
