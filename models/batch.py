@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import queue
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +22,16 @@ from watchkeeper.models.tasks import Task
 
 # A beginning shared with a request under way is waited for from this many tokens on.
 _WORTH_WAITING = 32
+
+
+_open: weakref.WeakSet[Batch] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the threads of engines that nobody closed: Python would kill them inside of a pass."""
+    for batch in list(_open):
+        batch.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +152,7 @@ class Batch:
             self._scheduler.submit(number, job.task.need, job.priority)
             self._jobs[number] = job
             if self._thread is None:
+                _open.add(self)
                 self._thread = threading.Thread(target=self._work, name="watchkeeper-engine", daemon=True)
                 self._thread.start()
             self._lock.notify_all()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import random
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -39,6 +41,7 @@ RESTART = ToolSpec(
         "required": ["service", "delay"],
     },
 )
+ROOT = Path(__file__).parents[2]
 Request = GenerationRequest | ChoiceRequest
 RULES = system("You watch servers. " + "Never restart what is healthy. " * 12)
 
@@ -353,3 +356,23 @@ def test_hundreds_of_requests_with_random_cancels_leave_nothing_behind(hosted: t
     engine.close()
     gc.collect()
     assert engine.prefixes.nbytes == 0
+
+
+def test_a_program_that_forgets_to_close_its_engine_ends_in_peace() -> None:
+    script = (
+        "import threading, time\n"
+        "from tests import tiny\n"
+        "from watchkeeper.models.engine import LocalEngine\n"
+        "from watchkeeper.models.interface import GenerationRequest, user\n"
+        "engine = LocalEngine(tiny.hosted())\n"
+        "request = GenerationRequest((user('x'),), max_tokens=3000)\n"
+        "threading.Thread(target=engine.generate, args=(request,), daemon=True).start()\n"
+        "while not engine.statistics.passes: time.sleep(0.01)\n"
+        "print('bye')\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+
+    assert (done.returncode, done.stdout) == (0, "bye\n"), done.stderr
