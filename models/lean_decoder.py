@@ -137,17 +137,21 @@ class LeanDecoder:
             return None
         return cls(decoder)
 
-    def run(self, packed: PackedPass, ids: list[int], places: list[int], *, by_modules: bool) -> torch.Tensor:
+    def run(
+        self, packed: PackedPass, ids: list[int], places: list[int], wanted: list[int], *, by_modules: bool
+    ) -> torch.Tensor:
         """Compute the tokens of a pass; their keys and values are there afterwards.
 
         Args:
             packed: The pass.
             ids: The tokens of all its pieces.
             places: Their positions.
+            wanted: The tokens whose results are asked for; of the others the last layer computes keys and
+                values alone.
             by_modules: Whether linear layers are called as modules, so that adapters are added.
 
         Returns:
-            fp32 of shape (tokens, hidden size).
+            fp32 of shape (wanted tokens, hidden size).
         """
         embedded = self._embed(torch.tensor(ids))
         cosines, sines = (part[0].numpy() for part in self._positions(embedded, torch.tensor([places])))
@@ -158,13 +162,18 @@ class LeanDecoder:
                 normed = normalize(rows, layer.before.weight, layer.before.epsilon)
             else:
                 normed = add_and_normalize(rows, change, layer.before.weight, layer.before.epsilon)
-            attended = self._attended(packed, index, normed, cosines, sines, by_modules=by_modules)
+            seen = self._seen(packed, index, normed, cosines, sines, by_modules=by_modules)
+            # Adapters know the rows of a pass by their places, so with them all go on.
+            if index == len(self._layers) - 1 and not by_modules:
+                rows, seen = rows[wanted], seen[wanted]
+            attended = layer.output(seen, by_modules=by_modules)
             normed = add_and_normalize(rows, attended, layer.between.weight, layer.between.epsilon)
             change = layer.gated(normed, by_modules=by_modules)
         assert change is not None, "a decoder has layers"
-        return torch.from_numpy(add_and_normalize(rows, change, self._last.weight, self._last.epsilon))
+        result = add_and_normalize(rows, change, self._last.weight, self._last.epsilon)
+        return torch.from_numpy(result[wanted] if by_modules else result)
 
-    def _attended(
+    def _seen(
         self,
         packed: PackedPass,
         index: int,
@@ -183,7 +192,7 @@ class LeanDecoder:
                 continue
             if not layer.attend_next(piece, index, mixed[start], seen[start]):
                 layer.attend(piece, index, mixed[start:stop], seen[start:stop])
-        return layer.output(seen, by_modules=by_modules)
+        return seen
 
 
 def _is_known(layer: Any) -> bool:

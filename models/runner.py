@@ -83,11 +83,9 @@ class Runner:
         adapted = [(slice(start, stop), piece.adapter) for piece, start, stop in packed.parts()]
         named = [(rows, adapter) for rows, adapter in adapted if adapter is not None]
         with torch.inference_mode(), self._adapting(named):
-            hidden = self._hidden(packed, ids, places, adapted=bool(named))
-            results = [
-                hidden[[start + row for row in piece.rows]] if piece.rows else hidden[:0]
-                for piece, start, _ in packed.parts()
-            ]
+            wanted = [start + row for piece, start, _ in packed.parts() for row in piece.rows]
+            hidden = self._hidden(packed, ids, places, wanted, adapted=bool(named))
+            results = list(torch.split_with_sizes(hidden, [len(piece.rows) for piece in pieces]))
         for piece in pieces:
             piece.kv.length += len(piece.tokens)
         return results
@@ -124,10 +122,10 @@ class Runner:
         return SequenceKV.empty(self.layers, capacity)
 
     def _hidden(
-        self, packed: PackedPass, ids: list[int], places: list[int], *, adapted: bool
+        self, packed: PackedPass, ids: list[int], places: list[int], wanted: list[int], *, adapted: bool
     ) -> torch.Tensor:
         if self._lean is not None:
-            return self._lean.run(packed, ids, places, by_modules=adapted)
+            return self._lean.run(packed, ids, places, wanted, by_modules=adapted)
         device = self._model.device
         hidden: torch.Tensor = self._decoder(
             input_ids=torch.tensor([ids], device=device),
@@ -138,7 +136,7 @@ class Runner:
             use_cache=True,
             packed=packed,
         ).last_hidden_state[0]
-        return hidden
+        return hidden[wanted]
 
     def _adapting(self, named: Sequence[tuple[slice, str]]) -> AbstractContextManager[None]:
         if not named:
