@@ -9,10 +9,10 @@ QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick crash schemas check dev links models bench clean
+.PHONY: help demo test test-quick crash schemas same check dev links models bench alternatives clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: dev  ## Break a real service in a temporary folder and watch agents mend it
 	@$(BIN)/watchkeeper demo
@@ -29,6 +29,9 @@ crash: dev models  ## Kill processes many times, everywhere (long)
 
 schemas: dev models  ## Try 1,000 generated schemas of tools on a small model (long)
 	@WATCHKEEPER_SCHEMAS=1000 $(PYTEST) tests/integration/test_generated_schemas.py
+
+same: dev models  ## Compare 200 answers of a real model alone and in company (long)
+	@WATCHKEEPER_REQUESTS=200 $(PYTEST) -s tests/integration/test_same_answers.py
 
 check: dev  ## Format, lint, strict types, import rule
 	@$(BIN)/ruff format --check .
@@ -61,6 +64,10 @@ bench: dev models  ## Measure this machine: the command line, the model, inciden
 	@$(BIN)/python benchmarks/command_line.py
 	@$(BIN)/watchkeeper models bench
 	@$(BIN)/python benchmarks/incidents.py
+
+alternatives: dev models  ## Ask smolagents, transformers and llama.cpp the same (needs npm)
+	@npm install --silent --prefix build/llama node-llama-cpp@3.22.1
+	@$(BIN)/python benchmarks/alternatives/measure.py --modules build/llama/node_modules
 
 clean:  ## Remove the environment, links, builds and caches (models stay)
 	@rm -rf $(VENV) .links build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
