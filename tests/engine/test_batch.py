@@ -16,7 +16,7 @@ import pytest
 
 from tests import tiny
 from watchkeeper.models.engine import LocalEngine
-from watchkeeper.models.errors import AdapterError, CancelledError, CapacityError, ModelError
+from watchkeeper.models.errors import AdapterError, BusyError, CancelledError, CapacityError, ModelError
 from watchkeeper.models.interface import (
     Cancellation,
     Choice,
@@ -190,7 +190,7 @@ def test_more_than_may_wait_are_refused(hosted: tiny.Hosted) -> None:
     first = engine.stream(request)
     next(first)
     second = engine.stream(request)
-    with pytest.raises(CapacityError, match="wait already"):
+    with pytest.raises(BusyError, match="wait already"):
         engine.stream(request)
     engine.close()
     for stream in (first, second):

@@ -32,7 +32,7 @@ from watchkeeper.models.options import EngineOptions
 pytestmark = [pytest.mark.model, pytest.mark.timeout(3600)]
 
 MODEL = os.environ.get("WATCHKEEPER_MODEL", "smollm2-135m-instruct")
-COUNT = int(os.environ.get("WATCHKEEPER_REQUESTS", "9"))
+COUNT = int(os.environ.get("WATCHKEEPER_REQUESTS", "6"))
 LEAST = {"none": 1.0, "int8": 0.995}
 WAYS = {
     "together": EngineOptions(),

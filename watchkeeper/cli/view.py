@@ -72,7 +72,11 @@ class EventView:
             case PolicyDecided():
                 self._line("blue", "policy", f"{event.decision} (tier {event.tier}): {event.reason}")
             case ApprovalRequested():
-                self._line("bold yellow", "approval", f"{event.approval_id} waits for an answer")
+                self._line(
+                    "bold yellow",
+                    "approval",
+                    f"{event.approval_id} waits: watchkeeper approvals show {event.approval_id}",
+                )
             case ApprovalDecided():
                 self._line("bold yellow", "answer", describe_event(event))
             case EffectDone():
