@@ -6,11 +6,12 @@ Ratios compare what took turns in the same run, so that they hold on a busy mach
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,8 @@ from watchkeeper.models.loading import Quantization, load
 from watchkeeper.models.memory import peak_memory
 from watchkeeper.models.options import EngineOptions
 from watchkeeper.models.schemas import fault
+
+log = logging.getLogger(__name__)
 
 Work = Callable[[], object]
 # Reading memory, turns, a tool call and a choice.
@@ -240,9 +243,13 @@ class _Stages:
             written[count] = sum(answer.usage.generated_tokens for answer in answers)
 
         def read() -> None:
+            if reader is None:
+                return
             # A process that may not hold so much memory fails; the rest is measured all the same.
-            with suppress(ModelError):
-                bandwidths.append(reader.read() if reader is not None else 0.0)
+            try:
+                bandwidths.append(reader.read())
+            except ModelError as error:
+                log.warning("%s", error)
 
         read()
         works = (partial(write, count) for count in self.plan.requests)
@@ -257,7 +264,7 @@ class _Stages:
             )
             for count, seconds in zip(self.plan.requests, taken, strict=True)
         )
-        return rows, max(bandwidths, default=0.0) or None
+        return rows, max(bandwidths, default=None)
 
     def turns(self) -> Turns:
         """Let an agent go on, of which nothing is known before its first turn."""

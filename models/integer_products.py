@@ -63,13 +63,13 @@ def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None 
     return out
 
 
-def _tile(height: int, width: int, steps: int = 1) -> Any:
+def _tile(height: int, width: int) -> Any:
     """Make the innermost loop: sums of products of ``height`` rows with ``width`` channels.
 
     It takes the address of the rows and their distance; the address of the first channel, the distance
-    between channels and that to the one read next; the number of features (a multiple of 16 times ``steps``,
-    and not 0); the address of the int32 sums, the distance between their lines and between their columns.
-    Distances count elements.
+    between channels and that to the one read next; the number of features (a multiple of 16, and not 0); the
+    address of the int32 sums, the distance between their lines and between their columns. Distances count
+    elements.
     """
 
     @intrinsic
@@ -89,7 +89,7 @@ def _tile(height: int, width: int, steps: int = 1) -> Any:
         signature = types.void(address, size, address, size, size, size, address, size, size)
 
         def generate(context: Any, builder: ir.IRBuilder, _: Any, given: Any) -> Any:
-            _emit_tile(builder, height, width, steps, *given)
+            _emit_tile(builder, height, width, *given)
             return context.get_dummy_value()
 
         return signature, generate
@@ -101,7 +101,6 @@ def _emit_tile(
     builder: ir.IRBuilder,
     height: int,
     width: int,
-    steps: int,
     rows: Any,
     pitch: Any,
     weight: Any,
@@ -134,22 +133,20 @@ def _emit_tile(
     running = [[builder.phi(totals) for _ in range(width)] for _ in range(height)]
     for line in range(width):
         _prefetch(builder, builder.add(address(weight, stride, line, at, 1), following))
-    added: list[list[Any]] = [list(parts) for parts in running]
-    here = at
-    for _ in range(steps):
-        channels = [
-            builder.sext(load(address(weight, stride, line, here, 1), bytes_), words) for line in range(width)
-        ]
-        for line, parts in enumerate(added):
-            row = load(address(rows, pitch, line, here, 2), words)
-            added[line] = [_add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)]
-        here = builder.add(here, _size(_LANES))
-    at.add_incoming(here, loop)
+    channels = [
+        builder.sext(load(address(weight, stride, line, at, 1), bytes_), words) for line in range(width)
+    ]
+    added = []
+    for line, parts in enumerate(running):
+        row = load(address(rows, pitch, line, at, 2), words)
+        added.append([_add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)])
+    beyond = builder.add(at, _size(_LANES))
+    at.add_incoming(beyond, loop)
     for parts, results in zip(running, added, strict=True):
         for part, result in zip(parts, results, strict=True):
             part.add_incoming(ir.Constant(totals, [0] * totals.count), before)
             part.add_incoming(result, loop)
-    builder.cbranch(builder.icmp_signed("<", here, features), loop, done)
+    builder.cbranch(builder.icmp_signed("<", beyond, features), loop, done)
     builder.position_at_end(done)
     number = ir.IntType(32)
     for line, results in enumerate(added):
@@ -205,10 +202,6 @@ _tile_4_by_2 = _tile(4, 2)
 _tile_2_by_4 = _tile(2, 4)
 _tile_1_by_4 = _tile(1, 4)
 _tile_1_by_1 = _tile(1, 1)
-# A line of a cache at a time.
-_wide_4_by_2 = _tile(4, 2, 4)
-_wide_2_by_4 = _tile(2, 4, 4)
-_wide_1_by_4 = _tile(1, 4, 4)
 
 
 @compiled()
@@ -238,7 +231,6 @@ def _round_row(row: Floats, m: int, out: NDArray[np.int16], steps: Floats) -> No
 @compiled()
 def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, features: int, sums: int) -> None:
     """Multiply rows with channels, given as addresses, over whole registers of features."""
-    wide = features % (4 * _LANES) == 0
     m = 0
     while m < count:
         height = 4 if m + 4 <= count else 2 if m + 2 <= count else 1
@@ -251,16 +243,10 @@ def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, feat
         for tile in range(tiles):
             n = tile if stride < _PAGE else tile * width
             channel, target = weight + n * stride, line + 4 * n
-            if height == 4 and wide:
-                _wide_4_by_2(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
-            elif height == 4:
+            if height == 4:
                 _tile_4_by_2(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
-            elif height == 2 and wide:
-                _wide_2_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
             elif height == 2:
                 _tile_2_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
-            elif wide:
-                _wide_1_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
             else:
                 _tile_1_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
         for n in range(tiles * width, channels):

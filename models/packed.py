@@ -147,40 +147,17 @@ def packed_attention(
             module, query, key, value, attention_mask, scaling=scaling, **others
         )
         return result
-    mixed = attend(
-        packed, module.layer_idx, query[0], scaling=scaling, window=sliding_window, softcap=softcap
-    )
-    return mixed[None], None
-
-
-def attend(
-    packed: PackedPass,
-    index: int,
-    queries: torch.Tensor,
-    *,
-    scaling: float | None,
-    window: int | None = None,
-    softcap: float | None = None,
-) -> torch.Tensor:
-    """Attend piece by piece.
-
-    Args:
-        packed: The pass, with the keys and values of this layer.
-        index: The layer.
-        queries: Shape (heads, tokens, head size).
-        scaling: Factor of the scores.
-        window: Last tokens that a token may look at.
-        softcap: Bound of the scores, as in Gemma 2.
-
-    Returns:
-        Shape (tokens, heads, head size).
-    """
-    out = torch.empty_like(queries.transpose(0, 1), memory_format=torch.contiguous_format)
+    out = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
     for piece, start, stop in packed.parts():
         out[start:stop] = attend_piece(
-            piece, index, queries[:, start:stop], scaling=scaling, window=window, softcap=softcap
+            piece,
+            module.layer_idx,
+            query[0, :, start:stop],
+            scaling=scaling,
+            window=sliding_window,
+            softcap=softcap,
         )
-    return out
+    return out[None], None
 
 
 def attend_piece(
@@ -192,7 +169,19 @@ def attend_piece(
     window: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """Do what :func:`attend` does for one piece alone."""
+    """Let the tokens of one piece attend.
+
+    Args:
+        piece: The piece, with the keys and values of this layer.
+        index: The layer.
+        queries: Shape (heads, tokens, head size).
+        scaling: Factor of the scores.
+        window: Last tokens that a token may look at.
+        softcap: Bound of the scores, as in Gemma 2.
+
+    Returns:
+        Shape (tokens, heads, head size).
+    """
     heads, count, size = queries.shape
     layer = piece.kv.layers[index]
     assert layer is not None, "the keys of this layer were stored"

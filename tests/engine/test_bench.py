@@ -269,3 +269,15 @@ def test_a_reader_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         assert reader is not None
         with pytest.raises(ModelError, match="ended with code 1"):
             reader.read()
+
+
+def test_a_memory_reader_that_fails_costs_its_own_figures_alone(
+    hosted: tiny.Hosted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bandwidth, "BUFFER", -8)
+
+    found = measure(hosted, SMALL)
+
+    assert (found.bound.bandwidth, found.bound.decode_share) == (None, None)
+    assert found.decode[0].tokens_per_second > 0
+    assert "could not be measured" in caplog.text

@@ -41,7 +41,7 @@ from watchkeeper.models.interface import (
     assistant,
     user,
 )
-from watchkeeper.models.remote import RemoteEngine
+from watchkeeper.models.remote import RemoteEngine, _read_choice
 from watchkeeper.models.scripted import ScriptedEngine
 from watchkeeper.models.wire import Retries, Timeouts
 
@@ -741,3 +741,16 @@ def test_an_address_opens_like_any_other_model(monkeypatch: pytest.MonkeyPatch) 
         assert engine.generate(TEXT).text == "ok"
         engine.close()
         assert server.chats[0].headers["authorization"] == "Bearer wk-env"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [(None, ""), ("", ""), ("a" * 64, "a" * 64), ("A" * 64, None), ("x", None), (7, None)]
+)
+def test_a_calibration_that_an_endpoint_names_is_a_digest(said: object, kept: str | None) -> None:
+    value = {"options": [{"text": "a", "logprob": -1.0, "probability": 1.0}], "calibration": said}
+
+    if kept is not None:
+        assert _read_choice(value, ["a"], 0.0).calibration == kept
+    else:
+        with pytest.raises(InvalidReplyError, match="no digest"):
+            _read_choice(value, ["a"], 0.0)
