@@ -64,7 +64,7 @@ class _Served:
 class RemoteEngine:
     """Answers with a model that an endpoint serves.
 
-    Nothing is sent before the first question, and what the endpoint serves is looked up once.
+    Nothing is sent before `connect` or the first question, and what the endpoint serves is looked up once.
 
     Args:
         endpoint: Where it is: an address like ``http://host:port/v1#model``, or a parsed one.
@@ -100,6 +100,14 @@ class RemoteEngine:
         """
         model = self._endpoint.model or self._served().model
         return ModelIdentity(f"{self._endpoint.url}#{model}", "-", self._endpoint.digest(model))
+
+    def connect(self) -> None:
+        """Look up what the endpoint serves, so that one that is not there is found out before it is needed.
+
+        Raises:
+            ModelError: If it cannot be reached, refuses, or does not serve what its address names.
+        """
+        self._served()
 
     def generate(self, request: GenerationRequest, *, cancel: Cancellation | None = None) -> Generation:
         """Answer with a text, a JSON value or tool calls.

@@ -396,7 +396,7 @@ class Approvals:
         if not asked.solo:
             raise ApprovalError(
                 f"approval {asked.id!r} was asked for by {by!r}, who may not approve it: another person must "
-                "(or start the run with `--solo` if you work alone)"
+                "(who works alone says so when a run begins: `--solo`)"
             )
         if asked.tier > SOLO_TIER:
             raise ApprovalError(

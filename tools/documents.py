@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,30 @@ class Document:
         return f"{str(self.path)!r}{line}" + (f": {name}" if name else "")
 
     def explain(self, error: ValidationError) -> str:
-        """Say what is wrong first, where, and with which value."""
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown key (check its spelling)"
-        elif first["type"] == "missing":
-            return f"{self.where(first['loc'])}: missing"
-        return f"{self.where(first['loc'])}: {message} (got {first['input']!r:.80})"
+        """Say what is wrong first, where, and with which value.
+
+        An unknown key goes before a missing one: it is mostly that one, misspelled.
+        """
+        errors = error.errors()
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        where = self.where(first["loc"])
+        match first["type"]:
+            case "missing":
+                return f"{where}: missing"
+            case "extra_forbidden":
+                missing = [str(one["loc"][-1]) for one in errors if one["type"] == "missing"]
+                meant = get_close_matches(str(first["loc"][-1]), missing, n=1)
+                message = f"unknown key ({f'is {meant[0]!r} meant?' if meant else 'check its spelling'})"
+            case "union_tag_invalid":
+                key, known = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
+                return f"{where}: unknown {key} {first['ctx']['tag']!r} (there are: {known})"
+            case "union_tag_not_found":
+                return f"{where}: its {first['ctx']['discriminator']} is missing (got {first['input']!r:.80})"
+            case "model_type" | "model_attributes_type" | "dict_type":
+                message = "keys with values are expected"
+            case _:
+                message = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {message} (got {first['input']!r:.80})"
 
 
 def read_document(path: Path, what: str) -> Document:

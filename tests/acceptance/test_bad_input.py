@@ -203,8 +203,13 @@ def test_a_policy_that_is_malformed_or_names_an_unknown_tool(
     [
         ("title: [", ("line 1", "not valid YAML")),
         ("host: web-1\n", ("title", "missing")),
+        (ALERT.replace("title", "titel"), ("line 1", "titel: unknown key (is 'title' meant?)")),
+        ("- a\n", ("line 1", "keys with values are expected (got ['a'])")),
         (ALERT + "severity: terrible\n", ("line 4", "severity", "'terrible'")),
-        (ALERT.replace("kind: http", "kind: ping"), ("line 3", "condition", "ping")),
+        (
+            ALERT.replace("kind: http", "kind: ping"),
+            ("line 3", "condition: unknown kind 'ping' (there are: 'http', 'tcp')"),
+        ),
         (
             ALERT.replace("{kind: http, url: 'http://127.0.0.1:1/'}", "{fact: disk.fullness}"),
             ("disk.fullness",),
@@ -220,6 +225,11 @@ def test_an_alert_that_is_malformed(home: Path, tmp_path: Path, text: str, said:
     file = tmp_path / "alert.yaml"
     file.write_text(text)
     mistake(watchkeeper(home, "run", file), "alert ", *said)
+    assert incidents(home) == []
+
+
+def test_an_endpoint_that_does_not_answer(home: Path, alert: Path) -> None:
+    mistake(watchkeeper(home, "run", alert, "--model", "http://127.0.0.1:1/v1#m"), "http://127.0.0.1:1/v1")
     assert incidents(home) == []
 
 

@@ -309,7 +309,7 @@ def test_a_policy_with_a_mistake_is_not_loaded(tmp_path: Path, rules: str, said:
     [
         ("", "version: missing"),
         ("version: 2\n", "version: .*2"),
-        ("- a\n", "valid dictionary"),
+        ("- a\n", "keys with values are expected"),
         ("\x00", "not valid YAML"),
         (
             "a: &a [x, x, x, x, x, x, x, x, x]\n"

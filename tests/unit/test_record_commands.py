@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
-from watchkeeper.cli import approvals, audit, decisions, incidents, policy
+from watchkeeper.cli import approvals, audit, decisions, incidents, output, policy
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.approvals import ApprovalKind, Approvals
 from watchkeeper.runtime.audit import AuditLog
@@ -107,8 +109,22 @@ def test_incidents_are_listed_and_shown_without_terminal_controls(home: Path) ->
     assert "service.restart on web-1: planned" in shown.stdout
     assert "alert: api is down" in shown.stdout
     assert "[bold]" in shown.stdout
-    for output in (listed.stdout, shown.stdout):
-        assert "\x1b" not in output
+    for text in (listed.stdout, shown.stdout):
+        assert "\x1b" not in text
+
+
+def test_a_record_is_one_line_in_a_pipe_and_only_its_text_is_broken_on_a_terminal(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = asked(home, summary="restart " + "api " * 40)
+    _, row = run(approvals.app, "list").stdout.splitlines()
+    assert row.endswith("api")
+    monkeypatch.setattr(output, "stdout_console", lambda: Console(force_terminal=True, width=80))
+    approvals.list_(all_=False, incident=None)
+    shown = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+    assert max(len(line.rstrip()) for line in shown) <= 80
+    assert sum(question in line for line in shown) == 1
+    assert " ".join(line.split("restart")[-1].strip() for line in shown).count("api") == 40
 
 
 def test_incidents_are_given_as_json(home: Path) -> None:
@@ -127,7 +143,9 @@ def test_nothing_yet_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_decisions_are_listed_and_shown(home: Path) -> None:
-    assert "0.75 of 2" in run(decisions.app, "list", INCIDENT).stdout
+    head, row = run(decisions.app, "list", INCIDENT).stdout.splitlines()
+    assert head.split() == ["ID", "ROLE", "FOLLOWED", "SHARE", "OPTIONS", "ANSWER"]
+    assert row.split(maxsplit=5)[1:] == ["diagnostician", "yes", "0.75", "2", "a full disk"]
     shown = run(decisions.app, "show", f"{INCIDENT}-D1").stdout
     assert "> 0.750  a full disk" in shown
     assert json.loads(run(decisions.app, "show", f"{INCIDENT}-D1", "--json").stdout)["chosen"] == 0

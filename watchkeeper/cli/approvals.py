@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
+from watchkeeper.cli.records import (
+    Json,
+    day,
+    opened,
+    plain,
+    print_json,
+    print_pairs,
+    print_table,
+    upper,
+    when,
+)
 
 if TYPE_CHECKING:
     from watchkeeper.runtime.approvals import Answer
@@ -25,7 +35,7 @@ def list_(
 ) -> None:
     """List the questions that wait for an answer."""
     with opened() as (_, store):
-        from watchkeeper.runtime.approvals import Approvals, ApprovalStatus
+        from watchkeeper.runtime.approvals import ApprovalKind, Approvals, ApprovalStatus
 
         found = Approvals(store).list(
             status=None if all_ else ApprovalStatus.PENDING, incident_id=incident, limit=1000
@@ -34,16 +44,15 @@ def list_(
             print_json(found)
             return
         print_table(
-            ("ID", "STATUS", "ASKED", "TIER", "INCIDENT", "EXPIRES (UTC)", "QUESTION"),
+            ("ID", "STATUS", "TIER", "INCIDENT", "EXPIRES (UTC)", "QUESTION"),
             [
                 (
                     approval.id,
                     approval.status.value,
-                    approval.kind.value,
                     str(approval.tier),
                     approval.incident_id,
-                    when(approval.expires_at),
-                    approval.summary,
+                    day(approval.expires_at),
+                    ("was this done? " if approval.kind is ApprovalKind.IN_DOUBT else "") + approval.summary,
                 )
                 for approval in found
             ],

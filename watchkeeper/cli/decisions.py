@@ -32,16 +32,15 @@ def list_(
             print_json(found)
             return
         print_table(
-            ("ID", "ROLE", "ANSWER", "PROBABILITY", "FOLLOWED", "MODEL", "TIME (UTC)"),
+            ("ID", "ROLE", "FOLLOWED", "SHARE", "OPTIONS", "ANSWER"),
             [
                 (
                     record.id,
                     record.role,
-                    record.answer.text,
-                    f"{record.answer.probability:.2f} of {len(record.options)}",
                     "yes" if record.accepted else "no",
-                    record.model,
-                    when(record.at),
+                    f"{record.answer.probability:.2f}",
+                    str(len(record.options)),
+                    record.answer.text,
                 )
                 for record in found
             ],

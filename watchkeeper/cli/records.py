@@ -62,25 +62,43 @@ def when(at: datetime | None) -> str:
     return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
+def day(at: datetime) -> str:
+    """A moment, in UTC and to the minute: for columns."""
+    return f"{at:%m-%d %H:%M}"
+
+
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
     """Print records as JSON."""
     output.print_json(value if isinstance(value, dict) else _dumped(value))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-    """Print a table, or say that there is nothing."""
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table, or say that there is nothing.
 
+    On a terminal the last column, a text for people, is broken where there is no room for it, and the others
+    never are; elsewhere a record is one line, however long.
+    """
     if not rows:
         typer.echo(empty)
         return
+    shown = [tuple(plain(cell).replace("\n", " ") for cell in row) for row in rows]
+    console = output.stdout_console()
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
+        for row in (tuple(columns), *shown):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            typer.echo("  ".join(cells).rstrip())
+        return
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    output.stdout_console().print(table)
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
+    for row in shown:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:

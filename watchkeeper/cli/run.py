@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from watchkeeper.models.interface import Engine
     from watchkeeper.models.lazy import LazyEngine
+    from watchkeeper.models.remote import RemoteEngine
     from watchkeeper.runtime.approvals import Approval
     from watchkeeper.runtime.orchestrator import Orchestrator
     from watchkeeper.runtime.settings import Settings
@@ -46,6 +47,8 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
     def opening() -> Engine:
         started = time.monotonic()
         engine = open_engine(settings.model, settings.quantization)
+        if is_endpoint(settings.model):
+            cast("RemoteEngine", engine).connect()
         identity = engine.identity
         seconds = time.monotonic() - started
         said = f"model {identity.id} ({identity.quantization}) loaded in {seconds:.1f} s"
@@ -69,18 +72,40 @@ def handle(
 ) -> None:
     """Run an incident to its end or to a question that waits, and show it."""
     from watchkeeper.cli.view import EventView
-    from watchkeeper.runtime.events import ApprovalRequested
+    from watchkeeper.runtime.events import ApprovalRequested, IncidentOpened
 
     answerer = answerer_of(approve, console)
     view = EventView(console)
+    known = orchestrator.journal.incidents.events(incident_id)
+    before = known[-1].seq if any(not isinstance(event, IncidentOpened) for event in known) else 0
+    if before:
+        console.print("so far:", style="dim")
     try:
         for event in orchestrator.resume(incident_id, wait=wait):
+            if 0 < before < event.seq:
+                console.print("now:", style="dim")
+                before = 0
             view.show(event)
             if isinstance(event, ApprovalRequested):
                 answerer(orchestrator, orchestrator.journal.approvals.get(event.approval_id))
     except KeyboardInterrupt:
         console.print(f"\nstopped; go on with: watchkeeper run --resume {incident_id}")
         raise typer.Exit(130) from None
+
+
+def say_what_solo_cannot_change(orchestrator: Orchestrator, incident_id: str, console: Console) -> None:
+    """A question that waits for another person goes on waiting for one, whoever says now to work alone."""
+    from watchkeeper.runtime.approvals import ApprovalStatus
+
+    for asked in orchestrator.journal.approvals.list(incident_id=incident_id, status=ApprovalStatus.PENDING):
+        if not asked.solo:
+            console.print(
+                f"{asked.id} was asked without --solo: {asked.requester!r} may not approve it; what is asked "
+                "from now on is asked with it",
+                style="yellow",
+                highlight=False,
+                markup=False,
+            )
 
 
 def run(
@@ -119,6 +144,7 @@ def run(
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import print_json, stderr_console
     from watchkeeper.cli.records import mistakes
+    from watchkeeper.models.endpoint import is_endpoint
     from watchkeeper.runtime.alerts import Alert
     from watchkeeper.runtime.policy import Policy
     from watchkeeper.runtime.runs import RunFile
@@ -161,11 +187,16 @@ def run(
         )
         if raised is not None:
             ensure_pulled(settings.model, console)
+            if is_endpoint(settings.model):
+                # One that does not answer leaves no incident behind that nobody works on.
+                engine.identity  # noqa: B018
             incident_id = orchestrator.open(raised).id
             RunFile.of(settings).write(settings.home, incident_id)
         else:
             incident_id = orchestrator.journal.incidents.get(str(resume)).id
             ensure_pulled(settings.model, console)
+            if solo:
+                say_what_solo_cannot_change(orchestrator, incident_id, console)
         if not orchestrator.journal.incidents.get(incident_id).status.ended:
             engine.preload()
         handle(orchestrator, incident_id, console, approve=approve, wait=wait)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from watchkeeper.runtime.events import (
     ApprovalDecided,
@@ -30,6 +31,7 @@ from watchkeeper.tools.findings import Severity
 
 _MARK = {Severity.NORMAL: "green", Severity.WARNING: "yellow", Severity.CRITICAL: "red"}
 _SHOWN_OPTIONS = 3
+_LABEL = 15
 
 
 class EventView:
@@ -46,7 +48,8 @@ class EventView:
         """Write an event."""
         match event:
             case IncidentOpened():
-                self._line("bold", "alert", f"{event.title}", event.incident_id)
+                known = "; joins the incident that is open for the same" if event.grouped else ""
+                self._line("bold", "alert", event.title, event.incident_id + known)
             case TriageDone():
                 self._line("cyan", "triage", f"{event.severity.value}: {event.summary}")
             case DecisionMade():
@@ -57,8 +60,9 @@ class EventView:
                 worst = max(
                     (f.severity for f in event.findings), key=list(_MARK).index, default=Severity.NORMAL
                 )
-                said = " ".join(f.text for f in event.findings) or event.error or "nothing unusual"
-                self._line(_MARK[worst], f"{event.evidence_id} {event.fact}", said)
+                said = "; ".join(f.text.rstrip(".") for f in event.findings)
+                said = said or event.error or "nothing unusual"
+                self._line(_MARK[worst], event.fact, said, event.evidence_id)
             case SuspiciousText():
                 self._line(
                     "magenta", "suspicious", f"quoted, not followed: {event.quote!r}", event.evidence_id
@@ -94,13 +98,25 @@ class EventView:
                 pass
 
     def _decision(self, event: DecisionMade) -> None:
+        if len(event.options) == 1:
+            # Nothing was weighed: what comes of it is shown by the next line.
+            return
         ranked = sorted(event.options, key=lambda option: -option.probability)
         shown = "; ".join(f"{o.probability:.0%} {o.text}" for o in ranked[:_SHOWN_OPTIONS])
         more = len(ranked) - _SHOWN_OPTIONS
         self._line("dim", event.role, f"{event.question} {shown}" + (f"; {more} more" if more > 0 else ""))
 
     def _line(self, style: str, label: str, text: str, note: str = "") -> None:
-        end = f" [dim]{escape(visible(note))}[/dim]" if note else ""
-        self._console.print(
-            f"[{style}]{escape(visible(label)):>14}[/{style}]  {escape(visible(text))}{end}", highlight=False
-        )
+        said = Text(visible(text))
+        if note:
+            said.append(f" {visible(note)}", style="dim")
+        name = Text(f"{visible(label):>{_LABEL}}", style=style)
+        if self._console.is_terminal:
+            row = Table.grid(padding=(0, 2))
+            row.add_column(no_wrap=True)
+            row.add_column(overflow="fold")
+            row.add_row(name, said)
+            self._console.print(row)
+        else:
+            # One event, one line.
+            self._console.print(name.append("  ", style="none").append_text(said), soft_wrap=True)

@@ -1,0 +1,84 @@
+"""What `watchkeeper run` shows: a line an event, what is old and what new, and what a flag cannot change."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
+from watchkeeper.cli.run import handle, say_what_solo_cannot_change
+from watchkeeper.cli.view import EventView
+from watchkeeper.runtime.events import DecisionMade, EvidenceGathered, Option
+from watchkeeper.tools.findings import Finding, Severity
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with folder_in_memory() as folder:
+        yield folder / "home"
+
+
+def paper(**options: bool) -> Console:
+    return Console(file=io.StringIO(), width=60, **options)  # type: ignore[arg-type]
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def gathered(*texts: str) -> EvidenceGathered:
+    findings = tuple(Finding(kind="k", subject="s", severity=Severity.WARNING, text=text) for text in texts)
+    return EvidenceGathered(evidence_id="E7", fact="disk.largest", host="h", findings=findings)
+
+
+def test_an_event_is_one_line_in_a_log_and_is_indented_on_a_terminal() -> None:
+    event = gathered("The file /a takes 5 MiB.", "The file /b takes [bold]4 MiB.", "word " * 20 + "\x1b[31m")
+    log, terminal = paper(), paper(force_terminal=True, no_color=True)
+    EventView(log).show(event)
+    EventView(terminal).show(event)
+    (line,) = written(log).splitlines()
+    assert "disk.largest  The file /a takes 5 MiB; The file /b takes [bold]4 MiB; word" in line
+    assert line.endswith("E7")
+    assert "\x1b" not in line
+    first, *others = (line for line in Console().render_str(written(terminal)).plain.splitlines())
+    assert "disk.largest" in first
+    assert others
+    assert all(line.startswith(" " * 17) for line in others)
+
+
+def test_a_question_with_one_option_is_not_shown_as_a_decision() -> None:
+    def asked(*texts: str) -> DecisionMade:
+        options = tuple(Option(text=text, probability=1 / len(texts)) for text in texts)
+        return DecisionMade(
+            decision_id="D1", role="remediator", question="Which?", options=options, chosen=0, confidence=1
+        )
+
+    console = paper()
+    EventView(console).show(asked("only"))
+    assert not written(console)
+    EventView(console).show(asked("one", "other"))
+    assert "remediator  Which? 50% one; 50% other" in written(console)
+
+
+def test_what_was_before_is_told_apart_and_a_question_of_a_shared_run_stays_one(
+    tmp_path: Path, home: Path
+) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off")
+    first, second = paper(), paper()
+    with orchestrator(home, lamp, prefers("switch"), requester="ann") as o:
+        incident = o.open(ALERT).id
+        handle(o, incident, first, approve="ask", wait=False)
+        (asked,) = o.journal.approvals.list()
+        say_what_solo_cannot_change(o, incident, second)
+        o.answer(asked.id, "approve", by="bob")
+        handle(o, incident, second, approve="ask", wait=False)
+        say_what_solo_cannot_change(o, incident, second)
+    assert "so far:" not in written(first)
+    assert "now:" not in written(first)
+    said = written(second).replace(" \n", " ")
+    assert said.count(f"{asked.id} was asked without --solo: 'ann' may not approve it") == 1
+    assert said.index("so far:") < said.index("alert") < said.index("now:") < said.index("resolved")
+    assert said.count("approval  ") == 1
