@@ -42,6 +42,8 @@ class EngineStatistics:
         prefixes: What the reuse of keys and values saved.
         passes: Forward passes.
         tokens: Tokens that they computed.
+        guessed: Tokens that were guessed, of answers that ended.
+        guessed_right: Guesses that the model then said.
         running: Requests that are computed now.
         waiting: Requests that wait now.
     """
@@ -49,6 +51,8 @@ class EngineStatistics:
     prefixes: PrefixStatistics = field(default_factory=PrefixStatistics)
     passes: int = 0
     tokens: int = 0
+    guessed: int = 0
+    guessed_right: int = 0
     running: int = 0
     waiting: int = 0
 
@@ -122,7 +126,7 @@ class Batch:
         self._pauses = 0
         self._computing = False
         self._thread: threading.Thread | None = None
-        self._passes = self._tokens = 0
+        self._passes = self._tokens = self._guessed = self._guessed_right = 0
 
     @property
     def statistics(self) -> EngineStatistics:
@@ -132,6 +136,8 @@ class Batch:
                 self._prefixes.statistics,
                 self._passes,
                 self._tokens,
+                self._guessed,
+                self._guessed_right,
                 len(self._scheduler.running),
                 len(self._scheduler.waiting),
             )
@@ -303,6 +309,8 @@ class Batch:
         job = self._jobs.pop(number)
         self._scheduler.leave(number)
         task = job.task
+        self._guessed += task.guessed
+        self._guessed_right += task.guessed_right
         if task.room is not None:
             self._prefixes.keep(job.weights, task.tokens, task.room)
         job.end(error)

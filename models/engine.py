@@ -33,6 +33,7 @@ from watchkeeper.models.interface import (
     ToolSpec,
     Usage,
 )
+from watchkeeper.models.lookup import Lookup
 from watchkeeper.models.options import EngineOptions
 from watchkeeper.models.prefix import PrefixStatistics, PrefixTree
 from watchkeeper.models.requests import callable_schemas, check_generation, check_options
@@ -87,7 +88,10 @@ class LocalEngine:
         self._grammars = GrammarCompiler(self._vocabulary)
         text = TokenMask.all_but(self._format.control_ids - self._format.end_ids, size)
         closer = Closer(self._vocabulary)
-        self._dialect = Dialect(self._format, closer, text, size, self.options.fast_forward)
+        self._dialect = Dialect(
+            self._format, closer, text, size, self.options.fast_forward, self.options.guesses
+        )
+        self._words: dict[int, bytes] = {}
         limits = Limits(
             self.options.step_tokens,
             self.options.running,
@@ -191,7 +195,8 @@ class LocalEngine:
         kind = grammar.kind if grammar else None
         stop = (*request.stop, *self._format.stop_texts)
         reader = AnswerReader(kind, self._format.tags, self._bytes_of, stop)
-        task = AnswerTask(request, prompt, self._dialect, grammar, matcher, reader)
+        lookup = Lookup(self._bytes_of, frozenset(self._format.control_ids))
+        task = AnswerTask(request, prompt, self._dialect, grammar, matcher, reader, lookup)
         job = Job(task, weights, request.priority, cancel)
         self._batch.submit(job)
         return self._follow(job, task)
@@ -280,7 +285,9 @@ class LocalEngine:
         return "" if adapter is None else f"{adapter}:{self._adapters.digest(adapter)}"
 
     def _bytes_of(self, token: int) -> bytes:
-        data: bytes = self._vocabulary.decode_bytes([token])
+        data = self._words.get(token)
+        if data is None:
+            data = self._words[token] = self._vocabulary.decode_bytes([token])
         return data
 
     def _check_length(self, tokens: int) -> None:

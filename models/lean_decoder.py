@@ -23,6 +23,8 @@ Floats = NDArray[np.float32]
 
 # Up to here one core attends for one token in less time than it takes to wake the others.
 _NEAR = 1024
+# Up to here tokens attend one after the other, in the order of sums of one that comes alone.
+_NEXT = 8
 # Decoders whose layers norm, attend, norm and pass a gated SiLU, and do nothing else.
 _KNOWN = frozenset({"LlamaModel", "Qwen2Model"})
 
@@ -77,13 +79,16 @@ class _Layer:
             _NEAR if window is None else min(_NEAR, window),
         )
 
-    def attend_next(self, piece: Piece, index: int, row: Floats, out: Floats) -> bool:
-        """Let one token that continues a sequence attend; return False where :meth:`attend` has to."""
-        span, past = piece.kv.layers[index], piece.kv.length
-        if span is None or len(piece.tokens) != 1 or piece.mask is not None or past >= self.near:
+    def attend_next(self, piece: Piece, index: int, rows: Floats, out: Floats) -> bool:
+        """Let a few tokens that continue a sequence attend; return False where :meth:`attend` has to."""
+        span, past, count = piece.kv.layers[index], piece.kv.length, len(piece.tokens)
+        if span is None or count > _NEXT or piece.mask is not None or past + count > self.near:
             return False
         keys, values = span.keys.numpy(), span.values.numpy()
-        attend_to_past(row, keys, values, past, self.heads[0], self.attention.scaling, out)
+        for place in range(count):
+            attend_to_past(
+                rows[place], keys, values, past + place, self.heads[0], self.attention.scaling, out[place]
+            )
         return True
 
     def attend(self, piece: Piece, index: int, rows: Floats, out: Floats) -> None:
@@ -190,7 +195,7 @@ class LeanDecoder:
         for piece, start, stop in packed.parts():
             if start == stop:
                 continue
-            if not layer.attend_next(piece, index, mixed[start], seen[start]):
+            if not layer.attend_next(piece, index, mixed[start:stop], seen[start:stop]):
                 layer.attend(piece, index, mixed[start:stop], seen[start:stop])
         return seen
 

@@ -25,15 +25,18 @@ class Limits:
         running: Requests that are computed together.
         waiting: Requests that may wait; more are refused.
         kv_tokens: Tokens of all running requests whose keys and values fit into memory.
+        near_free: Tokens up to which one more costs a pass little, since weights are read once for all of
+            them: guesses ride along in passes that are no larger.
     """
 
     step_tokens: int = 128
     running: int = 16
     waiting: int = 512
     kv_tokens: int = 1 << 16
+    near_free: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("step_tokens", "running", "waiting", "kv_tokens"):
+        for name in ("step_tokens", "running", "waiting", "kv_tokens", "near_free"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
@@ -46,11 +49,13 @@ class Pending:
         tokens: Tokens to compute before it can go on.
         prompt: Whether they belong to its prompt; an answer's tokens go first.
         whole: Whether they must be computed in one pass.
+        guesses: Tokens that may be computed behind them, if they cost next to nothing.
     """
 
     tokens: int
     prompt: bool = False
     whole: bool = False
+    guesses: int = 0
 
 
 @dataclass(slots=True)
@@ -174,4 +179,9 @@ class Scheduler:
             count = min(pending[number].tokens, share)
             if count:
                 planned[number], room = count, room - count
+        left = min(room, self.limits.near_free - sum(planned.values()))
+        for number in answers:
+            if planned.get(number) == pending[number].tokens and left > 0:
+                guesses = min(pending[number].guesses, left)
+                planned[number], left = planned[number] + guesses, left - guesses
         return planned

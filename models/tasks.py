@@ -18,6 +18,7 @@ from watchkeeper.models.errors import BudgetExceededError, CancelledError, Gramm
 from watchkeeper.models.grammar import AnswerKind, Grammar
 from watchkeeper.models.interface import FinishReason, Generation, GenerationRequest, ToolCall, Usage
 from watchkeeper.models.kv import SequenceKV
+from watchkeeper.models.lookup import Lookup
 from watchkeeper.models.packed import Piece
 from watchkeeper.models.runner import Runner
 from watchkeeper.models.sampling import Sampler, TokenMask
@@ -47,6 +48,10 @@ class Task(ABC):
         self.started = time.monotonic()
         self.first = ""
         """Text that is known before anything is computed."""
+        self.guessed = 0
+        """Tokens that were guessed."""
+        self.guessed_right = 0
+        """Guesses that the model then said."""
         self.room: SequenceKV | None = None
         """Keys and values of the tokens that were computed; ``None`` before it runs."""
 
@@ -108,6 +113,7 @@ class Dialect:
         text: The tokens of a free text.
         vocabulary_size: Number of tokens.
         fast_forward: Whether forced tokens are computed in one pass instead of one pass each.
+        guesses: Tokens that an answer guesses at most.
     """
 
     format: ChatFormat
@@ -115,6 +121,7 @@ class Dialect:
     text: TokenMask
     vocabulary_size: int
     fast_forward: bool = True
+    guesses: int = 0
 
 
 class AnswerTask(Task):
@@ -127,6 +134,7 @@ class AnswerTask(Task):
         grammar: What the answer is kept to; a free text where ``None``.
         matcher: The grammar's state.
         reader: Parts the answer into text and calls.
+        lookup: Guesses what comes next.
     """
 
     def __init__(
@@ -137,6 +145,7 @@ class AnswerTask(Task):
         grammar: Grammar | None,
         matcher: LLMatcher | None,
         reader: AnswerReader,
+        lookup: Lookup,
     ) -> None:
         super().__init__(prompt, len(prompt) + request.max_tokens, request.adapter)
         self._request = request
@@ -145,6 +154,8 @@ class AnswerTask(Task):
         self._kind = grammar.kind if grammar else None
         self._matcher = matcher
         self._reader = reader
+        self._lookup = lookup
+        self._guess: list[int] = []
         self._sampler = Sampler(request.temperature, request.seed)
         self._forced = 0
         self._reason: FinishReason | None = None
@@ -167,21 +178,42 @@ class AnswerTask(Task):
         left = self.prompt_left
         if self._dialect.fast_forward or not left:
             count = len(self.tokens) - self.kv.length
-            return Pending(count if self._dialect.fast_forward else 1, prompt=left > 0)
+            guesses = 0 if left or not self._dialect.fast_forward else len(self._guess)
+            return Pending(count if self._dialect.fast_forward else 1, prompt=left > 0, guesses=guesses)
         return Pending(left, prompt=True)
 
     def piece(self, count: int) -> Piece:
-        """Return the next tokens to compute."""
-        start = self.kv.length
+        """Return the next tokens to compute: those that are known, and guesses behind them."""
+        start, known = self.kv.length, len(self.tokens) - self.kv.length
         tokens = self.tokens[start : start + count]
-        rows = [count - 1] if start + count == len(self.tokens) else []
-        return Piece(self.kv, tokens, rows, adapter=self.adapter)
+        tokens += self._guess[: count - len(tokens)]
+        return Piece(self.kv, tokens, range(known - 1, count), adapter=self.adapter)
 
     def receive(self, hidden: torch.Tensor, runner: Runner) -> str:
-        """Choose the next token, and append what the grammar forces after it."""
+        """Choose the next tokens, as far as guesses were right, and append what the grammar forces."""
         if not len(hidden) or self.done:
             return ""
-        token = self._pick(hidden[-1], runner)
+        known, guess = len(self.tokens), self._guess[: len(hidden) - 1]
+        # What is computed for wrong guesses does not count, and is written over.
+        self.kv.length, right = known, 0
+        shown = self._choose(hidden[0], runner)
+        while not self.done:
+            chosen = self.tokens[known:]
+            if guess[: len(chosen)] != chosen:
+                break
+            shown += self._choose(hidden[len(chosen)], runner)
+        for chosen_token, guessed in zip(self.tokens[known:], guess, strict=False):
+            if chosen_token != guessed:
+                break
+            right += 1
+        self.kv.length = known + right
+        self.guessed, self.guessed_right = self.guessed + len(guess), self.guessed_right + right
+        self._guess = [] if self.done else self._guess_next()
+        return shown
+
+    def _choose(self, hidden: torch.Tensor, runner: Runner) -> str:
+        """Choose a token, and append what the grammar forces after it."""
+        token = self._pick(hidden, runner)
         ended = token in self._dialect.format.end_ids
         matcher = self._matcher
         if matcher is not None and not (matcher.is_accepting() if ended else matcher.consume_token(token)):
@@ -192,6 +224,13 @@ class AnswerTask(Task):
         self.tokens.append(token)
         shown = self._reader.push(token)
         return shown + ("" if self._stopped() else self._settle())
+
+    def _guess_next(self) -> list[int]:
+        most = min(self._dialect.guesses, self._request.max_tokens - self.generated - 1)
+        guess = self._lookup.guess(self.tokens, most) if most > 0 else []
+        if guess and self._matcher is not None:
+            del guess[self._matcher.validate_tokens(guess) :]
+        return guess
 
     def cancel(self) -> None:
         """End the answer where it is."""

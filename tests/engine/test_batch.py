@@ -111,12 +111,17 @@ def at_once(engine: LocalEngine, requests: Sequence[Request]) -> list[object]:
         EngineOptions(step_tokens=5),
         EngineOptions(fast_forward=False),
         EngineOptions(running=3, step_tokens=1000),
+        EngineOptions(guesses=0),
+        EngineOptions(guesses=16, running=2),
     ],
-    ids=["as it is", "without reuse", "in small steps", "without fast-forward", "few at a time"],
+    ids=[
+        *("as it is", "without reuse", "in small steps", "without fast-forward", "few at a time"),
+        *("without guesses", "with many guesses"),
+    ],
 )
 def test_together_everyone_is_answered_as_alone(hosted: tiny.Hosted, options: EngineOptions) -> None:
     requests = mixed(24)
-    alone = LocalEngine(hosted, EngineOptions(prefix_bytes=0, step_tokens=1000))
+    alone = LocalEngine(hosted, EngineOptions(prefix_bytes=0, step_tokens=1000, guesses=0))
     expected = [essence(ask(alone, request)) for request in requests]
 
     engine = LocalEngine(hosted, options)

@@ -164,6 +164,29 @@ def test_appending_forced_tokens_at_once_changes_no_token(hosted: tiny.Hosted) -
         assert quick.usage.forced_tokens == careful.usage.forced_tokens > 0
 
 
+def test_guesses_save_passes_and_change_no_token(hosted: tiny.Hosted) -> None:
+    guessing, careful = LocalEngine(hosted), LocalEngine(hosted, EngineOptions(guesses=0))
+    reply = {"type": "array", "items": {"enum": ["up", "down", "upstream"]}, "minItems": 12, "maxItems": 20}
+    for seed in range(6):
+        for temperature in (0.0, 0.8):
+            asked: dict[str, Any] = {"temperature": temperature, "seed": seed, "max_tokens": 80}
+            talk = (user(f"Say up, down and upstream {seed} times."),)
+            for request in (
+                GenerationRequest(talk, **asked),
+                GenerationRequest(talk, schema=reply, **asked),
+                GenerationRequest(talk, (RESTART, SHOW), "required", **asked),
+            ):
+                quick, slow = guessing.generate(request), careful.generate(request)
+                assert (quick.text, quick.finish_reason) == (slow.text, slow.finish_reason)
+                assert [call.arguments for call in quick.tool_calls] == [c.arguments for c in slow.tool_calls]
+                assert quick.usage.generated_tokens == slow.usage.generated_tokens
+    said = guessing.statistics
+    assert 0 < said.guessed_right < said.guessed
+    # Of the right guesses some would have been forced, and saved no pass.
+    assert careful.statistics.passes - said.guessed_right <= said.passes < careful.statistics.passes
+    assert careful.statistics.guessed == 0
+
+
 def test_reusing_a_prefix_changes_no_token(hosted: tiny.Hosted) -> None:
     reusing, fresh = LocalEngine(hosted), LocalEngine(hosted, EngineOptions(prefix_bytes=0))
     conversation = list(TALK)

@@ -130,3 +130,20 @@ def test_everything_is_computed_within_the_bounds(
         if not left:
             return
     pytest.fail(f"{len(left)} requests never ended")
+
+
+def test_guesses_ride_along_where_a_pass_is_small_and_nowhere_else() -> None:
+    guessing = Pending(1, guesses=4)
+    scheduler = running(Limits(near_free=8), 100, 100, 100)
+    assert scheduler.plan({0: guessing}) == {0: 5}
+    assert scheduler.plan({0: guessing, 1: guessing, 2: ANSWER}) == {0: 5, 1: 2, 2: 1}
+    assert scheduler.plan({0: guessing, 1: PROMPT}) == {0: 1, 1: 127}
+    assert scheduler.plan({0: Pending(20, guesses=4)}) == {0: 20}
+    assert running(Limits(near_free=1), 100).plan({0: guessing}) == {0: 1}
+
+
+def test_guesses_never_take_the_room_of_what_is_known() -> None:
+    scheduler = running(Limits(step_tokens=3, near_free=8), 100, 100)
+    assert scheduler.plan({0: Pending(2, guesses=4), 1: ANSWER}) == {0: 2, 1: 1}
+    assert scheduler.plan({0: Pending(2, guesses=4)}) == {0: 3}
+    assert scheduler.plan({0: Pending(4, guesses=4)}) == {0: 3}
