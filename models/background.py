@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +12,31 @@ from typing import TypeVar
 from watchkeeper.models.interface import Cancellation
 
 T = TypeVar("T")
+
+
+def in_a_thread_that_ends(work: Callable[[], T]) -> T:
+    """Do work in a thread of its own, and wait for it.
+
+    OpenMP keeps helpers for every thread that ever computed in parallel. Where that makes more threads than
+    cores, helpers sleep between two matmuls instead of waiting for the next, and every matmul is late by the
+    time it takes to wake them. With the thread its helpers are gone.
+
+    Args:
+        work: What is done.
+
+    Raises:
+        BaseException: Whatever the work raises.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 (raised again by who waits)
+            result.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    return result.result()
 
 
 async def iterate(make: Callable[[Cancellation], Iterator[T]]) -> AsyncGenerator[T, None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from watchkeeper.models.background import in_a_thread_that_ends
 from watchkeeper.models.catalog import CatalogEntry, default_model, find_model
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.interface import ModelIdentity, Progress
@@ -79,7 +80,8 @@ def load(
     report("load: tokenizer", 0, 2)
     tokenizer = _load_tokenizer(installed.weights)
     report("load: weights", 1, 2)
-    model = _load_model(installed, chosen, device_map if on_gpu else "cpu", on_gpu=on_gpu)
+    place = device_map if on_gpu else "cpu"
+    model = in_a_thread_that_ends(lambda: _load_model(installed, chosen, place, on_gpu=on_gpu))
     report("load: done", 2, 2)
     return LoadedModel(model, tokenizer, ModelIdentity(entry.id, chosen, installed.digest), entry)
 
