@@ -20,7 +20,7 @@ class EngineOptions:
         waiting: Requests that may wait; more are refused.
         step_tokens: Tokens of one forward pass. A cancellation waits for at most one pass.
         fast_forward: Compute tokens that the grammar forces in one pass instead of one pass each.
-        guesses: Tokens that an answer guesses at most from what was said before and computes in the same pass;
+        guesses: Tokens an answer guesses at most from what was said before and computes in the same pass;
             0 turns that off. It changes no answer.
         calibration: Turns the scores of closed questions into probabilities; where ``None``, the model's own
             if ``open_engine`` finds one that ``watchkeeper models calibrate`` made.
