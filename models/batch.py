@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.interface import Cancellation
@@ -244,11 +245,19 @@ class Batch:
             pieces = {number: running[number].task.piece(count) for number, count in planned.items()}
         if not pieces:
             return
-        results = runner.run(list(pieces.values()))
-        for number, hidden in zip(pieces, results, strict=True):
+        results = dict(zip(pieces, runner.run(list(pieces.values())), strict=True))
+        wide = [
+            number for number, rows in results.items() if len(rows) and running[number].task.wants_logits()
+        ]
+        logits: dict[int, torch.Tensor] = {}
+        if wide:
+            rows = [results[number] for number in wide]
+            whole = runner.logits(torch.cat(rows))
+            logits = dict(zip(wide, torch.split_with_sizes(whole, [len(part) for part in rows]), strict=True))
+        for number, hidden in results.items():
             job = running[number]
             try:
-                job.say(job.task.receive(hidden, runner))
+                job.say(job.task.receive(hidden, logits.get(number), runner))
             except Exception as error:  # noqa: BLE001 (one request's failure is not another's)
                 with self._lock:
                     self._end(number, error)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
-import torch
+from numba import types
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic
 
 log = logging.getLogger(__name__)
-
-# numba's fallback layer for threads must not be entered twice; waiting for it costs nothing elsewhere.
-one_at_a_time = threading.Lock()
-"""Held while a parallel loop runs."""
-
-_of_this_thread = threading.local()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def compiled(*, fastmath: set[str] | bool = False, parallel: bool = False) -> Callable[[Function], Function]:
+def compiled(*, fastmath: set[str] | bool = False) -> Callable[[Function], Function]:
     """Compile a function when it is first called, and keep what came out on the disk for the next process.
 
     It is kept beside the module, or in the user's cache where that folder cannot be written, or where
@@ -30,11 +26,10 @@ def compiled(*, fastmath: set[str] | bool = False, parallel: bool = False) -> Ca
 
     Args:
         fastmath: What the compiler may assume about floats; see numba.
-        parallel: Whether ``prange`` uses several threads.
     """
 
     def decorate(function: Function) -> Function:
-        settings: Any = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, "parallel": parallel}
+        settings: Any = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
         made: Any
         try:
             made = numba.njit(cache=True, **settings)(function)
@@ -48,16 +43,61 @@ def compiled(*, fastmath: set[str] | bool = False, parallel: bool = False) -> Ca
     return decorate
 
 
-def use_threads() -> int:
-    """Let this thread's parallel loops have as many threads as torch's, and return how many these are."""
-    threads = torch.get_num_threads()
-    if getattr(_of_this_thread, "threads", None) != threads:
-        # When numba starts its threads it also tells OpenMP, and with it torch, how many there are.
-        config: Any = numba.config
-        numba.set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
-        torch.set_num_threads(threads)
-        _of_this_thread.threads = threads
-    return threads
+def compiled_part(function: Callable[[int, int], None]) -> int:
+    """Compile what computes one part of a loop, and return its address; see `watchkeeper.models.crew`.
+
+    It takes the address of what the loop is given, and the number of the part. It is kept as other loops are.
+    """
+    arguments: Any = (types.uintp, types.intp)
+    made: Any = CFunc(function, (arguments, types.void), {}, {"nopython": True, "error_model": "numpy"})
+    with contextlib.suppress(RuntimeError):  # no folder to keep it in
+        made.enable_caching()
+        made._cache = _Optional(made._cache)
+    made.compile()
+    _parts.append(made)
+    return int(made.address)
+
+
+_parts: list[Any] = []
+"""Compiled parts: their code lies where their address says as long as they are here."""
+
+
+def instruction(function: Callable[..., Any]) -> Any:
+    """Let loops call what numba has no name for: a function that returns a signature and what writes it."""
+    return intrinsic(function)
+
+
+@instruction
+def floats_at(_: Any, address: Any) -> Any:  # noqa: ARG001 (the name is numba's to see)
+    """Make a pointer to fp32 of an address."""
+    return _pointer(types.float32)
+
+
+@instruction
+def bytes_at(_: Any, address: Any) -> Any:  # noqa: ARG001
+    """Make a pointer to int8 of an address."""
+    return _pointer(types.int8)
+
+
+@instruction
+def shorts_at(_: Any, address: Any) -> Any:  # noqa: ARG001
+    """Make a pointer to int16 of an address."""
+    return _pointer(types.int16)
+
+
+@instruction
+def words_at(_: Any, address: Any) -> Any:  # noqa: ARG001
+    """Make a pointer to int64 of an address."""
+    return _pointer(types.int64)
+
+
+def _pointer(kind: Any) -> Any:
+    result: Any = types.CPointer(kind)  # type: ignore[no-untyped-call]
+
+    def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+        return builder.inttoptr(given[0], context.get_value_type(result))
+
+    return result(types.uintp), generate
 
 
 class _Optional:

@@ -16,10 +16,19 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import codegen
-from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
-from watchkeeper.models.compiled import compiled, one_at_a_time, use_threads
+from watchkeeper.models.compiled import (
+    bytes_at,
+    compiled,
+    compiled_part,
+    floats_at,
+    instruction,
+    shorts_at,
+    words_at,
+)
+from watchkeeper.models.crew import crew, lead
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int8]
@@ -41,6 +50,8 @@ _CHANNELS = 64
 _PAGE = 4096
 # Up to here all features of all rows stay in the cache, and a weight is better read from end to end.
 _FEW = 8
+# Parts that a loop has for each member of the crew, so that one who is slower does fewer.
+_SHARES = 4
 _NOTHING = np.empty(0, dtype=np.float32)
 
 
@@ -56,10 +67,18 @@ def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None 
     Returns:
         fp32 of shape (M, N). A row that holds an infinity or NaN gives NaN, and changes no other.
     """
-    out = np.empty((rows.shape[0], weight.shape[0]), dtype=np.float32)
-    with one_at_a_time:
-        threads = use_threads()
-        _multiply(rows, weight, scale, _NOTHING if bias is None else bias, out, threads)
+    count, size = rows.shape
+    blocks = -(-size // _BLOCK)
+    out = np.empty((count, len(weight)), dtype=np.float32)
+    # Addresses of all of these are handed on, so they are kept by who calls.
+    integers = np.empty((blocks, count, _BLOCK), dtype=np.int16)
+    steps, given = np.empty((blocks, count), dtype=np.float32), np.empty(_GIVEN, dtype=np.int64)
+    bias = _NOTHING if bias is None else bias
+    with crew:
+        _multiply(
+            *(rows, weight, scale, bias, out, integers, steps, given),
+            *(crew.members, crew.address, _round_part, _share_part),
+        )
     return out
 
 
@@ -72,7 +91,7 @@ def _tile(height: int, width: int) -> Any:
     elements.
     """
 
-    @intrinsic
+    @instruction
     def tile(  # the names are numba's to see
         _: Any,
         rows: Any,  # noqa: ARG001
@@ -331,19 +350,76 @@ def _share(
                 out[m, n] += bias[n]
 
 
-@compiled(parallel=True)
-def _multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats, out: Floats, parts: int) -> None:
-    count, size = rows.shape
+# What a product's parts are given: addresses and sizes.
+_ROWS_AT, _COUNT, _SIZE, _INTEGERS_AT, _STEPS_AT, _WEIGHT_AT = 0, 1, 2, 3, 4, 5
+_SCALE_AT, _BIAS_AT, _OUT_AT, _TOTAL, _SLICES, _SHARED = 6, 7, 8, 9, 10, 11
+_GIVEN = 12
+
+
+@compiled_part
+def _round_part(given: int, number: int) -> None:
+    """Round some of the rows."""
+    g = carray(words_at(given), _GIVEN)
+    count, size, slices = g[_COUNT], g[_SIZE], g[_SLICES]
     blocks = (size + _BLOCK - 1) // _BLOCK
-    integers = np.empty((blocks, count, _BLOCK), dtype=np.int16)
-    steps = np.empty((blocks, count), dtype=np.float32)
+    rows = carray(floats_at(g[_ROWS_AT]), (count, size))
+    integers = carray(shorts_at(g[_INTEGERS_AT]), (blocks, count, _BLOCK))
+    steps = carray(floats_at(g[_STEPS_AT]), (blocks, count))
+    for m in range(number * count // slices, (number + 1) * count // slices):
+        _round_row(rows[m], m, integers, steps)
+
+
+@compiled_part
+def _share_part(given: int, number: int) -> None:
+    """Compute some of the output channels."""
+    g = carray(words_at(given), _GIVEN)
+    count, size, total, shared = g[_COUNT], g[_SIZE], g[_TOTAL], g[_SHARED]
+    blocks = (size + _BLOCK - 1) // _BLOCK
+    _share(
+        carray(shorts_at(g[_INTEGERS_AT]), (blocks, count, _BLOCK)),
+        carray(floats_at(g[_STEPS_AT]), (blocks, count)),
+        carray(bytes_at(g[_WEIGHT_AT]), (total, size)),
+        carray(floats_at(g[_SCALE_AT]), (total,)),
+        carray(floats_at(g[_BIAS_AT]), (total if g[_BIAS_AT] else 0,)),
+        carray(floats_at(g[_OUT_AT]), (count, total)),
+        number * total // shared,
+        (number + 1) * total // shared,
+    )
+
+
+@compiled()
+def _multiply(
+    rows: Floats,
+    weight: Integers,
+    scale: Floats,
+    bias: Floats,
+    out: Floats,
+    integers: NDArray[np.int16],
+    steps: Floats,
+    given: NDArray[np.int64],
+    members: int,
+    crew_address: int,
+    rounding: int,
+    sharing: int,
+) -> None:
+    count, size = rows.shape
+    total = weight.shape[0]
+    shares = min(members * _SHARES, max(members, total // _CHANNELS))
+    given[_ROWS_AT] = rows.ctypes.data
+    given[_COUNT] = count
+    given[_SIZE] = size
+    given[_INTEGERS_AT] = integers.ctypes.data
+    given[_STEPS_AT] = steps.ctypes.data
+    given[_WEIGHT_AT] = weight.ctypes.data
+    given[_SCALE_AT] = scale.ctypes.data
+    given[_BIAS_AT] = bias.ctypes.data if bias.shape[0] else 0
+    given[_OUT_AT] = out.ctypes.data
+    given[_TOTAL] = total
+    given[_SLICES] = members * _SHARES
+    given[_SHARED] = shares
     if count <= _FEW:
         for m in range(count):
             _round_row(rows[m], m, integers, steps)
     else:
-        for part in numba.prange(parts):
-            for m in range(part * count // parts, (part + 1) * count // parts):
-                _round_row(rows[m], m, integers, steps)
-    total = weight.shape[0]
-    for part in numba.prange(parts):
-        _share(integers, steps, weight, scale, bias, out, part * total // parts, (part + 1) * total // parts)
+        lead(crew_address, rounding, given.ctypes.data, members * _SHARES)
+    lead(crew_address, sharing, given.ctypes.data, shares)

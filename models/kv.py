@@ -91,6 +91,20 @@ class SequenceKV:
         layer.values[:, self.length : end] = values
         return layer
 
+    def room(self, index: int, heads: int, size: int) -> LayerSpan:
+        """Return a layer's buffers, to be read up to ``length`` and written behind it; for fp32 on a CPU.
+
+        Args:
+            index: The layer.
+            heads: Key heads of the layer.
+            size: Size of a head.
+        """
+        layer = self.layers[index]
+        if layer is None:
+            like = torch.empty((heads, 0, size))
+            layer = self.layers[index] = self._allocate(like, like)
+        return layer
+
     def append(self, spans: list[LayerSpan]) -> None:
         """Copy known keys and values behind those that are there; the room was reserved."""
         for index, span in enumerate(spans):

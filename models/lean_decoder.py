@@ -16,15 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from watchkeeper.models.int8 import FusedInt8Linear, Int8Linear
-from watchkeeper.models.packed import PackedPass, Piece, attend_piece
-from watchkeeper.models.rowwise import add_and_normalize, attend_to_past, gate, normalize, rotate
+from watchkeeper.models.packed import PackedPass, Piece
+from watchkeeper.models.rowwise import add_and_normalize, attend, gate, normalize, rotate
 
 Floats = NDArray[np.float32]
 
-# Up to here one core attends for one token in less time than it takes to wake the others.
-_NEAR = 1024
-# Up to here tokens attend one after the other, in the order of sums of one that comes alone.
-_NEXT = 8
 # Decoders whose layers norm, attend, norm and pass a gated SiLU, and do nothing else.
 _KNOWN = frozenset({"LlamaModel", "Qwen2Model"})
 
@@ -51,7 +47,6 @@ class _Layer:
         heads: Heads of queries, and of keys.
         size: Size of a head.
         window: Last tokens that a token may look at; all where ``None``.
-        near: Tokens that may lie before one that attends by itself.
     """
 
     attention: Any
@@ -61,13 +56,11 @@ class _Layer:
     heads: tuple[int, int]
     size: int
     window: int | None
-    near: int
 
     @classmethod
     def of(cls, module: Any) -> _Layer:
         attention = module.self_attn
         sizes, size = attention.qkv_proj.sizes, attention.head_dim
-        window = getattr(attention, "sliding_window", None)
         return cls(
             attention,
             module.mlp,
@@ -75,29 +68,19 @@ class _Layer:
             _Norm.of(module.post_attention_layernorm),
             (sizes[0] // size, sizes[1] // size),
             size,
-            window,
-            _NEAR if window is None else min(_NEAR, window),
+            getattr(attention, "sliding_window", None),
         )
 
-    def attend_next(self, piece: Piece, index: int, rows: Floats, out: Floats) -> bool:
-        """Let a few tokens that continue a sequence attend; return False where :meth:`attend` has to."""
-        span, past, count = piece.kv.layers[index], piece.kv.length, len(piece.tokens)
-        if span is None or count > _NEXT or piece.mask is not None or past + count > self.near:
-            return False
-        keys, values = span.keys.numpy(), span.values.numpy()
-        for place in range(count):
-            attend_to_past(
-                rows[place], keys, values, past + place, self.heads[0], self.attention.scaling, out[place]
-            )
-        return True
-
     def attend(self, piece: Piece, index: int, rows: Floats, out: Floats) -> None:
-        """Let any tokens of a sequence attend."""
-        parts = torch.from_numpy(rows).view(len(rows), -1, self.size).transpose(0, 1)
-        queries, keys, values = parts.tensor_split([self.heads[0], sum(self.heads)])
-        piece.kv.write(index, keys, values)
-        seen = attend_piece(piece, index, queries, scaling=self.attention.scaling, window=self.window)
-        torch.from_numpy(out).view(len(rows), -1, self.size).copy_(seen)
+        """Let the tokens of a piece attend; their keys and values are stored."""
+        span = piece.kv.room(index, self.heads[1], self.size)
+        masked = piece.mask is not None
+        attend(
+            *(rows, self.heads[0], span.keys.numpy(), span.values.numpy(), piece.kv.length),
+            *(self.attention.scaling, out),
+            window=None if masked else self.window,
+            mask=piece.seen(self.window).numpy() if masked else None,
+        )
 
     def queries_keys_values(self, rows: Floats, *, by_modules: bool) -> Floats:
         attention = self.attention
@@ -193,9 +176,7 @@ class LeanDecoder:
         rotate(mixed, sum(layer.heads), cosines, sines)
         seen = np.empty((len(normed), layer.heads[0] * layer.size), dtype=np.float32)
         for piece, start, stop in packed.parts():
-            if start == stop:
-                continue
-            if not layer.attend_next(piece, index, mixed[start:stop], seen[start:stop]):
+            if start < stop:
                 layer.attend(piece, index, mixed[start:stop], seen[start:stop])
         return seen
 

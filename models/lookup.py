@@ -57,7 +57,7 @@ class Lookup:
         if best < 2 and not (best and len(self._words[last]) >= _WORD):
             return []
         found: list[int] = []
-        for token in tokens[place + 1 : place + 1 + min(most, 2 * best)]:
+        for token in tokens[place + 1 : place + 1 + min(most, best + 1)]:
             if token in self._banned:
                 break
             found.append(token)

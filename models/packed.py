@@ -43,12 +43,11 @@ class Piece:
     positions: Sequence[int] | None = None
     mask: torch.Tensor | None = None
     adapter: str | None = None
+    _seen: dict[int | None, torch.Tensor] = field(default_factory=dict)
     _bias: dict[tuple[int, int | None, torch.dtype, torch.device], torch.Tensor] = field(default_factory=dict)
 
     def bias(self, group: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """Return what is added to the scores: 0 where a token may look, minus infinity elsewhere.
-
-        The same for all layers of a pass, so it is made once.
 
         Args:
             group: Query heads that share a key head; their queries are stacked.
@@ -60,6 +59,20 @@ class Piece:
         """
         key = (group, window, like.dtype, like.device)
         if key not in self._bias:
+            allowed = self.seen(window)
+            bias = torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
+            self._bias[key] = bias.repeat(group, 1).to(like)
+        return self._bias[key]
+
+    def seen(self, window: int | None) -> torch.Tensor:
+        """Return what each token attends to, bool of shape (tokens, kv.length + tokens).
+
+        The same for all layers of a pass, so it is made once.
+
+        Args:
+            window: Last tokens that each may look at; all where ``None``.
+        """
+        if window not in self._seen:
             past, count = self.kv.length, len(self.tokens)
             allowed = self.mask
             if allowed is None:
@@ -68,9 +81,8 @@ class Piece:
                 at = torch.tensor(self.places())
                 before = torch.cat([torch.arange(past), at])
                 allowed = allowed & (at[:, None] - before[None, :] < window)
-            bias = torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
-            self._bias[key] = bias.repeat(group, 1).to(like)
-        return self._bias[key]
+            self._seen[window] = allowed
+        return self._seen[window]
 
     def places(self) -> Sequence[int]:
         """Return the position of every token."""

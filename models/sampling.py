@@ -31,7 +31,8 @@ class Sampler:
     def pick(self, logits: torch.Tensor) -> int:
         """Pick a place of a row of logits; those at minus infinity are never picked."""
         if self._temperature == 0 or logits.shape[-1] == 1:
-            return int(logits.argmax())
+            # On a CPU torch would wake threads for this, which then keep the engine's from their cores.
+            return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
         shares = torch.softmax(logits.float().cpu() / self._temperature, dim=-1)
         return int(torch.multinomial(shares, 1, generator=self._random))
 
@@ -62,7 +63,10 @@ class TokenMask:
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Set the logits of all other tokens to minus infinity, in place; a row of the whole vocabulary."""
-        banned = torch.from_numpy(self._flags == 0).to(logits.device)
         # A row may be longer than the vocabulary, where a model pads its output layer.
+        logits = logits[: len(self._flags)]
+        if logits.device.type == "cpu":
+            np.copyto(logits.numpy(), -np.inf, where=self._flags == 0)
+            return logits
         with torch.inference_mode():
-            return logits[: len(banned)].masked_fill_(banned, float("-inf"))
+            return logits.masked_fill_(torch.from_numpy(self._flags == 0).to(logits.device), float("-inf"))

@@ -95,8 +95,20 @@ class Task(ABC):
         """Return the next tokens to compute."""
 
     @abstractmethod
-    def receive(self, hidden: torch.Tensor, runner: Runner) -> str:
+    def wants_logits(self) -> bool:
+        """Whether logits of the whole vocabulary are needed for the results of the piece.
+
+        Those of all tasks are computed at once, since the output layer is read once for all of them.
+        """
+
+    @abstractmethod
+    def receive(self, hidden: torch.Tensor, logits: torch.Tensor | None, runner: Runner) -> str:
         """Go on with the results of the piece, and return the text that can be shown now.
+
+        Args:
+            hidden: The last layer's results, shape (rows of the piece, hidden size).
+            logits: Those of the whole vocabulary for the same rows, where they are wanted.
+            runner: Computes what else is needed.
 
         Raises:
             ModelError: If the task failed; the others go on.
@@ -156,6 +168,7 @@ class AnswerTask(Task):
         self._reader = reader
         self._lookup = lookup
         self._guess: list[int] = []
+        self._mask: TokenMask | None = None
         self._sampler = Sampler(request.temperature, request.seed)
         self._forced = 0
         self._reason: FinishReason | None = None
@@ -189,19 +202,24 @@ class AnswerTask(Task):
         tokens += self._guess[: count - len(tokens)]
         return Piece(self.kv, tokens, range(known - 1, count), adapter=self.adapter)
 
-    def receive(self, hidden: torch.Tensor, runner: Runner) -> str:
+    def wants_logits(self) -> bool:
+        """Whether more than a few tokens may come next."""
+        self._mask = self._allowed()
+        return self._mask.few is None
+
+    def receive(self, hidden: torch.Tensor, logits: torch.Tensor | None, runner: Runner) -> str:
         """Choose the next tokens, as far as guesses were right, and append what the grammar forces."""
         if not len(hidden) or self.done:
             return ""
         known, guess = len(self.tokens), self._guess[: len(hidden) - 1]
         # What is computed for wrong guesses does not count, and is written over.
         self.kv.length, right = known, 0
-        shown = self._choose(hidden[0], runner)
+        shown = self._choose(0, hidden, logits, runner)
         while not self.done:
             chosen = self.tokens[known:]
             if guess[: len(chosen)] != chosen:
                 break
-            shown += self._choose(hidden[len(chosen)], runner)
+            shown += self._choose(len(chosen), hidden, logits, runner)
         for chosen_token, guessed in zip(self.tokens[known:], guess, strict=False):
             if chosen_token != guessed:
                 break
@@ -211,9 +229,9 @@ class AnswerTask(Task):
         self._guess = [] if self.done else self._guess_next()
         return shown
 
-    def _choose(self, hidden: torch.Tensor, runner: Runner) -> str:
-        """Choose a token, and append what the grammar forces after it."""
-        token = self._pick(hidden, runner)
+    def _choose(self, row: int, hidden: torch.Tensor, logits: torch.Tensor | None, runner: Runner) -> str:
+        """Choose the token that a row of the results says, and append what the grammar forces after it."""
+        token = self._pick(hidden[row], None if logits is None else logits[row], runner)
         ended = token in self._dialect.format.end_ids
         matcher = self._matcher
         if matcher is not None and not (matcher.is_accepting() if ended else matcher.consume_token(token)):
@@ -255,13 +273,18 @@ class AnswerTask(Task):
         usage = self.usage(self.generated, self._forced)
         return Generation(self._reader.text, self._calls(), self._reason, usage)
 
-    def _pick(self, hidden: torch.Tensor, runner: Runner) -> int:
-        mask = self._dialect.text
-        if self._matcher is not None:
-            mask = TokenMask(self._matcher.compute_bitmask(), self._dialect.vocabulary_size)
+    def _allowed(self) -> TokenMask:
+        if self._matcher is None:
+            return self._dialect.text
+        return TokenMask(self._matcher.compute_bitmask(), self._dialect.vocabulary_size)
+
+    def _pick(self, hidden: torch.Tensor, logits: torch.Tensor | None, runner: Runner) -> int:
+        mask, self._mask = self._mask or self._allowed(), None
         few = mask.few
         if few is None:
-            return self._sampler.pick(mask.apply(runner.logits(hidden[None])[0]))
+            return self._sampler.pick(
+                mask.apply(runner.logits(hidden[None])[0] if logits is None else logits)
+            )
         return int(few[0 if len(few) == 1 else self._sampler.pick(runner.logits_of(hidden, few))])
 
     def _settle(self) -> str:
@@ -367,11 +390,16 @@ class ScoringTask(Task):
         packed = self._packed
         return Piece(self.kv, packed.tokens, packed.rows, packed.positions, packed.mask, self.adapter)
 
-    def receive(self, hidden: torch.Tensor, runner: Runner) -> str:
+    def wants_logits(self) -> bool:
+        """Whether options were computed: what each token is given depends on all others."""
+        return self._packed is not None
+
+    def receive(self, hidden: torch.Tensor, logits: torch.Tensor | None, runner: Runner) -> str:  # noqa: ARG002
         """Add up what a group's tokens were given, and forget the group's keys and values."""
         if self._packed is not None:
             self.kv.length = self.prompt_length - 1
-            self.logprobs += scoring.sums(runner.logits(hidden), self._packed.targets)
+            assert logits is not None, "they were wanted"
+            self.logprobs += scoring.sums(logits, self._packed.targets)
             self._packed = None
             del self._groups[0]
         return ""

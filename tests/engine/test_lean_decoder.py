@@ -164,22 +164,63 @@ def test_exponentials_are_those_of_doubles(count: int) -> None:
     assert found == pytest.approx(expected, rel=3e-7)
 
 
-@pytest.mark.parametrize("past", [0, 1, 30, 900])
-def test_one_token_attends_as_torch_lets_it(past: int) -> None:
+def attended(
+    rows: torch.Tensor, past: int, *, window: int | None = None, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Let rows of 6 heads over 2 key heads of 16 attend; what came out, and what torch makes of it."""
+    count, size = len(rows), 16
     generator = torch.Generator().manual_seed(past)
-    row = torch.randn((6 + 2 + 2) * 16, generator=generator)
-    keys, values = torch.randn(2, 2, past + 3, 16, generator=generator)
-    out = torch.empty(6 * 16)
-
-    rowwise.attend_to_past(row.numpy(), keys.numpy(), values.numpy(), past, 6, 0.25, out.numpy())
-
-    heads = row.view(10, 1, 16)
-    assert torch.equal(keys[:, past], heads[6:8, 0])
-    assert torch.equal(values[:, past], heads[8:, 0])
-    expected = torch.nn.functional.scaled_dot_product_attention(
-        heads[:6], keys[:, : past + 1].repeat_interleave(3, 0), values[:, : past + 1].repeat_interleave(3, 0)
+    keys, values = torch.randn(2, 2, past + count + 3, size, generator=generator)
+    keys, values, out = keys.contiguous(), values.contiguous(), torch.empty(count, 6 * size)
+    rowwise.attend(
+        *(rows.numpy(), 6, keys.numpy(), values.numpy(), past, 0.25, out.numpy()),
+        window=window,
+        mask=None if mask is None else mask.numpy(),
     )
-    assert torch.allclose(out.view(6, 1, 16), expected, rtol=1e-5, atol=1e-6)
+    parts = rows.view(count, 10, size).transpose(0, 1)
+    assert torch.equal(keys[:, past : past + count], parts[6:8])
+    assert torch.equal(values[:, past : past + count], parts[8:])
+    last = past + count
+    seen = mask
+    if seen is None:
+        seen = torch.ones(count, last, dtype=torch.bool).tril(past)
+        if window is not None:
+            seen &= torch.arange(past, last)[:, None] - torch.arange(last) < window
+    known = (part[:, :last].repeat_interleave(3, 0) for part in (keys, values))
+    expected = torch.nn.functional.scaled_dot_product_attention(parts[:6], *known, attn_mask=seen)
+    return out, expected.transpose(0, 1).reshape(count, -1)
+
+
+@pytest.mark.parametrize("window", [None, 5, 64])
+@pytest.mark.parametrize("count", [1, 2, 7, 50])
+@pytest.mark.parametrize("past", [0, 1, 30, 900])
+def test_tokens_attend_as_torch_lets_them(past: int, count: int, window: int | None) -> None:
+    rows = torch.randn(count, (6 + 2 + 2) * 16, generator=torch.Generator().manual_seed(count))
+    found, expected = attended(rows, past, window=window)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("past", [0, 33])
+def test_tokens_attend_to_what_a_mask_shows_them(past: int) -> None:
+    rows = torch.randn(9, (6 + 2 + 2) * 16, generator=torch.Generator().manual_seed(1))
+    mask = torch.rand(9, past + 9, generator=torch.Generator().manual_seed(past)) < 0.3
+    mask[torch.arange(9), past + torch.arange(9)] = True
+    found, expected = attended(rows, past, mask=mask)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("cuts", [(40,), (1,) * 40, (3, 30, 7), (24, 16)])
+def test_a_token_attends_to_the_same_last_bit_wherever_a_sequence_is_cut(cuts: tuple[int, ...]) -> None:
+    rows = torch.randn(40, (6 + 2 + 2) * 16, generator=torch.Generator().manual_seed(7))
+    keys, values = torch.zeros(2, 2, 64, 16)
+    whole, parts = torch.empty(40, 96), torch.empty(40, 96)
+    rowwise.attend(rows.numpy(), 6, keys.numpy(), values.numpy(), 0, 0.25, whole.numpy())
+    past = 0
+    for count in cuts:
+        some = slice(past, past + count)
+        rowwise.attend(rows[some].numpy(), 6, keys.numpy(), values.numpy(), past, 0.25, parts[some].numpy())
+        past += count
+    assert torch.equal(parts, whole)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])

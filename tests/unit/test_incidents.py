@@ -295,7 +295,7 @@ def test_an_alert_is_read_from_yaml(tmp_path: Path) -> None:
         ("", "missing"),
         ("[" * 20_000, "nested too deeply"),
         ("".join(" " * depth + "-\n" for depth in range(1500)), "nested too deeply"),
-        ("- a\n", "valid dictionary"),
+        ("- a\n", "keys with values are expected"),
         (
             "title: a\nhost: web-1\ncondition: {kind: http, url: http://x/}\nsevirity: high\n",
             "line 4: sevirity: unknown",
