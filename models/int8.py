@@ -22,7 +22,7 @@ LEVELS = 127
 # Smallest magnitude a row is scaled by: keeps 127 / magnitude finite in fp32.
 _TINY = 1e-30
 _ROWS_AT_ONCE = 128
-_Arrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32] | None]
+_Arrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]
 # Rounding leaves at most half a step: the second term divides it into 127 steps to either side.
 _FINER = 2 * LEVELS
 
@@ -235,11 +235,18 @@ class Int8Linear(nn.Module):
             return product
         from watchkeeper.models.integer_products import multiply
 
+        return multiply(rows, *self.arrays)
+
+    @property
+    def arrays(self) -> _Arrays:
+        """The weight, its scale and the bias (empty where there is none), for loops that we compile.
+
+        They work on addresses: rows lie one behind the other.
+        """
         if self._arrays is None:
-            bias = None if self.bias is None else self.bias.contiguous().numpy()
-            # The kernel works on addresses: rows lie one behind the other.
-            self._arrays = (self.weight.contiguous().numpy(), (self.scale * LEVELS).numpy(), bias)
-        return multiply(rows, *self._arrays)
+            bias = torch.empty(0) if self.bias is None else self.bias.contiguous()
+            self._arrays = (self.weight.contiguous().numpy(), (self.scale * LEVELS).numpy(), bias.numpy())
+        return self._arrays
 
     def _by_bytes(self, hidden: torch.Tensor) -> torch.Tensor:
         quantize = quantize_rows_finely if self.fine else quantize_rows

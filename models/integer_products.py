@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int8]
 
 # Features that share a scale. Their products fit 32 bits: 1,024 * 16,383 * 128 < 2**31.
-_BLOCK = 1024
+BLOCK = 1024
 _LEVELS = np.float32(16383)
 # Smallest magnitude a row is scaled by: keeps levels / magnitude finite in fp32.
 _TINY = np.float32(1e-30)
@@ -68,16 +68,16 @@ def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None 
         fp32 of shape (M, N). A row that holds an infinity or NaN gives NaN, and changes no other.
     """
     count, size = rows.shape
-    blocks = -(-size // _BLOCK)
+    blocks = -(-size // BLOCK)
     out = np.empty((count, len(weight)), dtype=np.float32)
     # Addresses of all of these are handed on, so they are kept by who calls.
-    integers = np.empty((blocks, count, _BLOCK), dtype=np.int16)
-    steps, given = np.empty((blocks, count), dtype=np.float32), np.empty(_GIVEN, dtype=np.int64)
+    integers = np.empty((blocks, count, BLOCK), dtype=np.int16)
+    steps, given = np.empty((blocks, count), dtype=np.float32), np.empty(GIVEN, dtype=np.int64)
     bias = _NOTHING if bias is None else bias
     with crew:
-        _multiply(
+        multiply_together(
             *(rows, weight, scale, bias, out, integers, steps, given),
-            *(crew.members, crew.address, _round_part, _share_part),
+            *(crew.members, crew.address, round_part, share_part),
         )
     return out
 
@@ -230,7 +230,7 @@ def _round_row(row: Floats, m: int, out: NDArray[np.int16], steps: Floats) -> No
     peak = np.zeros(1, dtype=np.int32)
     size = row.shape[0]
     for block in range(out.shape[0]):
-        start, stop = block * _BLOCK, min((block + 1) * _BLOCK, size)
+        start, stop = block * BLOCK, min((block + 1) * BLOCK, size)
         largest = np.int32(0)
         for k in range(start, stop):
             largest = max(largest, np.int32(bits[k] & _WITHOUT_SIGN))
@@ -258,20 +258,20 @@ def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, feat
         apart = tiles if stride < _PAGE else 1
         following = stride if stride < _PAGE else width * stride
         far = apart * stride
-        row, line = rows + 2 * m * _BLOCK, sums + 4 * m * _CHANNELS
+        row, line = rows + 2 * m * BLOCK, sums + 4 * m * _CHANNELS
         for tile in range(tiles):
             n = tile if stride < _PAGE else tile * width
             channel, target = weight + n * stride, line + 4 * n
             if height == 4:
-                _tile_4_by_2(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+                _tile_4_by_2(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
             elif height == 2:
-                _tile_2_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+                _tile_2_by_4(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
             else:
-                _tile_1_by_4(row, _BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+                _tile_1_by_4(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
         for n in range(tiles * width, channels):
             for i in range(height):
-                here, there = row + 2 * i * _BLOCK, line + 4 * (i * _CHANNELS + n)
-                _tile_1_by_1(here, _BLOCK, weight + n * stride, 0, stride, features, there, 0, 0)
+                here, there = row + 2 * i * BLOCK, line + 4 * (i * _CHANNELS + n)
+                _tile_1_by_1(here, BLOCK, weight + n * stride, 0, stride, features, there, 0, 0)
         m += height
 
 
@@ -289,12 +289,12 @@ def _block(
     stop: int,
 ) -> None:
     """Add the products of some rows with some channels over one block of features."""
-    first = block * _BLOCK
-    last = min(first + _BLOCK, weight.shape[1])
+    first = block * BLOCK
+    last = min(first + BLOCK, weight.shape[1])
     whole = (last - first) // _LANES * _LANES
     if whole:
         _sum_up(
-            rows.ctypes.data + 2 * (block * rows.shape[1] + start) * _BLOCK,
+            rows.ctypes.data + 2 * (block * rows.shape[1] + start) * BLOCK,
             stop - start,
             weight.ctypes.data + low * weight.shape[1] + first,
             high - low,
@@ -353,30 +353,30 @@ def _share(
 # What a product's parts are given: addresses and sizes.
 _ROWS_AT, _COUNT, _SIZE, _INTEGERS_AT, _STEPS_AT, _WEIGHT_AT = 0, 1, 2, 3, 4, 5
 _SCALE_AT, _BIAS_AT, _OUT_AT, _TOTAL, _SLICES, _SHARED = 6, 7, 8, 9, 10, 11
-_GIVEN = 12
+GIVEN = 12
 
 
 @compiled_part
-def _round_part(given: int, number: int) -> None:
+def round_part(given: int, number: int) -> None:
     """Round some of the rows."""
-    g = carray(words_at(given), _GIVEN)
+    g = carray(words_at(given), GIVEN)
     count, size, slices = g[_COUNT], g[_SIZE], g[_SLICES]
-    blocks = (size + _BLOCK - 1) // _BLOCK
+    blocks = (size + BLOCK - 1) // BLOCK
     rows = carray(floats_at(g[_ROWS_AT]), (count, size))
-    integers = carray(shorts_at(g[_INTEGERS_AT]), (blocks, count, _BLOCK))
+    integers = carray(shorts_at(g[_INTEGERS_AT]), (blocks, count, BLOCK))
     steps = carray(floats_at(g[_STEPS_AT]), (blocks, count))
     for m in range(number * count // slices, (number + 1) * count // slices):
         _round_row(rows[m], m, integers, steps)
 
 
 @compiled_part
-def _share_part(given: int, number: int) -> None:
+def share_part(given: int, number: int) -> None:
     """Compute some of the output channels."""
-    g = carray(words_at(given), _GIVEN)
+    g = carray(words_at(given), GIVEN)
     count, size, total, shared = g[_COUNT], g[_SIZE], g[_TOTAL], g[_SHARED]
-    blocks = (size + _BLOCK - 1) // _BLOCK
+    blocks = (size + BLOCK - 1) // BLOCK
     _share(
-        carray(shorts_at(g[_INTEGERS_AT]), (blocks, count, _BLOCK)),
+        carray(shorts_at(g[_INTEGERS_AT]), (blocks, count, BLOCK)),
         carray(floats_at(g[_STEPS_AT]), (blocks, count)),
         carray(bytes_at(g[_WEIGHT_AT]), (total, size)),
         carray(floats_at(g[_SCALE_AT]), (total,)),
@@ -388,7 +388,7 @@ def _share_part(given: int, number: int) -> None:
 
 
 @compiled()
-def _multiply(
+def multiply_together(
     rows: Floats,
     weight: Integers,
     scale: Floats,
@@ -402,6 +402,22 @@ def _multiply(
     rounding: int,
     sharing: int,
 ) -> None:
+    """Do what :func:`multiply` does with the crew, which was entered.
+
+    Args:
+        rows: As there; so are weight, scale and out.
+        weight: The weight.
+        scale: Its scale.
+        bias: Empty where there is none.
+        out: Where results go.
+        integers: Scratch of shape (blocks of features, M, `BLOCK`).
+        steps: Scratch of shape (blocks of features, M).
+        given: Scratch for what the crew is given; kept by who calls, as all whose addresses it holds.
+        members: Members of the crew.
+        crew_address: Where it is.
+        rounding: Address of `round_part`.
+        sharing: Address of `share_part`.
+    """
     count, size = rows.shape
     total = weight.shape[0]
     shares = min(members * _SHARES, max(members, total // _CHANNELS))

@@ -15,9 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from watchkeeper.models import int8
+from watchkeeper.models.attention import ENDLESS, attend
+from watchkeeper.models.crew import crew
 from watchkeeper.models.int8 import FusedInt8Linear, Int8Linear
+from watchkeeper.models.lean_layer import COLUMNS, Linear, Scratch, attending_half, following_half, team
 from watchkeeper.models.packed import PackedPass, Piece
-from watchkeeper.models.rowwise import add_and_normalize, attend, gate, normalize, rotate
+from watchkeeper.models.rowwise import add_and_normalize, gate, normalize, rotate
 
 Floats = NDArray[np.float32]
 
@@ -47,6 +51,8 @@ class _Layer:
         heads: Heads of queries, and of keys.
         size: Size of a head.
         window: Last tokens that a token may look at; all where ``None``.
+        linears: What queries, keys and values come from; attention's output; the joined first layers of the
+            network; its last one.
     """
 
     attention: Any
@@ -56,6 +62,7 @@ class _Layer:
     heads: tuple[int, int]
     size: int
     window: int | None
+    linears: tuple[Linear, Linear, Linear, Linear]
 
     @classmethod
     def of(cls, module: Any) -> _Layer:
@@ -69,7 +76,30 @@ class _Layer:
             (sizes[0] // size, sizes[1] // size),
             size,
             getattr(attention, "sliding_window", None),
+            (
+                attention.qkv_proj.whole.arrays,
+                attention.o_proj.arrays,
+                module.mlp.gate_up_proj.whole.arrays,
+                module.mlp.down_proj.arrays,
+            ),
         )
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the weights."""
+        return tuple(weight.shape for weight, _, _ in self.linears)
+
+    def table(self, packed: PackedPass, index: int) -> NDArray[np.int64]:
+        """Say where the keys and values of each piece are; see :func:`attending_half`."""
+        rows = []
+        for piece, start, stop in packed.parts():
+            if start == stop:
+                continue
+            span = piece.kv.room(index, self.heads[1], self.size)
+            mask = 0 if piece.mask is None else piece.seen(self.window).data_ptr()
+            places = (span.keys.data_ptr(), span.values.data_ptr(), span.keys.shape[1])
+            rows.append((start, stop, piece.kv.length, *places, mask))
+        return np.array(rows, dtype=np.int64).reshape(-1, COLUMNS)
 
     def attend(self, piece: Piece, index: int, rows: Floats, out: Floats) -> None:
         """Let the tokens of a piece attend; their keys and values are stored."""
@@ -123,7 +153,9 @@ class LeanDecoder:
             return None
         if not all(_is_known(module) for module in decoder.layers):
             return None
-        return cls(decoder)
+        lean = cls(decoder)
+        # What is written over by all layers has one size.
+        return lean if len({layer.shapes for layer in lean._layers}) == 1 else None
 
     def run(
         self, packed: PackedPass, ids: list[int], places: list[int], wanted: list[int], *, by_modules: bool
@@ -144,6 +176,73 @@ class LeanDecoder:
         embedded = self._embed(torch.tensor(ids))
         cosines, sines = (part[0].numpy() for part in self._positions(embedded, torch.tensor([places])))
         rows: Floats = embedded.numpy()
+        if by_modules or int8.multiplies_bytes():
+            result = self._in_steps(packed, rows, cosines, sines, wanted, by_modules=by_modules)
+        else:
+            with crew:
+                result = self._in_halves(packed, rows, cosines, sines, wanted)
+        return torch.from_numpy(result)
+
+    def _in_halves(
+        self, packed: PackedPass, rows: Floats, cosines: Floats, sines: Floats, wanted: list[int]
+    ) -> Floats:
+        """Compute with loops that are compiled by layers, over our own products; the crew was entered."""
+        scratch, workers = Scratch.of(len(rows), self._layers[0].shapes), team()
+        change = np.empty((0, rows.shape[1]), dtype=np.float32)
+        for index, layer in enumerate(self._layers):
+            qkv, output, gate_up, down = layer.linears
+            attending_half(
+                rows,
+                change,
+                layer.before.weight,
+                layer.before.epsilon,
+                qkv,
+                cosines,
+                sines,
+                layer.heads[0],
+                layer.heads[1],
+                layer.attention.scaling,
+                ENDLESS if layer.window is None else layer.window,
+                layer.table(packed, index),
+                scratch.mixed,
+                scratch.seen,
+                scratch.integers,
+                scratch.steps,
+                scratch.given,
+                workers,
+            )
+            if index == len(self._layers) - 1:
+                rows, scratch = rows[wanted], scratch.rows(wanted)
+            change = scratch.change
+            following_half(
+                rows,
+                scratch.seen,
+                output,
+                layer.between.weight,
+                layer.between.epsilon,
+                gate_up,
+                down,
+                scratch.both,
+                scratch.hidden,
+                change,
+                scratch.integers,
+                scratch.steps,
+                scratch.given,
+                workers,
+            )
+        return add_and_normalize(rows, change, self._last.weight, self._last.epsilon)
+
+    def _in_steps(
+        self,
+        packed: PackedPass,
+        rows: Floats,
+        cosines: Floats,
+        sines: Floats,
+        wanted: list[int],
+        *,
+        by_modules: bool,
+    ) -> Floats:
+        """Compute with whatever linear layers do."""
         change: Floats | None = None
         for index, layer in enumerate(self._layers):
             if change is None:
@@ -159,7 +258,7 @@ class LeanDecoder:
             change = layer.gated(normed, by_modules=by_modules)
         assert change is not None, "a decoder has layers"
         result = add_and_normalize(rows, change, self._last.weight, self._last.epsilon)
-        return torch.from_numpy(result[wanted] if by_modules else result)
+        return result[wanted] if by_modules else result
 
     def _seen(
         self,

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tests import tiny
-from watchkeeper.models import int8, rowwise
+from watchkeeper.models import attention, int8, rowwise
 from watchkeeper.models.adapters import AdapterBank
 from watchkeeper.models.int8_model import load_int8
 from watchkeeper.models.lean_decoder import LeanDecoder
@@ -158,7 +158,7 @@ def test_exponentials_are_those_of_doubles(count: int) -> None:
     values[0] = 0
     found = values.numpy().copy()
 
-    rowwise._exponentials(found, torch.empty(count, dtype=torch.int32).numpy())
+    rowwise.exponentials(found, torch.empty(count, dtype=torch.int32).numpy())
 
     expected = values.double().clamp_min(-87).exp().numpy()
     assert found == pytest.approx(expected, rel=3e-7)
@@ -172,7 +172,7 @@ def attended(
     generator = torch.Generator().manual_seed(past)
     keys, values = torch.randn(2, 2, past + count + 3, size, generator=generator)
     keys, values, out = keys.contiguous(), values.contiguous(), torch.empty(count, 6 * size)
-    rowwise.attend(
+    attention.attend(
         *(rows.numpy(), 6, keys.numpy(), values.numpy(), past, 0.25, out.numpy()),
         window=window,
         mask=None if mask is None else mask.numpy(),
@@ -214,11 +214,11 @@ def test_a_token_attends_to_the_same_last_bit_wherever_a_sequence_is_cut(cuts: t
     rows = torch.randn(40, (6 + 2 + 2) * 16, generator=torch.Generator().manual_seed(7))
     keys, values = torch.zeros(2, 2, 64, 16)
     whole, parts = torch.empty(40, 96), torch.empty(40, 96)
-    rowwise.attend(rows.numpy(), 6, keys.numpy(), values.numpy(), 0, 0.25, whole.numpy())
+    attention.attend(rows.numpy(), 6, keys.numpy(), values.numpy(), 0, 0.25, whole.numpy())
     past = 0
     for count in cuts:
         some = slice(past, past + count)
-        rowwise.attend(rows[some].numpy(), 6, keys.numpy(), values.numpy(), past, 0.25, parts[some].numpy())
+        attention.attend(rows[some].numpy(), 6, keys.numpy(), values.numpy(), past, 0.25, parts[some].numpy())
         past += count
     assert torch.equal(parts, whole)
 
