@@ -29,9 +29,9 @@ PARTS = 1 << 16
 # What the crew shares: words that several threads write are in cache lines of their own.
 _LINE = 8
 _CLAIM, _DONE, _TASK, _STATES = 0, _LINE, 2 * _LINE, 3 * _LINE
-_WORK, _GIVEN, _MEMBERS, _TURN = _TASK, _TASK + 1, _TASK + 2, _TASK + 3
+_WORK, _GIVEN, _MEMBERS, _TURN, _ENTERED = _TASK, _TASK + 1, _TASK + 2, _TASK + 3, _TASK + 4
 _AWAKE, _ASLEEP = 0, 1
-# How often a helper looks for work before it sleeps: for about a millisecond.
+# How often a helper looks for work after the crew was left, before it sleeps: for about a millisecond.
 _PATIENCE = 30_000
 _TURNS = 1 << 30
 
@@ -155,7 +155,7 @@ def lead(words: int, work: int, given: int, parts: int) -> None:
 
 @compiled()
 def _help(words: int, member: int) -> None:
-    """Compute parts until there were none for a while, and say so."""
+    """Compute parts until nobody led for a while, and say so."""
     state = _at(words, _STATES + member * _LINE)
     idle = 0
     while idle < _PATIENCE:
@@ -166,7 +166,8 @@ def _help(words: int, member: int) -> None:
             idle = 0
             continue
         _pause()
-        idle += 1
+        # Between the loops of one who entered there may be some that nobody leads.
+        idle = 0 if _load(_at(words, _ENTERED)) else idle + 1
         if idle == _PATIENCE:
             _store(state, _ASLEEP)
 
@@ -195,6 +196,7 @@ class Crew:
         self._lock.acquire()
         self.members = min(torch.get_num_threads(), MOST)
         self._words[_MEMBERS] = self.members
+        self._words[_ENTERED] = 1
         while len(self._bells) < self.members - 1:
             self._hire()
         for index in range(self.members - 1):
@@ -207,6 +209,7 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._words[_ENTERED] = 0
         self._lock.release()
 
     def _hire(self) -> None:
