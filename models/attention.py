@@ -10,7 +10,7 @@ import numpy as np
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
-from watchkeeper.models.compiled import bytes_at, compiled, compiled_part, floats_at, words_at
+from watchkeeper.models.compiled import Part, bytes_at, compiled, floats_at, words_at
 from watchkeeper.models.crew import crew, lead
 from watchkeeper.models.rowwise import ANY_ORDER, PARTS, exponentials
 
@@ -86,7 +86,7 @@ def _sum(numbers: Floats, first: int, last: int) -> np.float32:
 
 
 @compiled()
-def _attend_row(
+def _attend_group(
     queries: Floats,
     keys: Floats,
     values: Floats,
@@ -96,14 +96,12 @@ def _attend_row(
     scaling: np.float32,
     out: Floats,
 ) -> None:
-    """Let the queries of one token, one behind the other, attend to keys first to last."""
-    groups, _, size = keys.shape
-    heads = queries.shape[0] // size
+    """Let the queries of one token that share a key head attend to its keys first to last."""
+    size = keys.shape[1]
     shares, bits = np.empty(last, dtype=np.float32), np.empty(last, dtype=np.int32)
-    for head in range(heads):
-        group = head // (heads // groups)
-        start, stop = head * size, (head + 1) * size
-        _scores(queries[start:stop], keys[group], first, last, scaling, shares)
+    for start in range(0, queries.shape[0], size):
+        stop = start + size
+        _scores(queries[start:stop], keys, first, last, scaling, shares)
         for k in range(seen.shape[0]):
             if not seen[k]:
                 shares[k] = -np.inf
@@ -114,7 +112,7 @@ def _attend_row(
         for k in range(seen.shape[0]):
             if not seen[k]:
                 shares[k] = 0
-        _mix(shares, values[group], first, last, out[start:stop])
+        _mix(shares, values, first, last, out[start:stop])
         total = _sum(shares, first, last)
         for place in range(start, stop):
             out[place] /= total
@@ -125,9 +123,9 @@ _ROWS_AT, _PITCH, _COUNT, _KEYS_AT, _VALUES_AT, _CAPACITY, _PAST = 0, 1, 2, 3, 4
 _HEADS, _GROUPS, _SIZE, _WINDOW, _MASK_AT, _OUT_AT, _SLICES, _GIVEN = 7, 8, 9, 10, 11, 12, 13, 14
 
 
-@compiled_part
-def attend_part(given: int, number: int) -> None:
-    """Let some of the tokens attend."""
+@Part
+def attend_part(given: int, number: int) -> int:
+    """Let some of the tokens attend, by some of their heads: those of one token that share a key head."""
     g = carray(words_at(given), _GIVEN)
     count, past, size, slices = g[_COUNT], g[_PAST], g[_SIZE], g[_SLICES]
     rows = carray(floats_at(g[_ROWS_AT]), (count, g[_PITCH]))
@@ -137,11 +135,17 @@ def attend_part(given: int, number: int) -> None:
     mask = carray(bytes_at(g[_MASK_AT]), (count if g[_MASK_AT] else 0, past + count))
     everything = np.empty(0, dtype=np.int8)
     scaling = np.float32(carray(floats_at(given + 8 * _GIVEN), 1)[0])
-    for m in range(number * count // slices, (number + 1) * count // slices):
+    groups, width = g[_GROUPS], g[_HEADS] // g[_GROUPS] * size
+    units = count * groups
+    for unit in range(number * units // slices, (number + 1) * units // slices):
+        m, group = unit // groups, unit % groups
         last = past + count if g[_MASK_AT] else past + m + 1
         first = max(0, last - g[_WINDOW])
         seen = mask[m] if g[_MASK_AT] else everything
-        _attend_row(rows[m, : g[_HEADS] * size], keys, values, first, last, seen, scaling, out[m])
+        start, stop = group * width, (group + 1) * width
+        queries = rows[m, start:stop]
+        _attend_group(queries, keys[group], values[group], first, last, seen, scaling, out[m, start:stop])
+    return 1
 
 
 @compiled()
@@ -156,7 +160,7 @@ def attend_together(
     scaling: float,
     out: Floats,
     given: NDArray[np.int64],
-    slices: int,
+    most: int,
     crew_address: int,
     attending: int,
 ) -> None:
@@ -173,12 +177,13 @@ def attend_together(
         scaling: Factor of the scores.
         out: Where results go.
         given: Scratch for what the crew is given; whoever calls keeps it.
-        slices: Parts that the tokens are cut into.
+        most: Parts that the work is cut into at most.
         crew_address: Where the crew is.
         attending: Address of `attend_part`.
     """
     groups, capacity, size = keys.shape
     count = rows.shape[0]
+    slices = min(count * groups, most)
     for group in range(groups):
         start, behind = (heads + group) * size, (heads + groups + group) * size
         for m in range(count):
@@ -216,7 +221,7 @@ def attend(
 ) -> None:
     """Store the keys and values of tokens, and let each attend to itself and all before it.
 
-    A token's result is the same whether it comes alone or with others.
+    A token's result is the same whether it comes alone or with others. All arrays are contiguous.
 
     Args:
         rows: Shape (tokens, (heads + 2 * key heads) * head size): queries, keys and values, head after head,
@@ -231,10 +236,9 @@ def attend(
         mask: What each token attends to instead, shape (tokens, past + tokens); each to one at least.
     """
     seen = NO_MASK if mask is None else mask.view(np.int8)
-    count, given = len(rows), np.empty(_GIVEN + 1, dtype=np.int64)
+    given = np.empty(_GIVEN + 1, dtype=np.int64)
     with crew:
-        slices = min(count, PARTS * crew.members)
         attend_together(
             *(rows, heads, keys, values, past, ENDLESS if window is None else window, seen, scaling, out),
-            *(given, slices, crew.address, attend_part),
+            *(given, PARTS * crew.members, crew.address, attend_part.address),
         )

@@ -22,7 +22,7 @@ def in_a_thread_that_ends(work: Callable[[], T]) -> T:
     time it takes to wake them. With the thread its helpers are gone.
 
     Args:
-        work: What is done.
+        work: What is done, in seconds: it is waited for also where the caller is interrupted.
 
     Raises:
         BaseException: Whatever the work raises.
@@ -35,8 +35,13 @@ def in_a_thread_that_ends(work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 (raised again by who waits)
             result.set_exception(error)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
-    return result.result()
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    try:
+        return result.result()
+    finally:
+        # Also after Ctrl-C: Python ends threads that are in the middle of C++ by aborting.
+        thread.join()
 
 
 async def iterate(make: Callable[[Cancellation], Iterator[T]]) -> AsyncGenerator[T, None]:

@@ -246,16 +246,19 @@ class Batch:
         if not pieces:
             return
         results = dict(zip(pieces, runner.run(list(pieces.values())), strict=True))
-        wide = [
-            number for number, rows in results.items() if len(rows) and running[number].task.wants_logits()
-        ]
-        logits: dict[int, torch.Tensor] = {}
-        if wide:
-            rows = [results[number] for number in wide]
-            whole = runner.logits(torch.cat(rows))
-            logits = dict(zip(wide, torch.split_with_sizes(whole, [len(part) for part in rows]), strict=True))
+        wide: dict[int, torch.Tensor] = {}
+        for number, hidden in results.items():
+            try:
+                if len(hidden) and running[number].task.wants_logits():
+                    wide[number] = hidden
+            except Exception as error:  # noqa: BLE001 (one request's failure is not another's)
+                with self._lock:
+                    self._end(number, error)
+        logits = self._logits(wide, runner)
         for number, hidden in results.items():
             job = running[number]
+            if number not in self._jobs:
+                continue
             try:
                 job.say(job.task.receive(hidden, logits.get(number), runner))
             except Exception as error:  # noqa: BLE001 (one request's failure is not another's)
@@ -267,6 +270,19 @@ class Batch:
             for number in pieces:
                 if number in self._jobs and running[number].task.done:
                     self._end(number)
+
+    @staticmethod
+    def _logits(wide: dict[int, torch.Tensor], runner: Runner) -> dict[int, torch.Tensor]:
+        """Compute logits for several requests at once; where that fails, each has to by itself."""
+        if not wide:
+            return {}
+        try:
+            whole = runner.logits(torch.cat(list(wide.values())))
+        except (MemoryError, RuntimeError):
+            return {}
+        return dict(
+            zip(wide, torch.split_with_sizes(whole, [len(rows) for rows in wide.values()]), strict=True)
+        )
 
     def _admit(self, runner: Runner) -> None:
         for number in self._scheduler.admit(self._ready):

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 Work = Callable[[], object]
 # Reading memory, turns, a tool call and a choice.
-_OTHER_WORKS = 1 + 2 + 3 + 3
+_OTHER_WORKS = 1 + 2 + 4 + 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,8 @@ def measure(
         engines = _Engines(
             engine(options),
             engine(replace(options, prefix_bytes=0)),
-            engine(replace(options, fast_forward=False)),
+            engine(replace(options, guesses=0)),
+            engine(replace(options, guesses=0, fast_forward=False)),
         )
         return _report(hosted, _Stages(engines, plan, progress), loading)
 
@@ -142,11 +143,24 @@ def _reader(model: Any) -> AbstractContextManager[MemoryReader | None]:
 
 @dataclass(frozen=True, slots=True)
 class _Engines:
-    """Three ways to ask one model: with all savings, without reuse, and without fast-forward."""
+    """Ways to ask one model.
+
+    Attributes:
+        usual: With all savings.
+        fresh: Without reuse of prompts.
+        careful: Without guesses.
+        stepwise: Without guesses and fast-forward.
+    """
 
     usual: LocalEngine
     fresh: LocalEngine
+    careful: LocalEngine
     stepwise: LocalEngine
+
+    @property
+    def all(self) -> tuple[LocalEngine, ...]:
+        """Each of them."""
+        return self.usual, self.fresh, self.careful, self.stepwise
 
 
 def _report(hosted: Hosted, stages: _Stages, loading: Loading) -> Report:
@@ -172,7 +186,8 @@ def _report(hosted: Hosted, stages: _Stages, loading: Loading) -> Report:
         choice=choice,
         gains=Gains(
             prefix_reuse=calls.first_seconds / calls.later_seconds,
-            fast_forward=calls.stepwise_seconds / calls.later_seconds,
+            fast_forward=calls.stepwise_seconds / calls.careful_seconds,
+            guesses=calls.careful_seconds / calls.later_seconds,
             one_pass=choice.apart_seconds / choice.later_seconds,
         ),
         bound=_bound(hosted.model, bandwidth, decode),
@@ -203,12 +218,12 @@ class _Stages:
     @property
     def kept(self) -> int:
         """Bytes that are kept for reuse."""
-        return self._engines.usual.prefixes.nbytes + self._engines.stepwise.prefixes.nbytes
+        return sum(engine.prefixes.nbytes for engine in self._engines.all)
 
     def warm_up(self) -> None:
         """Compile what is compiled at the first use: kernels and grammars."""
         self._tell("warm-up")
-        for engine in (self._engines.usual, self._engines.fresh, self._engines.stepwise):
+        for engine in self._engines.all:
             engine.generate(GenerationRequest((user("warm up"),), max_tokens=2))
             engine.generate(bench_requests.calling())
 
@@ -229,17 +244,17 @@ class _Stages:
         Returns:
             How fast that is, and how many bytes per second memory gives.
         """
-        usual = self._engines.usual
+        careful = self._engines.careful
         requests = [
             bench_requests.writing(number, self.plan.tokens) for number in range(max(self.plan.requests))
         ]
         # With the prompts known, each token of an answer is one row of one pass, and nothing else is.
-        _together(usual, [replace(request, max_tokens=1) for request in requests])
+        _together(careful, [replace(request, max_tokens=1) for request in requests])
         written: dict[int, int] = {}
         bandwidths: list[float] = []
 
         def write(count: int) -> None:
-            answers = _together(usual, requests[:count])
+            answers = _together(careful, requests[:count])
             written[count] = sum(answer.usage.generated_tokens for answer in answers)
 
         def read() -> None:
@@ -290,12 +305,9 @@ class _Stages:
         """Force a tool call."""
         engines, request = self._engines, bench_requests.calling()
         usage = engines.usual.generate(request).usage
-        first, later, stepwise = self._seconds(
-            "tool calls",
-            *(
-                partial(engine.generate, request)
-                for engine in (engines.fresh, engines.usual, engines.stepwise)
-            ),
+        ways = (engines.fresh, engines.usual, engines.careful, engines.stepwise)
+        first, later, careful, stepwise = self._seconds(
+            "tool calls", *(partial(engine.generate, request) for engine in ways)
         )
         return ToolCalls(
             prompt_tokens=usage.prompt_tokens,
@@ -303,6 +315,7 @@ class _Stages:
             forced_share=usage.forced_tokens / max(1, usage.generated_tokens),
             first_seconds=first,
             later_seconds=later,
+            careful_seconds=careful,
             stepwise_seconds=stepwise,
         )
 

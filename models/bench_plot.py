@@ -60,7 +60,8 @@ def _tool_calls(report: Report) -> Figure:
     calls, validity = report.calls, report.validity
     figure, axes = _titled(report, f"tool calls: {validity.valid} of {validity.asked} are valid")
     bars = {
-        "later,\nwithout fast-forward": calls.stepwise_seconds,
+        "later, without guesses\nand fast-forward": calls.stepwise_seconds,
+        "later,\nwithout guesses": calls.careful_seconds,
         f"first, a prompt of\n{calls.prompt_tokens} tokens": calls.first_seconds,
         "later": calls.later_seconds,
     }

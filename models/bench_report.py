@@ -93,7 +93,8 @@ class ToolCalls(_Frozen):
         forced_share: Share of its tokens that the grammar left no choice about.
         first_seconds: Time where nothing of the prompt is known.
         later_seconds: Time where the prompt is known.
-        stepwise_seconds: Likewise, with one pass for each forced token.
+        careful_seconds: Likewise, without guesses.
+        stepwise_seconds: Likewise, and with one pass for each forced token.
     """
 
     prompt_tokens: int = Field(ge=1)
@@ -101,6 +102,7 @@ class ToolCalls(_Frozen):
     forced_share: Share
     first_seconds: Amount
     later_seconds: Amount
+    careful_seconds: Amount
     stepwise_seconds: Amount
 
 
@@ -147,11 +149,13 @@ class Gains(_Frozen):
     Attributes:
         prefix_reuse: A tool call whose prompt is known, against one whose prompt is computed.
         fast_forward: A tool call whose forced tokens are computed in one pass, against one pass each.
+        guesses: A tool call whose next tokens are guessed from what was said, against one that guesses none.
         one_pass: Options of a question that are scored together, against one after the other.
     """
 
     prefix_reuse: Amount
     fast_forward: Amount
+    guesses: Amount
     one_pass: Amount
 
 

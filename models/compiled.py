@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import threading
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -13,6 +17,9 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 log = logging.getLogger(__name__)
+
+LOOPS = ("compiled", "crew", "integer_products", "rowwise", "attention", "lean_layer")
+"""Modules that hold loops: what was kept of any is compiled again once one of them has changed."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -43,23 +50,33 @@ def compiled(*, fastmath: set[str] | bool = False) -> Callable[[Function], Funct
     return decorate
 
 
-def compiled_part(function: Callable[[int, int], None]) -> int:
-    """Compile what computes one part of a loop, and return its address; see `watchkeeper.models.crew`.
+class Part:
+    """What computes one part of a loop, compiled when its address is first asked for.
 
-    It takes the address of what the loop is given, and the number of the part. It is kept as other loops are.
+    Args:
+        function: It takes the address of what the loop is given and the number of the part, and returns 1.
+            Where it fails, 0 comes back instead.
     """
-    arguments: Any = (types.uintp, types.intp)
-    made: Any = CFunc(function, (arguments, types.void), {}, {"nopython": True, "error_model": "numpy"})
-    with contextlib.suppress(RuntimeError):  # no folder to keep it in
-        made.enable_caching()
-        made._cache = _Optional(made._cache)
-    made.compile()
-    _parts.append(made)
-    return int(made.address)
 
+    def __init__(self, function: Callable[[int, int], int]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._made: Any = None
 
-_parts: list[Any] = []
-"""Compiled parts: their code lies where their address says as long as they are here."""
+    @property
+    def address(self) -> int:
+        """Where it is."""
+        with self._lock:
+            if self._made is None:
+                arguments: Any = (types.uintp, types.intp)
+                options = {"nopython": True, "error_model": "numpy"}
+                made: Any = CFunc(self._function, (arguments, types.int64), {}, options)
+                with contextlib.suppress(RuntimeError):  # no folder to keep it in
+                    made.enable_caching()
+                    made._cache = _Optional(made._cache)
+                made.compile()
+                self._made = made
+            return int(self._made.address)
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -100,11 +117,24 @@ def _pointer(kind: Any) -> Any:
     return result(types.uintp), generate
 
 
+@cache
+def _sources() -> str:
+    """SHA-256 of all modules that hold loops."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for name in LOOPS:
+        with contextlib.suppress(OSError):
+            digest.update((folder / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
 class _Optional:
     """A cache of numba that may fail: what cannot be read or written is not there."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
+        # Loops of one module hold code of others, and numba compares the file of the outermost alone.
+        with contextlib.suppress(AttributeError):
+            cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _sources())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import cache
 from types import TracebackType
 from typing import Any, cast
 
@@ -30,9 +31,12 @@ PARTS = 1 << 16
 _LINE = 8
 _CLAIM, _DONE, _TASK, _STATES = 0, _LINE, 2 * _LINE, 3 * _LINE
 _WORK, _GIVEN, _MEMBERS, _TURN, _ENTERED = _TASK, _TASK + 1, _TASK + 2, _TASK + 3, _TASK + 4
+_FAILED = _TASK + 5
 _AWAKE, _ASLEEP = 0, 1
 # How often a helper looks for work after the crew was left, before it sleeps: for about a millisecond.
 _PATIENCE = 30_000
+# Moments after which who waits gives way to another thread.
+_MOMENTS = 4096
 _TURNS = 1 << 30
 
 
@@ -97,21 +101,41 @@ def _pause(_: Any) -> Any:
 
 
 @instruction
-def _call(_: Any, work: Any, given: Any, part: Any) -> Any:  # noqa: ARG001
-    """Call a compiled part by its address."""
+def _give_way(_: Any) -> Any:
+    """Let another thread have this core, if one waits for it."""
 
-    def generate(context: Any, builder: ir.IRBuilder, _: Any, values: Any) -> Any:
-        size = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [size, size])
-        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+    def generate(context: Any, builder: ir.IRBuilder, _: Any, __: Any) -> Any:
+        name, kind = "sched_yield", ir.FunctionType(ir.IntType(32), [])
+        builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uintp, types.intp), generate
+    return types.void(), generate
+
+
+@instruction
+def _call(_: Any, work: Any, given: Any, part: Any) -> Any:  # noqa: ARG001
+    """Call a compiled part by its address; 1 comes back where it did what it had to."""
+
+    def generate(_: Any, builder: ir.IRBuilder, __: Any, values: Any) -> Any:
+        size = ir.IntType(64)
+        kind = ir.FunctionType(size, [size, size])
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+
+    return types.int64(types.uintp, types.uintp, types.intp), generate
 
 
 @compiled()
 def _at(words: int, place: int) -> int:
     return words + 8 * place
+
+
+@compiled()
+def _wait(times: int) -> None:
+    """Wait a moment; who is waited for may need this very core."""
+    if times % _MOMENTS:
+        _pause()
+    else:
+        _give_way()
 
 
 @compiled()
@@ -123,41 +147,52 @@ def _take(words: int, work: int, given: int, claim: int) -> bool:
     """
     if not _swap(_at(words, _CLAIM), claim, claim + 1):
         return False
-    _call(work, given, claim & 0xFFFF)
+    if _call(work, given, claim & 0xFFFF) != 1:
+        _store(_at(words, _FAILED), 1)
     _add(_at(words, _DONE), 1)
     return True
 
 
 @compiled()
-def lead(words: int, work: int, given: int, parts: int) -> None:
-    """Compute all parts of a loop, with whoever of the crew is awake.
+def lead(words: int, work: int, given: int, parts: int) -> int:
+    """Compute all parts of a loop, with whoever of the crew is awake, and return how many were left to us.
 
     Args:
         words: Address of what the crew shares; the crew was entered.
-        work: Address of what computes a part, as `watchkeeper.models.compiled.compiled_part` made it.
-        given: Address of what it is given.
+        work: Address of a `watchkeeper.models.compiled.Part`.
+        given: Address of what it is given; whoever calls keeps it, and all that it holds addresses of.
         parts: How many there are, fewer than :data:`PARTS`.
+
+    Raises:
+        MemoryError: If a part failed; there is nothing else that they can fail by.
     """
     turn = (_load(_at(words, _TURN)) + 1) % _TURNS
     _store(_at(words, _TURN), turn)
     _store(_at(words, _WORK), work)
     _store(_at(words, _GIVEN), given)
     _store(_at(words, _DONE), 0)
+    _store(_at(words, _FAILED), 0)
     _store(_at(words, _CLAIM), (turn << 32) | (parts << 16))
+    own = 0
     while True:
         claim = _load(_at(words, _CLAIM))
         if (claim & 0xFFFF) >= parts:
             break
-        _take(words, work, given, claim)
+        own += _take(words, work, given, claim)
+    waited = 0
     while _load(_at(words, _DONE)) < parts:
-        _pause()
+        waited += 1
+        _wait(waited)
+    if _load(_at(words, _FAILED)):
+        raise MemoryError("a part of a loop failed")
+    return own
 
 
 @compiled()
 def _help(words: int, member: int) -> None:
     """Compute parts until nobody led for a while, and say so."""
     state = _at(words, _STATES + member * _LINE)
-    idle = 0
+    idle, looked = 0, 0
     while idle < _PATIENCE:
         claim = _load(_at(words, _CLAIM))
         wanted = (claim & 0xFFFF) < ((claim >> 16) & 0xFFFF) and member < _load(_at(words, _MEMBERS))
@@ -165,9 +200,11 @@ def _help(words: int, member: int) -> None:
         if wanted and _take(words, _load(_at(words, _WORK)), _load(_at(words, _GIVEN)), claim):
             idle = 0
             continue
-        _pause()
+        looked += 1
+        _wait(looked)
         # Between the loops of one who entered there may be some that nobody leads.
-        idle = 0 if _load(_at(words, _ENTERED)) else idle + 1
+        member_of_it = member < _load(_at(words, _MEMBERS))
+        idle = 0 if _load(_at(words, _ENTERED)) and member_of_it else idle + 1
         if idle == _PATIENCE:
             _store(state, _ASLEEP)
 
@@ -194,16 +231,12 @@ class Crew:
 
     def __enter__(self) -> Crew:
         self._lock.acquire()
-        self.members = min(torch.get_num_threads(), MOST)
-        self._words[_MEMBERS] = self.members
+        try:
+            self.members = self._muster(min(torch.get_num_threads(), _cores(), MOST))
+        except BaseException:
+            self._lock.release()
+            raise
         self._words[_ENTERED] = 1
-        while len(self._bells) < self.members - 1:
-            self._hire()
-        for index in range(self.members - 1):
-            place = _STATES + (index + 1) * _LINE
-            if self._words[place] == _ASLEEP:
-                self._words[place] = _AWAKE
-                self._bells[index].release()
         return self
 
     def __exit__(
@@ -212,16 +245,40 @@ class Crew:
         self._words[_ENTERED] = 0
         self._lock.release()
 
-    def _hire(self) -> None:
+    def _muster(self, wanted: int) -> int:
+        """Hire and wake who is wanted, and return how many there are."""
+        while len(self._bells) < wanted - 1 and self._hire():
+            pass
+        members = min(wanted, len(self._bells) + 1)
+        self._words[_MEMBERS] = members
+        for index in range(members - 1):
+            place = _STATES + (index + 1) * _LINE
+            if self._words[place] == _ASLEEP:
+                self._words[place] = _AWAKE
+                self._bells[index].release()
+        return members
+
+    def _hire(self) -> bool:
         bell, member = threading.Semaphore(0), len(self._bells) + 1
-        self._bells.append(bell)
 
         def work() -> None:
             while True:
                 _help(self.address, member)
                 bell.acquire()
 
-        threading.Thread(target=work, name=f"watchkeeper-crew-{member}", daemon=True).start()
+        helper = threading.Thread(target=work, name=f"watchkeeper-crew-{member}", daemon=True)
+        try:
+            helper.start()
+        except RuntimeError:  # the system allows no more threads
+            return False
+        self._bells.append(bell)
+        return True
+
+
+@cache
+def _cores() -> int:
+    """Cores that this process may use: a helper that waits for one is waited for by all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 crew = Crew()

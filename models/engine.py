@@ -88,9 +88,9 @@ class LocalEngine:
         self._grammars = GrammarCompiler(self._vocabulary)
         text = TokenMask.all_but(self._format.control_ids - self._format.end_ids, size)
         closer = Closer(self._vocabulary)
-        self._dialect = Dialect(
-            self._format, closer, text, size, self.options.fast_forward, self.options.guesses
-        )
+        # Where a token's bits depend on its company, a guess could change an answer.
+        guesses = self.options.guesses if runner.exact and self.options.fast_forward else 0
+        self._dialect = Dialect(self._format, closer, text, size, self.options.fast_forward, guesses)
         self._words: dict[int, bytes] = {}
         limits = Limits(
             self.options.step_tokens,
@@ -195,7 +195,7 @@ class LocalEngine:
         kind = grammar.kind if grammar else None
         stop = (*request.stop, *self._format.stop_texts)
         reader = AnswerReader(kind, self._format.tags, self._bytes_of, stop)
-        lookup = Lookup(self._bytes_of, frozenset(self._format.control_ids))
+        lookup = self._lookup(request, prompt)
         task = AnswerTask(request, prompt, self._dialect, grammar, matcher, reader, lookup)
         job = Job(task, weights, request.priority, cancel)
         self._batch.submit(job)
@@ -270,6 +270,14 @@ class LocalEngine:
             yield Chunk("", task.result())
         finally:
             job.abandon()
+
+    def _lookup(self, request: GenerationRequest, prompt: Sequence[int]) -> Lookup | None:
+        """Read the prompt for guesses here, in the thread of who asks."""
+        if self._dialect.guesses < 1 or request.max_tokens < 2 or request.adapter is not None:
+            return None
+        lookup = Lookup(self._bytes_of, frozenset(self._format.control_ids))
+        lookup.read(prompt)
+        return lookup
 
     def _grammar(self, request: GenerationRequest) -> Grammar | None:
         if request.schema is not None:

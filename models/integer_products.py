@@ -20,9 +20,9 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from watchkeeper.models.compiled import (
+    Part,
     bytes_at,
     compiled,
-    compiled_part,
     floats_at,
     instruction,
     shorts_at,
@@ -77,7 +77,7 @@ def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None 
     with crew:
         multiply_together(
             *(rows, weight, scale, bias, out, integers, steps, given),
-            *(crew.members, crew.address, round_part, share_part),
+            *(crew.members, crew.address, round_part.address, share_part.address),
         )
     return out
 
@@ -280,6 +280,8 @@ def _block(
     rows: NDArray[np.int16],
     steps: Floats,
     weight: Integers,
+    scale: Floats,
+    bias: Floats,
     out: Floats,
     sums: NDArray[np.int32],
     block: int,
@@ -288,7 +290,7 @@ def _block(
     start: int,
     stop: int,
 ) -> None:
-    """Add the products of some rows with some channels over one block of features."""
+    """Add the products of some rows with some channels over one block of features; scale behind the last."""
     first = block * BLOCK
     last = min(first + BLOCK, weight.shape[1])
     whole = (last - first) // _LANES * _LANES
@@ -309,13 +311,23 @@ def _block(
             for n in range(low, high):
                 for k in range(whole, last - first):
                     sums[m - start, n - low] += np.int32(rows[block, m, k]) * np.int32(weight[n, first + k])
-        step = steps[block, m]
-        if block == 0:
+        step, line, target = steps[block, m], sums[m - start], out[m]
+        ends = block == steps.shape[0] - 1
+        if block == 0 and ends:
             for n in range(low, high):
-                out[m, n] = np.float32(sums[m - start, n - low]) * step
+                target[n] = np.float32(line[n - low]) * step * scale[n]
+        elif block == 0:
+            for n in range(low, high):
+                target[n] = np.float32(line[n - low]) * step
+        elif ends:
+            for n in range(low, high):
+                target[n] = (target[n] + np.float32(line[n - low]) * step) * scale[n]
         else:
             for n in range(low, high):
-                out[m, n] += np.float32(sums[m - start, n - low]) * step
+                target[n] += np.float32(line[n - low]) * step
+        if ends and bias.shape[0]:
+            for n in range(low, high):
+                target[n] += bias[n]
 
 
 @compiled()
@@ -335,19 +347,15 @@ def _share(
     if count <= _FEW:
         for n in range(low, high, _CHANNELS):
             for block in range(blocks):
-                _block(rows, steps, weight, out, sums, block, n, min(n + _CHANNELS, high), 0, count)
+                end = min(n + _CHANNELS, high)
+                _block(rows, steps, weight, scale, bias, out, sums, block, n, end, 0, count)
     else:
         for start in range(0, count, _ROWS):
             stop = min(start + _ROWS, count)
             for block in range(blocks):
                 for n in range(low, high, _CHANNELS):
-                    _block(rows, steps, weight, out, sums, block, n, min(n + _CHANNELS, high), start, stop)
-    for m in range(count):
-        for n in range(low, high):
-            out[m, n] *= scale[n]
-        if bias.shape[0]:
-            for n in range(low, high):
-                out[m, n] += bias[n]
+                    end = min(n + _CHANNELS, high)
+                    _block(rows, steps, weight, scale, bias, out, sums, block, n, end, start, stop)
 
 
 # What a product's parts are given: addresses and sizes.
@@ -356,8 +364,8 @@ _SCALE_AT, _BIAS_AT, _OUT_AT, _TOTAL, _SLICES, _SHARED = 6, 7, 8, 9, 10, 11
 GIVEN = 12
 
 
-@compiled_part
-def round_part(given: int, number: int) -> None:
+@Part
+def round_part(given: int, number: int) -> int:
     """Round some of the rows."""
     g = carray(words_at(given), GIVEN)
     count, size, slices = g[_COUNT], g[_SIZE], g[_SLICES]
@@ -367,10 +375,11 @@ def round_part(given: int, number: int) -> None:
     steps = carray(floats_at(g[_STEPS_AT]), (blocks, count))
     for m in range(number * count // slices, (number + 1) * count // slices):
         _round_row(rows[m], m, integers, steps)
+    return 1
 
 
-@compiled_part
-def share_part(given: int, number: int) -> None:
+@Part
+def share_part(given: int, number: int) -> int:
     """Compute some of the output channels."""
     g = carray(words_at(given), GIVEN)
     count, size, total, shared = g[_COUNT], g[_SIZE], g[_TOTAL], g[_SHARED]
@@ -385,6 +394,7 @@ def share_part(given: int, number: int) -> None:
         number * total // shared,
         (number + 1) * total // shared,
     )
+    return 1
 
 
 @compiled()

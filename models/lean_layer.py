@@ -44,12 +44,13 @@ _START, _STOP, _PAST, _KEYS, _VALUES, _CAPACITY, _MASK = 0, 1, 2, 3, 4, 5, 6
 COLUMNS = 7
 _NO_MASK_AT = 0
 # Columns of the crew's row.
+_WORKS = (round_part, share_part, gate_part, attend_part)
 _MEMBERS, _CREW, _ROUND, _SHARE, _GATE, _ATTEND = 0, 1, 2, 3, 4, 5
 
 
 def team() -> Words:
     """What loops need of the crew, which was entered: its size, and addresses."""
-    return np.array([crew.members, crew.address, round_part, share_part, gate_part, attend_part])
+    return np.array([crew.members, crew.address, *(part.address for part in _WORKS)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def attending_half(
             scaling,
             seen[start:stop],
             given,
-            min(count, PARTS * team[_MEMBERS]),
+            PARTS * team[_MEMBERS],
             team[_CREW],
             team[_ATTEND],
         )

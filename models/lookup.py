@@ -32,6 +32,13 @@ class Lookup:
         self._words: list[bytes] = []
         self._places: dict[bytes, list[int]] = {}
 
+    def read(self, tokens: Sequence[int]) -> None:
+        """Learn a text, which begins with that of the call before."""
+        for token in tokens[len(self._words) :]:
+            word = self._word(token).removeprefix(b" ")
+            self._places.setdefault(word, []).append(len(self._words))
+            self._words.append(word)
+
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
         """Guess the tokens that follow.
 
@@ -42,10 +49,7 @@ class Lookup:
         Returns:
             The guess, empty where nothing is like the end of the text.
         """
-        for token in tokens[len(self._words) :]:
-            word = self._word(token).removeprefix(b" ")
-            self._places.setdefault(word, []).append(len(self._words))
-            self._words.append(word)
+        self.read(tokens)
         last = len(self._words) - 1
         if most < 1 or last < 1:
             return []

@@ -21,7 +21,9 @@ class EngineOptions:
         step_tokens: Tokens of one forward pass. A cancellation waits for at most one pass.
         fast_forward: Compute tokens that the grammar forces in one pass instead of one pass each.
         guesses: Tokens an answer guesses at most from what was said before and computes in the same pass;
-            0 turns that off. It changes no answer.
+            0 turns that off. It changes no answer: where a token's bits depend on what else is in a pass
+            (with other models than int8 Llama and Qwen2 on a CPU, and with adapters) nothing is guessed, nor
+            without ``fast_forward``.
         calibration: Turns the scores of closed questions into probabilities; where ``None``, the model's own
             if ``open_engine`` finds one that ``watchkeeper models calibrate`` made.
     """

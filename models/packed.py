@@ -81,7 +81,8 @@ class Piece:
                 at = torch.tensor(self.places())
                 before = torch.cat([torch.arange(past), at])
                 allowed = allowed & (at[:, None] - before[None, :] < window)
-            self._seen[window] = allowed
+            # Loops of ours read it by its address.
+            self._seen[window] = allowed.contiguous()
         return self._seen[window]
 
     def places(self) -> Sequence[int]:

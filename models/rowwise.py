@@ -10,7 +10,7 @@ import numpy as np
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
-from watchkeeper.models.compiled import compiled, compiled_part, floats_at, words_at
+from watchkeeper.models.compiled import Part, compiled, floats_at, words_at
 from watchkeeper.models.crew import crew, lead
 
 Floats = NDArray[np.float32]
@@ -131,13 +131,14 @@ def gate_rows(both: Floats, out: Floats, start: int, stop: int) -> None:
             out[m, k] = (part if both[m, k] >= 0 else part * shares[k]) * both[m, size + k]
 
 
-@compiled_part
-def gate_part(given: int, number: int) -> None:
+@Part
+def gate_part(given: int, number: int) -> int:
     """Gate some of the rows."""
     g = carray(words_at(given), 5)
     count, size, parts = g[2], g[3], g[4]
     both, out = carray(floats_at(g[0]), (count, 2 * size)), carray(floats_at(g[1]), (count, size))
     gate_rows(both, out, number * count // parts, (number + 1) * count // parts)
+    return 1
 
 
 @compiled()
@@ -168,5 +169,5 @@ def gate(both: Floats) -> Floats:
     else:
         with crew:
             given = np.empty(5, dtype=np.int64)
-            gate_together(both, out, given, PARTS * crew.members, crew.address, gate_part)
+            gate_together(both, out, given, PARTS * crew.members, crew.address, gate_part.address)
     return out

@@ -56,6 +56,11 @@ class Runner:
         self._lean = _lean(self._decoder) if isinstance(self._head, Int8Linear) else None
 
     @property
+    def exact(self) -> bool:
+        """Whether a token is the same to the last bit whatever else is in a pass, adapters aside."""
+        return self._lean is not None
+
+    @property
     def layers(self) -> int:
         """Number of layers."""
         return int(self.config.num_hidden_layers)

@@ -146,7 +146,7 @@ class AnswerTask(Task):
         grammar: What the answer is kept to; a free text where ``None``.
         matcher: The grammar's state.
         reader: Parts the answer into text and calls.
-        lookup: Guesses what comes next.
+        lookup: Guesses what comes next; it knows the prompt already. Nothing is guessed where ``None``.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class AnswerTask(Task):
         grammar: Grammar | None,
         matcher: LLMatcher | None,
         reader: AnswerReader,
-        lookup: Lookup,
+        lookup: Lookup | None = None,
     ) -> None:
         super().__init__(prompt, len(prompt) + request.max_tokens, request.adapter)
         self._request = request
@@ -191,7 +191,7 @@ class AnswerTask(Task):
         left = self.prompt_left
         if self._dialect.fast_forward or not left:
             count = len(self.tokens) - self.kv.length
-            guesses = 0 if left or not self._dialect.fast_forward else len(self._guess)
+            guesses = 0 if left else len(self._guess)
             return Pending(count if self._dialect.fast_forward else 1, prompt=left > 0, guesses=guesses)
         return Pending(left, prompt=True)
 
@@ -245,7 +245,9 @@ class AnswerTask(Task):
 
     def _guess_next(self) -> list[int]:
         most = min(self._dialect.guesses, self._request.max_tokens - self.generated - 1)
-        guess = self._lookup.guess(self.tokens, most) if most > 0 else []
+        if self._lookup is None or most < 1:
+            return []
+        guess = self._lookup.guess(self.tokens, most)
         if guess and self._matcher is not None:
             del guess[self._matcher.validate_tokens(guess) :]
         return guess
@@ -394,11 +396,11 @@ class ScoringTask(Task):
         """Whether options were computed: what each token is given depends on all others."""
         return self._packed is not None
 
-    def receive(self, hidden: torch.Tensor, logits: torch.Tensor | None, runner: Runner) -> str:  # noqa: ARG002
+    def receive(self, hidden: torch.Tensor, logits: torch.Tensor | None, runner: Runner) -> str:
         """Add up what a group's tokens were given, and forget the group's keys and values."""
         if self._packed is not None:
             self.kv.length = self.prompt_length - 1
-            assert logits is not None, "they were wanted"
+            logits = runner.logits(hidden) if logits is None else logits
             self.logprobs += scoring.sums(logits, self._packed.targets)
             self._packed = None
             del self._groups[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from watchkeeper.models.int8_model import load_int8
 from watchkeeper.models.interface import ModelIdentity
 
 IDENTITY = ModelIdentity("tiny", "none", "0" * 64)
@@ -70,3 +72,9 @@ def hosted(template: str | None = HERMES, *, sliding_window: int | None = None, 
         return Hosted(LlamaForCausalLM(LlamaConfig(**sizes)), made, IDENTITY)
     config = Qwen2Config(**sizes, use_sliding_window=True, sliding_window=sliding_window, max_window_layers=0)
     return Hosted(Qwen2ForCausalLM(config), made, IDENTITY)
+
+
+def in_int8(hosted: Hosted, folder: Path) -> Hosted:
+    """The same model with int8 weights, as it is loaded from a folder."""
+    hosted.model.save_pretrained(folder)
+    return Hosted(load_int8(folder, None), hosted.tokenizer, hosted.identity)

@@ -57,7 +57,8 @@ class Document:
             case "missing":
                 return f"{where}: missing"
             case "extra_forbidden":
-                missing = [str(one["loc"][-1]) for one in errors if one["type"] == "missing"]
+                siblings = [one for one in errors if one["loc"][:-1] == first["loc"][:-1]]
+                missing = [str(one["loc"][-1]) for one in siblings if one["type"] == "missing"]
                 meant = get_close_matches(str(first["loc"][-1]), missing, n=1)
                 message = f"unknown key ({f'is {meant[0]!r} meant?' if meant else 'check its spelling'})"
             case "union_tag_invalid":

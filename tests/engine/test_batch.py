@@ -51,6 +51,13 @@ def hosted() -> tiny.Hosted:
     return tiny.hosted()
 
 
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def either(
+    request: pytest.FixtureRequest, hosted: tiny.Hosted, tmp_path_factory: pytest.TempPathFactory
+) -> tiny.Hosted:
+    return hosted if request.param == "fp32" else tiny.in_int8(hosted, tmp_path_factory.mktemp("int8"))
+
+
 def mixed(count: int, seed: int = 0) -> list[Request]:
     """Requests of every kind and of different lengths, some of which begin alike."""
     rng = random.Random(seed)
@@ -119,12 +126,12 @@ def at_once(engine: LocalEngine, requests: Sequence[Request]) -> list[object]:
         *("without guesses", "with many guesses"),
     ],
 )
-def test_together_everyone_is_answered_as_alone(hosted: tiny.Hosted, options: EngineOptions) -> None:
+def test_together_everyone_is_answered_as_alone(either: tiny.Hosted, options: EngineOptions) -> None:
     requests = mixed(24)
-    alone = LocalEngine(hosted, EngineOptions(prefix_bytes=0, step_tokens=1000, guesses=0))
+    alone = LocalEngine(either, EngineOptions(prefix_bytes=0, step_tokens=1000, guesses=0))
     expected = [essence(ask(alone, request)) for request in requests]
 
-    engine = LocalEngine(hosted, options)
+    engine = LocalEngine(either, options)
 
     assert at_once(engine, requests) == expected
     assert at_once(engine, requests[::-1]) == expected[::-1]

@@ -83,7 +83,8 @@ def test_the_ratios_of_a_report_are_those_of_its_times(report: Report) -> None:
         assert part.each == pytest.approx(part.tokens_per_second / part.requests)
     calls, choice, gains, bound = report.calls, report.choice, report.gains, report.bound
     assert gains.prefix_reuse == pytest.approx(calls.first_seconds / calls.later_seconds)
-    assert gains.fast_forward == pytest.approx(calls.stepwise_seconds / calls.later_seconds)
+    assert gains.fast_forward == pytest.approx(calls.stepwise_seconds / calls.careful_seconds)
+    assert gains.guesses == pytest.approx(calls.careful_seconds / calls.later_seconds)
     assert gains.one_pass == pytest.approx(choice.apart_seconds / choice.later_seconds)
     assert bound.bandwidth is not None
     assert bound.tokens_per_second == pytest.approx(bound.bandwidth / bound.token_bytes)

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,7 +165,8 @@ def test_appending_forced_tokens_at_once_changes_no_token(hosted: tiny.Hosted) -
         assert quick.usage.forced_tokens == careful.usage.forced_tokens > 0
 
 
-def test_guesses_save_passes_and_change_no_token(hosted: tiny.Hosted) -> None:
+def test_guesses_save_passes_and_change_no_token(hosted: tiny.Hosted, tmp_path: Path) -> None:
+    hosted = tiny.in_int8(hosted, tmp_path)
     guessing, careful = LocalEngine(hosted), LocalEngine(hosted, EngineOptions(guesses=0))
     reply = {"type": "array", "items": {"enum": ["up", "down", "upstream"]}, "minItems": 12, "maxItems": 20}
     for seed in range(6):
@@ -185,6 +187,15 @@ def test_guesses_save_passes_and_change_no_token(hosted: tiny.Hosted) -> None:
     # Of the right guesses some would have been forced, and saved no pass.
     assert careful.statistics.passes - said.guessed_right <= said.passes < careful.statistics.passes
     assert careful.statistics.guessed == 0
+
+
+def test_nothing_is_guessed_where_that_could_change_an_answer(hosted: tiny.Hosted, tmp_path: Path) -> None:
+    # In fp32 a row's last bits depend on how many there are; without fast-forward there is one for each pass.
+    exact = tiny.in_int8(hosted, tmp_path)
+    engines = LocalEngine(hosted), LocalEngine(exact, EngineOptions(fast_forward=False)), LocalEngine(exact)
+    for engine in engines:
+        engine.generate(GenerationRequest((user("one two three one two three"),), max_tokens=60))
+    assert [engine.statistics.guessed > 0 for engine in engines] == [False, False, True]
 
 
 def test_reusing_a_prefix_changes_no_token(hosted: tiny.Hosted) -> None:

@@ -140,6 +140,7 @@ def _validity(validity: Validity) -> tuple[str, str, str]:
 def _gains(report: Report) -> Iterator[tuple[str, str, str]]:
     yield "gain of prefix reuse", _figure(report.gains.prefix_reuse), "x"
     yield "gain of fast-forward", _figure(report.gains.fast_forward), "x"
+    yield "gain of guesses", _figure(report.gains.guesses), "x"
     yield "gain of scoring in one pass", _figure(report.gains.one_pass), "x"
 
 

@@ -64,7 +64,7 @@ def when(at: datetime | None) -> str:
 
 def day(at: datetime) -> str:
     """A moment, in UTC and to the minute: for columns."""
-    return f"{at:%m-%d %H:%M}"
+    return f"{at:%Y-%m-%d %H:%M}"
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
