@@ -9,7 +9,7 @@ QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick crash schemas same check dev links models bench alternatives clean
+.PHONY: help demo test test-quick crash schemas same soak check dev links models bench alternatives clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,7 +19,8 @@ demo: dev  ## Break a real service in a temporary folder and watch agents mend i
 
 test: check models  ## Check everything: format, types, rules, units, real parts, a real model, the demo
 	@$(QUICK)
-	@$(PYTEST) -m "not crash" tests/engine tests/integration tests/acceptance
+	@$(PYTEST) -n logical tests/engine
+	@$(PYTEST) -m "not crash" tests/integration tests/acceptance
 
 test-quick: dev  ## Unit tests alone, under a minute: no model, no server
 	@$(QUICK)
@@ -32,6 +33,9 @@ schemas: dev models  ## Try 1,000 generated schemas of tools on a small model (l
 
 same: dev models  ## Compare 200 answers of a real model alone and in company (long)
 	@WATCHKEEPER_REQUESTS=200 $(PYTEST) -s tests/integration/test_same_answers.py
+
+soak: dev models  ## Ask 500 mixed requests, give up on many, and look for what stays (long)
+	@WATCHKEEPER_REQUESTS=500 $(PYTEST) -s tests/integration/test_soak.py
 
 check: dev  ## Format, lint, strict types, import rule
 	@$(BIN)/ruff format --check .
