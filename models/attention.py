@@ -69,6 +69,68 @@ def _mix(shares: Floats, values: Floats, first: int, last: int, out: Floats) -> 
         k += 1
 
 
+@compiled(fastmath=ANY_ORDER)
+def _scores_of_two(
+    query: Floats, other: Floats, keys: Floats, first: int, last: int, scaling: np.float32, out: Floats
+) -> None:
+    """Write the scaled products of two queries with keys first to last into two rows: keys are read once."""
+    size = query.shape[0]
+    k = first
+    while k + _KEYS <= last:
+        one, two, three, four = keys[k], keys[k + 1], keys[k + 2], keys[k + 3]
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        e, f, g, h = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for place in range(size):
+            left, right = query[place], other[place]
+            a += left * one[place]
+            b += left * two[place]
+            c += left * three[place]
+            d += left * four[place]
+            e += right * one[place]
+            f += right * two[place]
+            g += right * three[place]
+            h += right * four[place]
+        out[0, k], out[0, k + 1], out[0, k + 2], out[0, k + 3] = (
+            a * scaling,
+            b * scaling,
+            c * scaling,
+            d * scaling,
+        )
+        out[1, k], out[1, k + 1], out[1, k + 2], out[1, k + 3] = (
+            e * scaling,
+            f * scaling,
+            g * scaling,
+            h * scaling,
+        )
+        k += _KEYS
+    _scores(query, keys, k, last, scaling, out[0])
+    _scores(other, keys, k, last, scaling, out[1])
+
+
+@compiled(fastmath=ANY_ORDER)
+def _mix_for_two(shares: Floats, values: Floats, first: int, last: int, out: Floats, other: Floats) -> None:
+    """Add up values first to last by two rows of shares: values are read once."""
+    size = out.shape[0]
+    out[:] = 0
+    other[:] = 0
+    k = first
+    while k + _KEYS <= last:
+        one, two, three, four = values[k], values[k + 1], values[k + 2], values[k + 3]
+        a, b, c, d = shares[0, k], shares[0, k + 1], shares[0, k + 2], shares[0, k + 3]
+        e, f, g, h = shares[1, k], shares[1, k + 1], shares[1, k + 2], shares[1, k + 3]
+        for place in range(size):
+            p, q, r, t = one[place], two[place], three[place], four[place]
+            out[place] += (a * p + b * q) + (c * r + d * t)
+            other[place] += (e * p + f * q) + (g * r + h * t)
+        k += _KEYS
+    while k < last:
+        value = values[k]
+        for place in range(size):
+            out[place] += shares[0, k] * value[place]
+            other[place] += shares[1, k] * value[place]
+        k += 1
+
+
 @compiled(fastmath=ANY_ORDER | {"nnan", "nsz"})
 def _largest(numbers: Floats, first: int, last: int) -> np.float32:
     found: np.float32 = numbers[first]
@@ -86,6 +148,24 @@ def _sum(numbers: Floats, first: int, last: int) -> np.float32:
 
 
 @compiled()
+def _become_shares(
+    scores: Floats, first: int, last: int, seen: NDArray[np.int8], bits: NDArray[np.int32]
+) -> np.float32:
+    """Replace scores by their exponentials, those of the largest being 1, and return their sum."""
+    for k in range(seen.shape[0]):
+        if not seen[k]:
+            scores[k] = -np.inf
+    largest = _largest(scores, first, last)
+    for k in range(first, last):
+        scores[k] -= largest
+    exponentials(scores[first:last], bits[first:last])
+    for k in range(seen.shape[0]):
+        if not seen[k]:
+            scores[k] = 0
+    return _sum(scores, first, last)
+
+
+@compiled()
 def _attend_group(
     queries: Floats,
     keys: Floats,
@@ -96,25 +176,26 @@ def _attend_group(
     scaling: np.float32,
     out: Floats,
 ) -> None:
-    """Let the queries of one token that share a key head attend to its keys first to last."""
+    """Let the queries of one token that share a key head attend to its keys first to last, two by two."""
     size = keys.shape[1]
-    shares, bits = np.empty(last, dtype=np.float32), np.empty(last, dtype=np.int32)
-    for start in range(0, queries.shape[0], size):
-        stop = start + size
-        _scores(queries[start:stop], keys, first, last, scaling, shares)
-        for k in range(seen.shape[0]):
-            if not seen[k]:
-                shares[k] = -np.inf
-        largest = _largest(shares, first, last)
-        for k in range(first, last):
-            shares[k] -= largest
-        exponentials(shares[first:last], bits[first:last])
-        for k in range(seen.shape[0]):
-            if not seen[k]:
-                shares[k] = 0
-        _mix(shares, values, first, last, out[start:stop])
-        total = _sum(shares, first, last)
-        for place in range(start, stop):
+    shares, bits = np.empty((2, last), dtype=np.float32), np.empty(last, dtype=np.int32)
+    start, end = 0, queries.shape[0]
+    while start + 2 * size <= end:
+        middle, stop = start + size, start + 2 * size
+        _scores_of_two(queries[start:middle], queries[middle:stop], keys, first, last, scaling, shares)
+        total = _become_shares(shares[0], first, last, seen, bits)
+        other = _become_shares(shares[1], first, last, seen, bits)
+        _mix_for_two(shares, values, first, last, out[start:middle], out[middle:stop])
+        for place in range(start, middle):
+            out[place] /= total
+        for place in range(middle, stop):
+            out[place] /= other
+        start = stop
+    if start < end:
+        _scores(queries[start:end], keys, first, last, scaling, shares[0])
+        total = _become_shares(shares[0], first, last, seen, bits)
+        _mix(shares[0], values, first, last, out[start:end])
+        for place in range(start, end):
             out[place] /= total
 
 

@@ -32,7 +32,7 @@ class EngineOptions:
     running_bytes: int = _GIB
     running: int = 16
     waiting: int = 512
-    step_tokens: int = 128
+    step_tokens: int = 160
     fast_forward: bool = True
     guesses: int = 4
     calibration: Calibration | None = None

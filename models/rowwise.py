@@ -90,7 +90,7 @@ def rotate(rows: Floats, heads: int, cosines: Floats, sines: Floats) -> None:
                 rows[m, second + k] = right * cosines[m, half + k] + left * sines[m, half + k]
 
 
-@compiled()
+@compiled(fastmath={"contract"})
 def exponentials(values: Floats, bits: NDArray[np.int32]) -> None:
     """Replace numbers of 0 or less by their exponentials, to a part in ten million.
 
