@@ -17,6 +17,8 @@ def work():
     while time.monotonic() - began < 1:
         rows = (rows @ rows).clamp(0, 1)
 
+# Where tests run in a shell's background, the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     in_a_thread_that_ends(work)
