@@ -28,6 +28,8 @@ from watchkeeper.models.templates import ChatFormat
 CLOSING_TOKENS = 256
 """Tokens that the end of an answer may take beyond its budget."""
 
+_CONTROL = b"\xff"
+
 
 class Task(ABC):
     """One request under way.
@@ -310,14 +312,17 @@ class AnswerTask(Task):
         """Append what the grammar leaves no choice about."""
         matcher = self._matcher
         assert matcher is not None
-        forced = matcher.compute_ff_tokens()
+        forced, more = matcher.compute_ff_tokens(), False
         if matcher.validate_tokens(forced) < len(forced):
             # llguidance takes a forced text that spells a control token for that token, and then refuses it.
-            forced = self._dialect.format.plain(matcher.compute_ff_bytes().decode("utf-8", "ignore"))
+            # A control token that is really meant is a byte that no text has, and its number.
+            text, control, _ = matcher.compute_ff_bytes().partition(_CONTROL)
+            forced = self._dialect.format.plain(text.decode("utf-8", "ignore"))
+            more = bool(forced and control)
         if not matcher.consume_tokens(forced):
             raise GrammarError(f"the grammar failed while decoding: {matcher.get_error():.200}")
         self._forced += len(forced)
-        return self._append(forced)
+        return self._append(forced) + (self._append_forced() if more else "")
 
     def _close(self) -> str:
         """End a constrained answer whose budget is spent with a shortest text that makes it whole."""

@@ -165,6 +165,15 @@ def test_appending_forced_tokens_at_once_changes_no_token(hosted: tiny.Hosted) -
         assert quick.usage.forced_tokens == careful.usage.forced_tokens > 0
 
 
+def test_a_text_that_spells_a_control_token_may_stand_before_a_real_one(engine: LocalEngine) -> None:
+    arguments = {"end": {"const": "</tool_call>"}, "rest": {"const": [{}]}}
+    schema = {"type": "object", "properties": arguments, "required": ["end", "rest"]}
+    request = GenerationRequest(TALK, (ToolSpec("act", "Act on it.", schema),), "required")
+    answer = engine.generate(request)
+    assert answer.tool_calls[0].arguments == {"end": "</tool_call>", "rest": [{}]}
+    assert answer.finish_reason == "stop"
+
+
 def test_guesses_save_passes_and_change_no_token(hosted: tiny.Hosted, tmp_path: Path) -> None:
     hosted = tiny.in_int8(hosted, tmp_path)
     guessing, careful = LocalEngine(hosted), LocalEngine(hosted, EngineOptions(guesses=0))
