@@ -11,8 +11,8 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from watchkeeper.models.compiled import Part, bytes_at, compiled, floats_at, words_at
-from watchkeeper.models.crew import crew, lead
-from watchkeeper.models.rowwise import ANY_ORDER, PARTS, exponentials
+from watchkeeper.models.crew import SHARES, crew, lead
+from watchkeeper.models.rowwise import ANY_ORDER, exponentials
 
 Floats = NDArray[np.float32]
 
@@ -321,5 +321,5 @@ def attend(
     with crew:
         attend_together(
             *(rows, heads, keys, values, past, ENDLESS if window is None else window, seen, scaling, out),
-            *(given, PARTS * crew.members, crew.address, attend_part.address),
+            *(given, SHARES * crew.members, crew.address, attend_part.address),
         )

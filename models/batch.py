@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import logging
 import queue
 import threading
 import weakref
@@ -24,6 +25,8 @@ from watchkeeper.models.tasks import Task
 # A beginning shared with a request under way is waited for from this many tokens on.
 _WORTH_WAITING = 32
 
+
+log = logging.getLogger(__name__)
 
 _open: weakref.WeakSet[Batch] = weakref.WeakSet()
 
@@ -278,7 +281,8 @@ class Batch:
             return {}
         try:
             whole = runner.logits(torch.cat(list(wide.values())))
-        except (MemoryError, RuntimeError):
+        except (MemoryError, RuntimeError) as error:
+            log.warning("logits of %d requests cannot be computed at once: %s", len(wide), error)
             return {}
         return dict(
             zip(wide, torch.split_with_sizes(whole, [len(rows) for rows in wide.values()]), strict=True)

@@ -6,19 +6,20 @@ import contextlib
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import ir
 from numba import types
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 log = logging.getLogger(__name__)
 
-LOOPS = ("compiled", "crew", "integer_products", "rowwise", "attention", "lean_layer")
+LOOPS = ("compiled", "crew", "tiles", "integer_products", "rowwise", "attention", "lean_layer")
 """Modules that hold loops: what was kept of any is compiled again once one of them has changed."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -82,6 +83,13 @@ class Part:
 def instruction(function: Callable[..., Any]) -> Any:
     """Let loops call what numba has no name for: a function that returns a signature and what writes it."""
     return intrinsic(function)
+
+
+def emit_call(builder: Any, name: str, result: Any, given: Sequence[Any] = ()) -> Any:
+    """Write a call of an instruction of LLVM, or of a function of the C library, into an instruction."""
+    kind = ir.FunctionType(result, [one.type for one in given])
+    known = builder.module.globals.get(name)
+    return builder.call(known or ir.Function(builder.module, kind, name), given)
 
 
 @instruction

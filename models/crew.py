@@ -20,12 +20,12 @@ import torch
 from llvmlite import ir
 from numba import types
 
-from watchkeeper.models.compiled import compiled, instruction
+from watchkeeper.models.compiled import compiled, emit_call, instruction
 
 MOST = 64
 """Members of a crew at most."""
-PARTS = 1 << 16
-"""Parts of a loop are fewer."""
+SHARES = 4
+"""Parts that a loop has for each member, so that one who is slower does fewer."""
 
 # What the crew shares: words that several threads write are in cache lines of their own.
 _LINE = 8
@@ -40,13 +40,16 @@ _MOMENTS = 4096
 _TURNS = 1 << 30
 
 
+def _word(builder: ir.IRBuilder, address: Any) -> Any:
+    return builder.inttoptr(address, ir.IntType(64).as_pointer())
+
+
 @instruction
 def _load(_: Any, address: Any) -> Any:  # noqa: ARG001 (the name is numba's to see)
     """Read a word that other threads write."""
 
     def generate(_: Any, builder: ir.IRBuilder, __: Any, given: Any) -> Any:
-        pointer = builder.inttoptr(given[0], ir.IntType(64).as_pointer())
-        return builder.load_atomic(pointer, "seq_cst", 8)
+        return builder.load_atomic(_word(builder, given[0]), "seq_cst", 8)
 
     return types.int64(types.uintp), generate
 
@@ -56,8 +59,7 @@ def _store(_: Any, address: Any, value: Any) -> Any:  # noqa: ARG001
     """Write a word that other threads read."""
 
     def generate(context: Any, builder: ir.IRBuilder, _: Any, given: Any) -> Any:
-        pointer = builder.inttoptr(given[0], ir.IntType(64).as_pointer())
-        builder.store_atomic(given[1], pointer, "seq_cst", 8)
+        builder.store_atomic(given[1], _word(builder, given[0]), "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(types.uintp, types.int64), generate
@@ -68,8 +70,7 @@ def _add(_: Any, address: Any, value: Any) -> Any:  # noqa: ARG001
     """Add to a word that other threads write."""
 
     def generate(_: Any, builder: ir.IRBuilder, __: Any, given: Any) -> Any:
-        pointer = builder.inttoptr(given[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", pointer, given[1], "seq_cst")
+        return builder.atomic_rmw("add", _word(builder, given[0]), given[1], "seq_cst")
 
     return types.int64(types.uintp, types.int64), generate
 
@@ -79,8 +80,7 @@ def _swap(_: Any, address: Any, old: Any, new: Any) -> Any:  # noqa: ARG001
     """Write a word if it is what it was, and say whether it was."""
 
     def generate(_: Any, builder: ir.IRBuilder, __: Any, given: Any) -> Any:
-        pointer = builder.inttoptr(given[0], ir.IntType(64).as_pointer())
-        result = builder.cmpxchg(pointer, given[1], given[2], "seq_cst", "seq_cst")
+        result = builder.cmpxchg(_word(builder, given[0]), given[1], given[2], "seq_cst", "seq_cst")
         return builder.extract_value(result, 1)
 
     return types.boolean(types.uintp, types.int64, types.int64), generate
@@ -92,9 +92,7 @@ def _pause(_: Any) -> Any:
 
     def generate(context: Any, builder: ir.IRBuilder, _: Any, __: Any) -> Any:
         if str(builder.module.triple).startswith("x86_64"):
-            kind = ir.FunctionType(ir.VoidType(), [])
-            name = "llvm.x86.sse2.pause"
-            builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+            emit_call(builder, "llvm.x86.sse2.pause", ir.VoidType())
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -105,8 +103,7 @@ def _give_way(_: Any) -> Any:
     """Let another thread have this core, if one waits for it."""
 
     def generate(context: Any, builder: ir.IRBuilder, _: Any, __: Any) -> Any:
-        name, kind = "sched_yield", ir.FunctionType(ir.IntType(32), [])
-        builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+        emit_call(builder, "sched_yield", ir.IntType(32))
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -161,7 +158,7 @@ def lead(words: int, work: int, given: int, parts: int) -> int:
         words: Address of what the crew shares; the crew was entered.
         work: Address of a `watchkeeper.models.compiled.Part`.
         given: Address of what it is given; whoever calls keeps it, and all that it holds addresses of.
-        parts: How many there are, fewer than :data:`PARTS`.
+        parts: How many there are, fewer than 65,536.
 
     Raises:
         MemoryError: If a part failed; there is nothing else that they can fail by.

@@ -2,20 +2,13 @@
 
 A row is rounded to 15 bits by blocks of features, each by its own largest magnitude, and multiplied by the
 int8 weight in integers. So a row's result is the same to the last bit whatever else is computed with it, and
-what rounding costs is two orders of magnitude below the weight's own. The innermost loop multiplies pairs of
-16-bit integers and adds them up in 32 bits, one instruction of AVX2 for sixteen products; numba compiles it
-for the machine at hand and keeps it on the disk.
+what rounding costs is two orders of magnitude below the weight's own. numba compiles the loops for the
+machine at hand and keeps them on the disk; the innermost ones are in `watchkeeper.models.tiles`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import codegen
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
@@ -24,11 +17,11 @@ from watchkeeper.models.compiled import (
     bytes_at,
     compiled,
     floats_at,
-    instruction,
     shorts_at,
     words_at,
 )
-from watchkeeper.models.crew import crew, lead
+from watchkeeper.models.crew import SHARES, crew, lead
+from watchkeeper.models.tiles import LANES, tile_1_by_1, tile_1_by_4, tile_2_by_4, tile_4_by_2
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int8]
@@ -40,8 +33,6 @@ _LEVELS = np.float32(16383)
 _TINY = np.float32(1e-30)
 _LARGEST_FINITE = np.int32(0x7F7FFFFF)
 _WITHOUT_SIGN = np.int32(0x7FFFFFFF)
-# Products of one instruction: 16-bit integers in a register of AVX2.
-_LANES = 16
 # Rows whose block of features stays in a core's cache while all weights pass by.
 _ROWS = 64
 # Channels whose sums stay in the innermost cache until they are scaled. Those of a tile are as far apart as
@@ -50,8 +41,6 @@ _CHANNELS = 64
 _PAGE = 4096
 # Up to here all features of all rows stay in the cache, and a weight is better read from end to end.
 _FEW = 8
-# Parts that a loop has for each member of the crew, so that one who is slower does fewer.
-_SHARES = 4
 _NOTHING = np.empty(0, dtype=np.float32)
 
 
@@ -80,147 +69,6 @@ def multiply(rows: Floats, weight: Integers, scale: Floats, bias: Floats | None 
             *(crew.members, crew.address, round_part.address, share_part.address),
         )
     return out
-
-
-def _tile(height: int, width: int) -> Any:
-    """Make the innermost loop: sums of products of ``height`` rows with ``width`` channels.
-
-    It takes the address of the rows and their distance; the address of the first channel, the distance
-    between channels and that to the one read next; the number of features (a multiple of 16, and not 0); the
-    address of the int32 sums, the distance between their lines and between their columns. Distances count
-    elements.
-    """
-
-    @instruction
-    def tile(  # the names are numba's to see
-        _: Any,
-        rows: Any,  # noqa: ARG001
-        pitch: Any,  # noqa: ARG001
-        weight: Any,  # noqa: ARG001
-        stride: Any,  # noqa: ARG001
-        following: Any,  # noqa: ARG001
-        features: Any,  # noqa: ARG001
-        sums: Any,  # noqa: ARG001
-        gap: Any,  # noqa: ARG001
-        spread: Any,  # noqa: ARG001
-    ) -> Any:
-        address, size = types.uintp, types.intp
-        signature = types.void(address, size, address, size, size, size, address, size, size)
-
-        def generate(context: Any, builder: ir.IRBuilder, _: Any, given: Any) -> Any:
-            _emit_tile(builder, height, width, *given)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return tile
-
-
-def _emit_tile(
-    builder: ir.IRBuilder,
-    height: int,
-    width: int,
-    rows: Any,
-    pitch: Any,
-    weight: Any,
-    stride: Any,
-    following: Any,
-    features: Any,
-    sums: Any,
-    gap: Any,
-    spread: Any,
-) -> None:
-    bytes_, words, totals = (
-        ir.VectorType(ir.IntType(8), _LANES),
-        ir.VectorType(ir.IntType(16), _LANES),
-        ir.VectorType(ir.IntType(32), _LANES // 2),
-    )
-
-    def address(base: Any, distance: Any, line: int, at: Any, size: int) -> Any:
-        place = builder.add(builder.mul(distance, _size(line)), at)
-        return builder.add(base, builder.mul(place, _size(size)))
-
-    def load(where: Any, kind: ir.Type) -> Any:
-        return builder.load(builder.inttoptr(where, kind.as_pointer()), align=1)
-
-    before = builder.block
-    loop, done = builder.append_basic_block("features"), builder.append_basic_block("sums")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    at = builder.phi(ir.IntType(64))
-    at.add_incoming(_size(0), before)
-    running = [[builder.phi(totals) for _ in range(width)] for _ in range(height)]
-    for line in range(width):
-        _prefetch(builder, builder.add(address(weight, stride, line, at, 1), following))
-    channels = [
-        builder.sext(load(address(weight, stride, line, at, 1), bytes_), words) for line in range(width)
-    ]
-    added = []
-    for line, parts in enumerate(running):
-        row = load(address(rows, pitch, line, at, 2), words)
-        added.append([_add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)])
-    beyond = builder.add(at, _size(_LANES))
-    at.add_incoming(beyond, loop)
-    for parts, results in zip(running, added, strict=True):
-        for part, result in zip(parts, results, strict=True):
-            part.add_incoming(ir.Constant(totals, [0] * totals.count), before)
-            part.add_incoming(result, loop)
-    builder.cbranch(builder.icmp_signed("<", beyond, features), loop, done)
-    builder.position_at_end(done)
-    number = ir.IntType(32)
-    for line, results in enumerate(added):
-        for column, result in enumerate(results):
-            total = _call(builder, f"llvm.vector.reduce.add.v{totals.count}i32", number, [result])
-            target = address(sums, gap, line, builder.mul(spread, _size(column)), 4)
-            builder.store(total, builder.inttoptr(target, number.as_pointer()), align=4)
-
-
-def _add_pairs(builder: ir.IRBuilder, row: Any, channel: Any, total: Any) -> Any:
-    """Multiply 16-bit lanes, add neighbours in 32 bits, and add that to a total."""
-    if _compiles_for_avx2():
-        return builder.add(total, _call(builder, "llvm.x86.avx2.pmadd.wd", total.type, [row, channel]))
-    lanes = total.type.count
-    for first in (0, 1):
-        picked = ir.Constant(
-            ir.VectorType(ir.IntType(32), lanes), [2 * lane + first for lane in range(lanes)]
-        )
-        left, right = (
-            builder.sext(builder.shuffle_vector(side, side, picked), total.type) for side in (row, channel)
-        )
-        total = builder.add(total, builder.mul(left, right))
-    return total
-
-
-def _compiles_for_avx2() -> bool:
-    config: Any = numba.config
-    if config.CPU_NAME or config.CPU_FEATURES:  # for another processor than this one, by request
-        return False
-    features: Any = codegen.get_host_cpu_features  # what numba itself compiles for
-    return "+avx2" in features().split(",")
-
-
-def _prefetch(builder: ir.IRBuilder, where: Any) -> None:
-    pointer = builder.inttoptr(where, ir.IntType(8).as_pointer())
-    # To read, into all caches, of data.
-    flags = [ir.Constant(ir.IntType(32), flag) for flag in (0, 3, 1)]
-    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
-
-
-def _call(builder: ir.IRBuilder, name: str, result: ir.Type, given: list[Any]) -> Any:
-    """Call an instruction of LLVM."""
-    kind = ir.FunctionType(result, [one.type for one in given])
-    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-    return builder.call(function, given)
-
-
-def _size(value: int) -> ir.Constant:
-    return ir.Constant(ir.IntType(64), value)
-
-
-_tile_4_by_2 = _tile(4, 2)
-_tile_2_by_4 = _tile(2, 4)
-_tile_1_by_4 = _tile(1, 4)
-_tile_1_by_1 = _tile(1, 1)
 
 
 @compiled()
@@ -263,15 +111,15 @@ def _sum_up(rows: int, count: int, weight: int, channels: int, stride: int, feat
             n = tile if stride < _PAGE else tile * width
             channel, target = weight + n * stride, line + 4 * n
             if height == 4:
-                _tile_4_by_2(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+                tile_4_by_2(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
             elif height == 2:
-                _tile_2_by_4(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+                tile_2_by_4(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
             else:
-                _tile_1_by_4(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
+                tile_1_by_4(row, BLOCK, channel, far, following, features, target, _CHANNELS, apart)
         for n in range(tiles * width, channels):
             for i in range(height):
                 here, there = row + 2 * i * BLOCK, line + 4 * (i * _CHANNELS + n)
-                _tile_1_by_1(here, BLOCK, weight + n * stride, 0, stride, features, there, 0, 0)
+                tile_1_by_1(here, BLOCK, weight + n * stride, 0, stride, features, there, 0, 0)
         m += height
 
 
@@ -293,7 +141,7 @@ def _block(
     """Add the products of some rows with some channels over one block of features; scale behind the last."""
     first = block * BLOCK
     last = min(first + BLOCK, weight.shape[1])
-    whole = (last - first) // _LANES * _LANES
+    whole = (last - first) // LANES * LANES
     if whole:
         _sum_up(
             rows.ctypes.data + 2 * (block * rows.shape[1] + start) * BLOCK,
@@ -430,7 +278,7 @@ def multiply_together(
     """
     count, size = rows.shape
     total = weight.shape[0]
-    shares = min(members * _SHARES, max(members, total // _CHANNELS))
+    shares = min(members * SHARES, max(members, total // _CHANNELS))
     given[_ROWS_AT] = rows.ctypes.data
     given[_COUNT] = count
     given[_SIZE] = size
@@ -441,11 +289,11 @@ def multiply_together(
     given[_BIAS_AT] = bias.ctypes.data if bias.shape[0] else 0
     given[_OUT_AT] = out.ctypes.data
     given[_TOTAL] = total
-    given[_SLICES] = members * _SHARES
+    given[_SLICES] = members * SHARES
     given[_SHARED] = shares
     if count <= _FEW:
         for m in range(count):
             _round_row(rows[m], m, integers, steps)
     else:
-        lead(crew_address, rounding, given.ctypes.data, members * _SHARES)
+        lead(crew_address, rounding, given.ctypes.data, members * SHARES)
     lead(crew_address, sharing, given.ctypes.data, shares)

@@ -101,7 +101,7 @@ class SequenceKV:
         """
         layer = self.layers[index]
         if layer is None:
-            like = torch.empty((heads, 0, size))
+            like = torch.empty((heads, 0, size), dtype=torch.float32)
             layer = self.layers[index] = self._allocate(like, like)
         return layer
 

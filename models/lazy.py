@@ -36,6 +36,14 @@ class LazyEngine:
         """Begin to open the engine in the background; an error shows when it is first asked."""
         threading.Thread(target=self._preload, name="watchkeeper-preload", daemon=True).start()
 
+    def open(self) -> None:
+        """Open the engine now.
+
+        Raises:
+            ModelError: If it cannot be opened.
+        """
+        self._opened()
+
     @property
     def identity(self) -> ModelIdentity:
         """Which model answers."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from watchkeeper.models.attention import ENDLESS, attend_part, attend_together
 from watchkeeper.models.compiled import bytes_at, compiled, floats_at
-from watchkeeper.models.crew import crew
+from watchkeeper.models.crew import SHARES, crew
 from watchkeeper.models.integer_products import (
     BLOCK,
     Floats,
@@ -26,7 +26,6 @@ from watchkeeper.models.integer_products import (
 )
 from watchkeeper.models.rowwise import (
     MANY,
-    PARTS,
     add_and_normalize,
     gate_part,
     gate_rows,
@@ -196,7 +195,7 @@ def attending_half(
             scaling,
             seen[start:stop],
             given,
-            PARTS * team[_MEMBERS],
+            SHARES * team[_MEMBERS],
             team[_CREW],
             team[_ATTEND],
         )
@@ -243,5 +242,5 @@ def following_half(
     if both.shape[0] < MANY:
         gate_rows(both, hidden, 0, both.shape[0])
     else:
-        gate_together(both, hidden, given, PARTS * team[_MEMBERS], team[_CREW], team[_GATE])
+        gate_together(both, hidden, given, SHARES * team[_MEMBERS], team[_CREW], team[_GATE])
     _product(hidden, down, change, integers, steps, given, team)

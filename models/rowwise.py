@@ -11,7 +11,7 @@ from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from watchkeeper.models.compiled import Part, compiled, floats_at, words_at
-from watchkeeper.models.crew import crew, lead
+from watchkeeper.models.crew import SHARES, crew, lead
 
 Floats = NDArray[np.float32]
 
@@ -23,8 +23,6 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _LEAST = np.float32(-87.0)
 # From here on several threads are quicker than one.
 MANY = 16
-# Parts that a loop has for each member of the crew, so that one who is slower does fewer.
-PARTS = 4
 
 
 @compiled(fastmath=ANY_ORDER)
@@ -169,5 +167,5 @@ def gate(both: Floats) -> Floats:
     else:
         with crew:
             given = np.empty(5, dtype=np.int64)
-            gate_together(both, out, given, PARTS * crew.members, crew.address, gate_part.address)
+            gate_together(both, out, given, SHARES * crew.members, crew.address, gate_part.address)
     return out

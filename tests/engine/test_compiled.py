@@ -40,6 +40,16 @@ def test_a_loop_is_kept_where_that_is_possible(tmp_path: Path, writable: bool) -
     assert bool(list(tmp_path.glob("__pycache__/*.nbi"))) is writable
 
 
+def test_what_was_kept_counts_until_any_module_of_loops_changes(tmp_path: Path) -> None:
+    (tmp_path / "loops.py").write_text(LOOPS)
+    hits = SCRIPT + "; print(sum(double.stats.cache_hits.values()))"
+    changed = "from watchkeeper.models import compiled; compiled._sources = lambda: 'others'; " + hits
+
+    found = [run(tmp_path, script).split()[1] for script in (hits, hits, changed, changed)]
+
+    assert found == ["0", "1", "0", "1"]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "full disk"])
 def test_what_cannot_be_kept_or_read_is_compiled(tmp_path: Path, damage: str) -> None:
     (tmp_path / "loops.py").write_text(LOOPS)

@@ -36,7 +36,6 @@ AT_ONCE = 6
 TOOLS = 30
 # What the allocator may keep of a peak that comes a little later than those before it.
 SLACK = 32 << 20
-WORDS = ("disk", "web", "slow", "error", "database", "full", "queue", "late", "mail", "certificate")
 
 
 def serve(engine: LocalEngine, number: int) -> str:
@@ -46,7 +45,8 @@ def serve(engine: LocalEngine, number: int) -> str:
     timer = threading.Timer(rng.uniform(0, 2), cancel.cancel) if rng.random() < 1 / 3 else None
     if timer is not None:
         timer.start()
-    said = user(" ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 120))))
+    asking = Generator(number)
+    said = user(" ".join(asking.question() for _ in range(rng.randint(1, 8))))
     talk = (system("You watch servers."), said) if rng.random() < 0.5 else (said,)
     kind = rng.choice(("text", "call", "stream", "choice"))
     try:

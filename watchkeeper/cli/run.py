@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from watchkeeper.models.interface import Engine
     from watchkeeper.models.lazy import LazyEngine
-    from watchkeeper.models.remote import RemoteEngine
     from watchkeeper.runtime.approvals import Approval
     from watchkeeper.runtime.orchestrator import Orchestrator
     from watchkeeper.runtime.settings import Settings
@@ -38,6 +37,7 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
     from watchkeeper.models.catalog import find_model
     from watchkeeper.models.endpoint import Endpoint, is_endpoint
     from watchkeeper.models.lazy import LazyEngine
+    from watchkeeper.models.remote import RemoteEngine
 
     if is_endpoint(settings.model):
         Endpoint.parse(settings.model)
@@ -47,8 +47,8 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
     def opening() -> Engine:
         started = time.monotonic()
         engine = open_engine(settings.model, settings.quantization)
-        if is_endpoint(settings.model):
-            cast("RemoteEngine", engine).connect()
+        if isinstance(engine, RemoteEngine):
+            engine.connect()
         identity = engine.identity
         seconds = time.monotonic() - started
         said = f"model {identity.id} ({identity.quantization}) loaded in {seconds:.1f} s"
@@ -189,7 +189,7 @@ def run(
             ensure_pulled(settings.model, console)
             if is_endpoint(settings.model):
                 # One that does not answer leaves no incident behind that nobody works on.
-                engine.identity  # noqa: B018
+                engine.open()
             incident_id = orchestrator.open(raised).id
             RunFile.of(settings).write(settings.home, incident_id)
         else:
