@@ -78,7 +78,7 @@ def serve(engine: LocalEngine, number: int) -> str:
 
 
 def empty_soon(engine: LocalEngine) -> bool:
-    """Whether nothing is left under way; one that nobody listens to any more is dropped with the next pass."""
+    """Whether nothing is left under way; what nobody listens to any more is dropped with the next pass."""
     deadline = time.monotonic() + 30
     while (engine.statistics.running, engine.statistics.waiting) != (0, 0):
         if time.monotonic() > deadline:
