@@ -49,9 +49,7 @@ class Store:
                 f"folder {str(path.parent)!r} cannot be made: {error.strerror}; "
                 "choose another with WATCHKEEPER_HOME"
             ) from error
-        # Diffs may quote configuration files. SQLite gives its other files the permissions of this one.
-        with contextlib.suppress(OSError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        _create(path)
         self._engine = _engine(path)
         try:
             with self._translated():
@@ -224,6 +222,22 @@ class Store:
             return shutil.disk_usage(self.path.parent).free < _ROOM
         except OSError:
             return False
+
+
+def _create(path: Path) -> None:
+    """Create the file if it is missing, readable for its owner alone: diffs may quote configuration.
+
+    SQLite gives its other files the owner and permissions of this one. Root, who may look into another
+    user's home before that user ran anything, creates it for them.
+    """
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if os.geteuid() == 0:
+                folder = path.parent.stat()
+                os.fchown(handle, folder.st_uid, folder.st_gid)
+        finally:
+            os.close(handle)
 
 
 def _engine(path: Path) -> Engine:

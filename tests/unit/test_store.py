@@ -55,6 +55,18 @@ def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
         assert Incidents(store).get(incident.id) == incident
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can open a store in a folder of another user")
+def test_root_creates_the_store_for_the_user_whose_folder_it_is(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    with Store(home / "w.db") as store:
+        Incidents(store).open(alert())
+        owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in home.iterdir()}
+    assert set(owners) == {"w.db", "w.db-wal", "w.db-shm"}
+    assert set(owners.values()) == {(65534, 65534)}
+
+
 def test_writes_are_synchronous_and_in_wal(tmp_path: Path) -> None:
     with Store(tmp_path / "w.db") as store, store.reading() as connection:
         values = {
