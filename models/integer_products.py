@@ -3,7 +3,8 @@
 A row is rounded to 15 bits by blocks of features, each by its own largest magnitude, and multiplied by the
 int8 weight in integers. So a row's result is the same to the last bit whatever else is computed with it, and
 what rounding costs is two orders of magnitude below the weight's own. numba compiles the loops for the
-machine at hand and keeps them on the disk; the innermost ones are in `watchkeeper.models.tiles`.
+machine at hand and keeps them on the disk; the innermost ones are in `watchkeeper.models.tiles`
+and `watchkeeper.models.panels`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from watchkeeper.models.compiled import (
     words_at,
 )
 from watchkeeper.models.crew import SHARES, crew, lead
+from watchkeeper.models.panels import HEIGHT, PANEL, lay_panel, tile_4_by_panel
 from watchkeeper.models.tiles import LANES, tile_1_by_1, tile_1_by_4, tile_2_by_4, tile_4_by_2
 
 Floats = NDArray[np.float32]
@@ -34,7 +36,9 @@ _TINY = np.float32(1e-30)
 _LARGEST_FINITE = np.int32(0x7F7FFFFF)
 _WITHOUT_SIGN = np.int32(0x7FFFFFFF)
 # Rows whose block of features stays in a core's cache while all weights pass by.
-_ROWS = 64
+_ROWS = 96
+# From here on channels are laid into panels: what that costs is shared by all rows.
+_MANY = 24
 # Channels whose sums stay in the innermost cache until they are scaled. Those of a tile are as far apart as
 # that allows, unless neighbours are: each is then in a page of its own, and processors read ahead by pages.
 _CHANNELS = 64
@@ -179,6 +183,44 @@ def _block(
 
 
 @compiled()
+def _panels(
+    rows: NDArray[np.int16],
+    steps: Floats,
+    weight: Integers,
+    scale: Floats,
+    bias: Floats,
+    out: Floats,
+    panel: Integers,
+    block: int,
+    low: int,
+    high: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Do what `_block` does, for whole panels of channels, heights of rows, and registers of features."""
+    size, first = weight.shape[1], block * BLOCK
+    features = min(BLOCK, size - first)
+    begins, ends = block == 0, block == steps.shape[0] - 1
+    biased = bias.shape[0] > 0
+    for n in range(low, high, PANEL):
+        lay_panel(weight.ctypes.data + n * size + first, size, features, panel.ctypes.data)
+        for m in range(start, stop, HEIGHT):
+            tile_4_by_panel(
+                rows.ctypes.data + 2 * (block * rows.shape[1] + m) * BLOCK,
+                BLOCK,
+                panel.ctypes.data,
+                features,
+                steps.ctypes.data + 4 * (block * steps.shape[1] + m),
+                scale.ctypes.data + 4 * n,
+                bias.ctypes.data + 4 * n if biased else 0,
+                out.ctypes.data + 4 * (m * out.shape[1] + n),
+                out.shape[1],
+                begins,
+                ends,
+            )
+
+
+@compiled()
 def _share(
     rows: NDArray[np.int16],
     steps: Floats,
@@ -191,19 +233,36 @@ def _share(
 ) -> None:
     """Compute some of the output channels."""
     blocks, count = steps.shape
-    sums = np.empty((_ROWS, _CHANNELS), dtype=np.int32)
+    sums = np.empty((_ROWS + HEIGHT, _CHANNELS), dtype=np.int32)
     if count <= _FEW:
         for n in range(low, high, _CHANNELS):
             for block in range(blocks):
                 end = min(n + _CHANNELS, high)
                 _block(rows, steps, weight, scale, bias, out, sums, block, n, end, 0, count)
-    else:
-        for start in range(0, count, _ROWS):
-            stop = min(start + _ROWS, count)
-            for block in range(blocks):
-                for n in range(low, high, _CHANNELS):
-                    end = min(n + _CHANNELS, high)
-                    _block(rows, steps, weight, scale, bias, out, sums, block, n, end, start, stop)
+        return
+    lots = -(-count // _ROWS)
+    panel = np.empty(BLOCK * PANEL, dtype=np.int8)
+    for lot in range(lots):
+        start, stop = _cut(lot, lots, count, HEIGHT), _cut(lot + 1, lots, count, HEIGHT)
+        for block in range(blocks):
+            right, below = low, start
+            features = min(BLOCK, weight.shape[1] - block * BLOCK)
+            if features % LANES == 0 and stop - start >= _MANY:
+                right, below = high - (high - low) % PANEL, stop - (stop - start) % HEIGHT
+                _panels(rows, steps, weight, scale, bias, out, panel, block, low, right, start, below)
+            for n in range(low, right, _CHANNELS):
+                if below < stop:
+                    end = min(n + _CHANNELS, right)
+                    _block(rows, steps, weight, scale, bias, out, sums, block, n, end, below, stop)
+            for n in range(right, high, _CHANNELS):
+                end = min(n + _CHANNELS, high)
+                _block(rows, steps, weight, scale, bias, out, sums, block, n, end, start, stop)
+
+
+@compiled()
+def _cut(number: int, parts: int, total: int, unit: int) -> int:
+    """Say where a part of a whole begins, that is cut between units."""
+    return total if number == parts else number * (total // unit) // parts * unit
 
 
 # What a product's parts are given: addresses and sizes.
@@ -239,8 +298,8 @@ def share_part(given: int, number: int) -> int:
         carray(floats_at(g[_SCALE_AT]), (total,)),
         carray(floats_at(g[_BIAS_AT]), (total if g[_BIAS_AT] else 0,)),
         carray(floats_at(g[_OUT_AT]), (count, total)),
-        number * total // shared,
-        (number + 1) * total // shared,
+        _cut(number, shared, total, PANEL),
+        _cut(number + 1, shared, total, PANEL),
     )
     return 1
 

@@ -67,36 +67,30 @@ def _emit_tile(
     gap: Any,
     spread: Any,
 ) -> None:
-    bytes_, words, totals = (
-        ir.VectorType(ir.IntType(8), LANES),
-        ir.VectorType(ir.IntType(16), LANES),
-        ir.VectorType(ir.IntType(32), LANES // 2),
-    )
+    bytes_, words, totals = vector(8, LANES), vector(16, LANES), vector(32, LANES // 2)
 
     def address(base: Any, distance: Any, line: int, at: Any, size: int) -> Any:
-        place = builder.add(builder.mul(distance, _size(line)), at)
-        return builder.add(base, builder.mul(place, _size(size)))
-
-    def load(where: Any, kind: ir.Type) -> Any:
-        return builder.load(builder.inttoptr(where, kind.as_pointer()), align=1)
+        place = builder.add(builder.mul(distance, constant(line)), at)
+        return builder.add(base, builder.mul(place, constant(size)))
 
     before = builder.block
     loop, done = builder.append_basic_block("features"), builder.append_basic_block("sums")
     builder.branch(loop)
     builder.position_at_end(loop)
     at = builder.phi(ir.IntType(64))
-    at.add_incoming(_size(0), before)
+    at.add_incoming(constant(0), before)
     running = [[builder.phi(totals) for _ in range(width)] for _ in range(height)]
     for line in range(width):
         _prefetch(builder, builder.add(address(weight, stride, line, at, 1), following))
     channels = [
-        builder.sext(load(address(weight, stride, line, at, 1), bytes_), words) for line in range(width)
+        builder.sext(load_from(builder, address(weight, stride, line, at, 1), bytes_), words)
+        for line in range(width)
     ]
     added = []
     for line, parts in enumerate(running):
-        row = load(address(rows, pitch, line, at, 2), words)
-        added.append([_add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)])
-    beyond = builder.add(at, _size(LANES))
+        row = load_from(builder, address(rows, pitch, line, at, 2), words)
+        added.append([add_pairs(builder, row, *pair) for pair in zip(channels, parts, strict=True)])
+    beyond = builder.add(at, constant(LANES))
     at.add_incoming(beyond, loop)
     for parts, results in zip(running, added, strict=True):
         for part, result in zip(parts, results, strict=True):
@@ -108,11 +102,11 @@ def _emit_tile(
     for line, results in enumerate(added):
         for column, result in enumerate(results):
             total = emit_call(builder, f"llvm.vector.reduce.add.v{totals.count}i32", number, [result])
-            target = address(sums, gap, line, builder.mul(spread, _size(column)), 4)
-            builder.store(total, builder.inttoptr(target, number.as_pointer()), align=4)
+            target = address(sums, gap, line, builder.mul(spread, constant(column)), 4)
+            store_to(builder, total, target)
 
 
-def _add_pairs(builder: ir.IRBuilder, row: Any, channel: Any, total: Any) -> Any:
+def add_pairs(builder: ir.IRBuilder, row: Any, channel: Any, total: Any) -> Any:
     """Multiply 16-bit lanes, add neighbours in 32 bits, and add that to a total."""
     if _compiles_for_avx2():
         return builder.add(total, emit_call(builder, "llvm.x86.avx2.pmadd.wd", total.type, [row, channel]))
@@ -143,8 +137,24 @@ def _prefetch(builder: ir.IRBuilder, where: Any) -> None:
     emit_call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *flags])
 
 
-def _size(value: int) -> ir.Constant:
+def constant(value: int) -> ir.Constant:
+    """A size or a distance."""
     return ir.Constant(ir.IntType(64), value)
+
+
+def vector(bits: int, count: int) -> ir.VectorType:
+    """So many integers of so many bits."""
+    return ir.VectorType(ir.IntType(bits), count)
+
+
+def load_from(builder: ir.IRBuilder, address: Any, kind: ir.Type) -> Any:
+    """Read what is at an address, wherever that is."""
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+
+
+def store_to(builder: ir.IRBuilder, value: Any, address: Any) -> None:
+    """Write to an address, wherever that is."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
 
 
 tile_4_by_2 = _tile(4, 2)

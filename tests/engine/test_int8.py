@@ -208,13 +208,14 @@ def test_a_row_of_integers_is_the_same_to_the_bit_whatever_else_is_in_the_batch(
         assert torch.equal(layer(batch)[company : company + 1], expected)
 
 
-def test_a_row_of_pairs_is_the_same_to_the_bit_whatever_else_is_in_the_batch() -> None:
-    weight, scale, bias = integers(321, 2100, 6), torch.rand(321), torch.randn(321)
-    alone = torch.randn(1, 2100)
+@pytest.mark.parametrize("features", [896, 2064, 2100])
+def test_a_row_of_pairs_is_the_same_to_the_bit_whatever_else_is_in_the_batch(features: int) -> None:
+    weight, scale, bias = integers(321, features, 6), torch.rand(321), torch.randn(321)
+    alone = torch.randn(1, features)
     expected = multiply(alone, weight, scale, bias)
 
     for company in (1, 2, 3, 4, 7, 31, 63, 64, 200):
-        batch = torch.cat([1000 * torch.randn(company, 2100), alone, torch.zeros(3, 2100)])
+        batch = torch.cat([1000 * torch.randn(company, features), alone, torch.zeros(3, features)])
         assert torch.equal(multiply(batch, weight, scale, bias)[company : company + 1], expected)
 
 
@@ -225,8 +226,8 @@ def test_without_the_instruction_the_products_are_the_same(tmp_path: Path) -> No
         "features.update({} if sys.argv[1] == 'y' else {'avx2': False, 'avx512f': False});"
         "binding.get_host_cpu_features = lambda: features;"
         "from watchkeeper.models.integer_products import multiply;"
-        "torch.manual_seed(0); weight = torch.randint(-127, 128, (70, 300), dtype=torch.int8).numpy();"
-        "out = multiply(torch.randn(11, 300).numpy(), weight, torch.rand(70).numpy());"
+        "torch.manual_seed(0); weight = torch.randint(-127, 128, (70, 304), dtype=torch.int8).numpy();"
+        "out = multiply(torch.randn(41, 304).numpy(), weight, torch.rand(70).numpy());"
         "print(hashlib.sha256(out.tobytes()).hexdigest())"
     )
     digests = [
