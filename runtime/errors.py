@@ -43,3 +43,11 @@ class IncidentBusyError(OperationError):
 
 class TransitionError(OperationError):
     """An incident cannot go from its status to that one."""
+
+
+class FencedError(OperationError):
+    """Another worker took this over meanwhile: nothing more of it is written here (it goes on there)."""
+
+
+class HaltedError(OperationError):
+    """Somebody stopped everything: nothing is done until that is lifted (a human must decide)."""

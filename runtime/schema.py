@@ -21,12 +21,27 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: ("ALTER TABLE approvals ADD COLUMN solo BOOLEAN NOT NULL DEFAULT 0",),
     2: ("ALTER TABLE approvals ADD COLUMN first_by VARCHAR",),
+    3: (
+        """CREATE TABLE jobs (
+            id INTEGER NOT NULL, kind VARCHAR NOT NULL, "key" VARCHAR, status VARCHAR NOT NULL,
+            due_at VARCHAR(27) NOT NULL, body TEXT NOT NULL, attempts INTEGER NOT NULL,
+            fence INTEGER NOT NULL, worker VARCHAR, lease_until VARCHAR(27), error TEXT DEFAULT '' NOT NULL,
+            created_at VARCHAR(27) NOT NULL, ended_at VARCHAR(27), PRIMARY KEY (id))""",
+        "CREATE INDEX jobs_by_due ON jobs (status, due_at)",
+        "CREATE UNIQUE INDEX one_live_job_a_key ON jobs (\"key\") WHERE status IN ('queued', 'running')",
+        """CREATE TABLE leases (
+            name VARCHAR NOT NULL, holder VARCHAR, fence INTEGER NOT NULL, expires_at VARCHAR(27),
+            PRIMARY KEY (name))""",
+        """CREATE TABLE halts (
+            id INTEGER NOT NULL, "by" VARCHAR NOT NULL, at VARCHAR(27) NOT NULL, reason TEXT NOT NULL,
+            lifted_by VARCHAR, lifted_at VARCHAR(27), PRIMARY KEY (id))""",
+    ),
 }
 """By the version that a database has: the statements that make it one of the next version."""
 
@@ -192,4 +207,50 @@ effects = Table(
     Column("rollback_attempts", Integer, nullable=False, default=0),
     Column("rollback_outcome", Text),
     Index("effects_by_state", "state"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("key", String),
+    Column("status", String, nullable=False),
+    Column("due_at", UtcTime, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("worker", String),
+    Column("lease_until", UtcTime),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Index("jobs_by_due", "status", "due_at"),
+    Index(
+        "one_live_job_a_key",
+        "key",
+        unique=True,
+        sqlite_where=text("status IN ('queued', 'running')"),
+        postgresql_where=text("status IN ('queued', 'running')"),
+    ),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String),
+    Column("fence", Integer, nullable=False),
+    Column("expires_at", UtcTime),
+)
+
+halts = Table(
+    "halts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("by", String, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("lifted_by", String),
+    Column("lifted_at", UtcTime),
 )

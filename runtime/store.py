@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
+from watchkeeper.runtime.clock import utc_now
 from watchkeeper.runtime.errors import StoreError
 from watchkeeper.runtime.schema import MIGRATIONS, SCHEMA_VERSION, meta, metadata
 
@@ -107,6 +109,10 @@ class Store:
             connection.begin(),
         ):
             yield connection
+
+    def now(self) -> datetime:
+        """The time by which due times and leases are judged: the same for all who use this store."""
+        return utc_now()
 
     def check(self) -> None:
         """Read the whole database and say whether it is sound.
