@@ -31,7 +31,9 @@ class DefinedFact(Fact[Arguments, R]):
         summary: str,
         provenance: Provenance,
         findings: FindingsOf | None,
+        network: bool = False,
     ) -> None:
+        self.network = network  # type: ignore[misc]
         self.name = name  # type: ignore[misc]  # an instance of this class is a tool of its own
         self.summary = summary  # type: ignore[misc]
         self.provenance = provenance  # type: ignore[misc]
@@ -74,6 +76,7 @@ def fact(
     summary: str,
     provenance: Provenance = Provenance.TRUSTED,
     findings: FindingsOf | None = None,
+    network: bool = False,
 ) -> Callable[[Callable[..., R]], DefinedFact[R]]:
     """Make a fact from a function ``(target, **arguments) -> Result``.
 
@@ -82,6 +85,7 @@ def fact(
         summary: What it tells, in a few words; the model reads it.
         provenance: ``UNTRUSTED`` where the result quotes text that others can write.
         findings: Says what a plain analyzer sees in a result; a cause is supported by findings.
+        network: Whether commands that it runs need the network; their sandbox has none otherwise.
 
     Raises:
         TypeError: If an argument has no annotation, or the function is not annotated to return a `Result`.
@@ -89,7 +93,14 @@ def fact(
     """
 
     def make(function: Callable[..., R]) -> DefinedFact[R]:
-        return DefinedFact(function, name=name, summary=summary, provenance=provenance, findings=findings)
+        return DefinedFact(
+            function,
+            name=name,
+            summary=summary,
+            provenance=provenance,
+            findings=findings,
+            network=network,
+        )
 
     return make
 

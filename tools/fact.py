@@ -54,12 +54,14 @@ class Fact(ABC, Generic[A, R]):
         summary: What it tells, in a few words; the model reads it.
         provenance: ``UNTRUSTED`` where the result quotes text that others can write.
         kinds: Kinds of findings that it can make; None where that is not said.
+        network: Whether its commands need the network; the sandbox that they run in has none otherwise.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     provenance: ClassVar[Provenance] = Provenance.TRUSTED
     kinds: ClassVar[frozenset[str] | None] = None
+    network: ClassVar[bool] = False
     arguments_type: type[A]
     result_type: type[R]
 

@@ -14,11 +14,19 @@ from watchkeeper.tools.inventory import HostSpec
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command printed and how it ended."""
+    """What a command printed and how it ended.
+
+    Attributes:
+        status: Its exit status.
+        stdout: What it printed.
+        stderr: What it printed as errors.
+        cut: Whether it was ended because it printed more than a fact's command may.
+    """
 
     status: int
     stdout: str
     stderr: str
+    cut: bool = False
 
 
 class Host(Protocol):
@@ -44,7 +52,7 @@ class Host(Protocol):
 
 
 class LocalHost:
-    """The machine on which this process runs."""
+    """The machine on which this process runs; actions reach it like this, facts through a sandbox."""
 
     is_local = True
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from watchkeeper.tools.action import Action
+from watchkeeper.tools.confined import ConfinedHost
 from watchkeeper.tools.enforcement import check_enforceable
 from watchkeeper.tools.errors import ArgumentError, CollectError, UnknownToolError
 from watchkeeper.tools.evidence import Evidence, digest_json
@@ -91,6 +93,7 @@ class Registry:
         """
         fact = self.fact(name)
         arguments = parse(fact, values)
+        target = replace(target, host=ConfinedHost.around(target.host, network=fact.network))
         started = time.monotonic()
         collected_at = now()
         try:
@@ -108,6 +111,8 @@ class Registry:
                 collected_at=collected_at,
                 seconds=time.monotonic() - started,
             )
+        if isinstance(target.host, ConfinedHost) and target.host.was_cut:
+            result = result.model_copy(update={"cut": True})
         dumped = result.model_dump(mode="json")
         return Evidence(
             id=id,

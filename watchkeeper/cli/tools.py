@@ -18,11 +18,17 @@ app = typer.Typer(no_args_is_help=True, help="Look at the facts that can be read
 def list_(as_json: Json = False) -> None:
     """List facts (they only read) and actions (they change something)."""
     from watchkeeper.tools.builtin import builtin_registry
+    from watchkeeper.tools.sandbox import find_sandbox
 
     registry = builtin_registry()
+    sandbox = find_sandbox()
     if as_json:
         print_json(
-            {"facts": [_fact(f) for f in registry.facts], "actions": [_action(a) for a in registry.actions]}
+            {
+                "facts": [_fact(f) for f in registry.facts],
+                "actions": [_action(a) for a in registry.actions],
+                "sandbox": {"complete": not sandbox.missing, "missing": sandbox.missing},
+            }
         )
         return
     rows = [(fact.name, "fact", "", fact.summary) for fact in registry.facts]
@@ -30,6 +36,7 @@ def list_(as_json: Json = False) -> None:
         (action.name, "action", action.reversibility.value, action.summary) for action in registry.actions
     ]
     print_table(("NAME", "KIND", "WAY BACK", "WHAT IT TELLS OR DOES"), rows, empty="no tools")
+    typer.echo(f"\n{sandbox.note}")
 
 
 @app.command()
@@ -90,6 +97,7 @@ def _fact(fact: AnyFact) -> dict[str, Any]:
         "kind": "fact",
         "summary": fact.summary,
         "provenance": fact.provenance.value,
+        "network": fact.network,
         "arguments": fact.arguments_type.model_json_schema(),
         "result": fact.result_type.model_json_schema(),
     }
