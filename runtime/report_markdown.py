@@ -108,7 +108,8 @@ def _changes(report: Report) -> Iterator[str]:
             if approval.step_id == step.id:
                 who = f" by {plain(approval.decided_by)}" if approval.decided_by else ""
                 own = " (self-approved)" if approval.self_approved else ""
-                who += f" after {plain(approval.first_by)}" if approval.first_by else ""
+                first = [plain(vote.by) for vote in approval.votes if vote.by != approval.decided_by]
+                who += f" after {', '.join(first)}" if first else ""
                 yield f"Approval {approval.id}: {approval.answer or approval.status.value}{who}{own}."
         if step.plan.diff:
             yield ""

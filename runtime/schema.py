@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of a table."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
@@ -41,6 +41,23 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         """CREATE TABLE halts (
             id INTEGER NOT NULL, "by" VARCHAR NOT NULL, at VARCHAR(27) NOT NULL, reason TEXT NOT NULL,
             lifted_by VARCHAR, lifted_at VARCHAR(27), PRIMARY KEY (id))""",
+    ),
+    4: (
+        (
+            "CREATE TABLE approval_votes (approval_id VARCHAR NOT NULL REFERENCES approvals (id), "
+            "person VARCHAR NOT NULL, number INTEGER NOT NULL, name VARCHAR NOT NULL, "
+            "at VARCHAR(27) NOT NULL, reason TEXT DEFAULT '' NOT NULL, "
+            "PRIMARY KEY (approval_id, person), UNIQUE (approval_id, number))"
+        ),
+        (
+            "INSERT INTO approval_votes (approval_id, person, number, name, at) SELECT id, "
+            "lower(trim(first_by)), 1, first_by, requested_at FROM approvals WHERE first_by IS NOT NULL"
+        ),
+        "ALTER TABLE approvals DROP COLUMN first_by",
+        "ALTER TABLE approvals ADD COLUMN quorum INTEGER DEFAULT '1' NOT NULL",
+        "UPDATE approvals SET quorum = 2 WHERE tier >= 3 AND kind = 'action'",
+        "ALTER TABLE approvals ADD COLUMN view TEXT DEFAULT '' NOT NULL",
+        "ALTER TABLE approvals ADD COLUMN edited TEXT",
     ),
 }
 """By the version that a database has: the statements that make it one of the next version."""
@@ -170,8 +187,10 @@ approvals = Table(
     Column("kind", String, nullable=False),
     Column("digest", String, nullable=False),
     Column("tier", Integer, nullable=False),
+    Column("quorum", Integer, nullable=False, server_default="1"),
     Column("summary", Text, nullable=False),
     Column("diff", Text, nullable=False),
+    Column("view", Text, nullable=False, server_default=""),
     Column("requester", String, nullable=False),
     Column("solo", Boolean, nullable=False, server_default="0"),
     Column("status", String, nullable=False),
@@ -179,15 +198,28 @@ approvals = Table(
     Column("expires_at", UtcTime, nullable=False),
     Column("ttl_seconds", Integer, nullable=False),
     Column("answer", String),
-    Column("first_by", String),
     Column("decided_by", String),
     Column("decided_at", UtcTime),
     Column("reason", Text, nullable=False, server_default=""),
+    Column("edited", Text),
     Column("self_approved", Boolean, nullable=False, default=False),
     Column("use_by", UtcTime),
     Column("used_at", UtcTime),
     Index("approvals_by_status", "status", "expires_at"),
 )
+
+approval_votes = Table(
+    "approval_votes",
+    metadata,
+    Column("approval_id", String, ForeignKey("approvals.id"), primary_key=True),
+    Column("person", String, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("name", String, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    UniqueConstraint("approval_id", "number"),
+)
+"""Who said yes to a question; a person is one person, however the name is written."""
 
 effects = Table(
     "effects",

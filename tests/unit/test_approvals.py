@@ -171,14 +171,15 @@ def test_nobody_turns_the_question_of_a_shared_run_into_one_of_a_solo_run(
 def test_the_top_tier_takes_two_people(approvals: Approvals) -> None:
     asked = ask(approvals, tier=3)
     first = approvals.decide(asked.id, Answer.APPROVE, by="bob")
-    assert (first.status, first.first_by) == (ApprovalStatus.PENDING, "bob")
+    assert (first.status, first.missing, [v.by for v in first.votes]) == (ApprovalStatus.PENDING, 1, ["bob"])
     with pytest.raises(ApprovalError, match="was not answered yet"):
         approvals.use(asked.id, D1)
     for same in ("bob", " Bob", "ann"):
         with pytest.raises(ApprovalError, match="another person must"):
             approvals.decide(asked.id, Answer.APPROVE, by=same)
     second = approvals.decide(asked.id, Answer.APPROVE, by="cat")
-    assert (second.status, second.first_by, second.decided_by) == (ApprovalStatus.APPROVED, "bob", "cat")
+    assert (second.status, second.decided_by) == (ApprovalStatus.APPROVED, "cat")
+    assert [vote.by for vote in second.votes] == ["bob", "cat"]
     approvals.use(asked.id, D1)
 
 
@@ -201,7 +202,7 @@ def test_two_people_who_say_yes_at_once_are_two(approvals: Approvals) -> None:
             list(pool.map(lambda by, q=asked.id: approvals.decide(q, Answer.APPROVE, by=by), ["bob", "cat"]))
         done = approvals.get(asked.id)
         assert done.status is ApprovalStatus.APPROVED
-        assert {done.first_by, done.decided_by} == {"bob", "cat"}
+        assert {vote.by for vote in done.votes} == {"bob", "cat"}
 
 
 def test_an_answer_without_a_name_is_refused(approvals: Approvals) -> None:

@@ -86,7 +86,8 @@ def show(approval_id: Id, as_json: Json = False) -> None:
                 ("tier", str(approval.tier)),
                 ("policy", f"{step.policy.rule}: {step.policy.reason}" if step.policy else ""),
                 ("asked by", f"{approval.requester} at {when(approval.requested_at)} UTC"),
-                ("first yes", f"by {approval.first_by}; it takes two people" if approval.first_by else ""),
+                ("said yes", ", ".join(vote.by for vote in approval.votes) if approval.quorum > 1 else ""),
+                ("people", str(approval.quorum) if approval.quorum > 1 else ""),
                 ("expires", f"{when(approval.expires_at)} UTC" if not answered else ""),
                 (
                     "answer",
@@ -159,7 +160,8 @@ def _answer(approval_id: str, answer: Answer, reason: str, *, as_json: bool) -> 
             print_json(approval)
             return
         if approval.decided_by is None:
-            typer.echo(f"{approval.id}: {answer.value}, by {approval.first_by}; another person must, too")
+            others = "another person" if approval.missing == 1 else f"{approval.missing} other people"
+            typer.echo(f"{approval.id}: {answer.value}, by {approval.votes[-1].by}; {others} must, too")
             return
         own = " (you asked for it yourself; recorded)" if approval.self_approved else ""
         typer.echo(f"{approval.id}: {answer.value}, by {approval.decided_by}{own}")

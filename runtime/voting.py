@@ -1,0 +1,126 @@
+"""Taking an answer: whose it may be, whether it is in time, and how many must say yes."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+from sqlalchemy import Connection, update
+
+from watchkeeper.runtime import schema
+from watchkeeper.runtime.approval_types import (
+    ANSWERS,
+    MAX_WORDS,
+    OUTCOMES,
+    SOLO_TIER,
+    WORDED,
+    Answer,
+    Approval,
+    ApprovalStatus,
+    person_key,
+    same_person,
+    standing,
+)
+from watchkeeper.runtime.errors import ApprovalError
+
+
+def take_answer(
+    connection: Connection,
+    asked: Approval,
+    answer: Answer,
+    *,
+    by: str,
+    at: datetime,
+    reason: str,
+    arguments: dict[str, JsonValue] | None,
+) -> None:
+    """Write an answer down, in the transaction in which the question was read.
+
+    Raises:
+        ApprovalError: If the answer does not fit, comes too late, or is not this person's to give.
+    """
+    _check_answer(asked, answer, reason, arguments)
+    if asked.status is not ApprovalStatus.PENDING:
+        raise ApprovalError(f"approval {asked.id!r} {standing(asked)}")
+    _check_person(asked, answer, by)
+    if answer is Answer.APPROVE:
+        _vote(connection, asked, by=by, at=at, reason=reason)
+        if len(asked.votes) + 1 < asked.quorum:
+            return
+    table = schema.approvals
+    changed = connection.execute(
+        update(table)
+        .where(
+            table.c.id == asked.id,
+            table.c.status == ApprovalStatus.PENDING.value,
+            table.c.expires_at > at,
+        )
+        .values(
+            status=OUTCOMES[answer].value,
+            answer=answer.value,
+            decided_by=by,
+            decided_at=at,
+            reason=reason,
+            edited=None if arguments is None else json.dumps(arguments),
+            self_approved=answer is Answer.APPROVE and same_person(by, asked.requester),
+            use_by=at + timedelta(seconds=asked.ttl_seconds) if answer is Answer.APPROVE else None,
+        )
+    ).rowcount
+    if changed != 1:
+        raise ApprovalError(f"approval {asked.id!r} was answered by somebody else at the same moment")
+
+
+def _vote(connection: Connection, asked: Approval, *, by: str, at: datetime, reason: str) -> None:
+    connection.execute(
+        schema.approval_votes.insert().values(
+            approval_id=asked.id,
+            person=person_key(by),
+            number=len(asked.votes) + 1,
+            name=by,
+            at=at,
+            reason=reason,
+        )
+    )
+
+
+def _check_answer(
+    asked: Approval, answer: Answer, reason: str, arguments: dict[str, JsonValue] | None
+) -> None:
+    if answer not in ANSWERS[asked.kind]:
+        first, *others = (repr(a.value) for a in ANSWERS[asked.kind])
+        fitting = f"{', '.join([first, *others[:-1]])} or {others[-1]}"
+        raise ApprovalError(f"approval {asked.id!r} is answered {fitting}, not {answer.value!r}")
+    if (answer is Answer.EDIT) != (arguments is not None):
+        needs = "needs the new arguments" if arguments is None else "takes no arguments: only an edit does"
+        raise ApprovalError(f"approval {asked.id!r}: the answer {answer.value!r} {needs}")
+    if answer in WORDED and not reason.strip():
+        raise ApprovalError(f"approval {asked.id!r}: the answer {answer.value!r} needs words: say why")
+    if len(reason) > MAX_WORDS:
+        raise ApprovalError(
+            f"approval {asked.id!r}: {len(reason)} characters are too many to say why: {MAX_WORDS} are kept"
+        )
+
+
+def _check_person(asked: Approval, answer: Answer, by: str) -> None:
+    if not by.strip():
+        raise ApprovalError(f"approval {asked.id!r}: who answers is not said")
+    if answer is not Answer.APPROVE:
+        return
+    if any(same_person(by, vote.by) for vote in asked.votes):
+        raise ApprovalError(
+            f"approval {asked.id!r} is of tier {asked.tier}, which takes {asked.quorum} people, and {by!r} "
+            "said yes before: another person must, too"
+        )
+    if not same_person(by, asked.requester):
+        return
+    if not asked.solo:
+        raise ApprovalError(
+            f"approval {asked.id!r} was asked for by {by!r}, who may not approve it: another person must "
+            "(who works alone says so when a run begins: `--solo`)"
+        )
+    if asked.tier > SOLO_TIER or asked.quorum > 1:
+        raise ApprovalError(
+            f"approval {asked.id!r} is of tier {asked.tier}, for {asked.quorum} to approve: {by!r} asked for "
+            f"it and even in solo mode may approve tier {SOLO_TIER} only; another person must"
+        )
