@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from watchkeeper.models.compiled import Part, bytes_at, compiled, floats_at, words_at
 from watchkeeper.models.crew import SHARES, crew, lead
+from watchkeeper.models.dots import COLUMNS, KEYS, add_values, dot_keys, lay_eight
 from watchkeeper.models.rowwise import ANY_ORDER, exponentials
 
 Floats = NDArray[np.float32]
@@ -22,113 +23,8 @@ ENDLESS = 1 << 62
 NO_MASK = np.empty((0, 0), dtype=np.int8)
 """Each token attends to itself and all before it."""
 
-# Keys that are looked at together: what they share is loaded once.
-_KEYS = 4
-
-
-@compiled(fastmath=ANY_ORDER)
-def _scores(query: Floats, keys: Floats, first: int, last: int, scaling: np.float32, out: Floats) -> None:
-    """Write the products of a query with keys first to last, scaled."""
-    size = query.shape[0]
-    k = first
-    while k + _KEYS <= last:
-        one, two, three, four = keys[k], keys[k + 1], keys[k + 2], keys[k + 3]
-        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for place in range(size):
-            part_of_query = query[place]
-            a += part_of_query * one[place]
-            b += part_of_query * two[place]
-            c += part_of_query * three[place]
-            d += part_of_query * four[place]
-        out[k], out[k + 1], out[k + 2], out[k + 3] = a * scaling, b * scaling, c * scaling, d * scaling
-        k += _KEYS
-    while k < last:
-        key, total = keys[k], np.float32(0)
-        for place in range(size):
-            total += query[place] * key[place]
-        out[k] = total * scaling
-        k += 1
-
-
-@compiled(fastmath=ANY_ORDER)
-def _mix(shares: Floats, values: Floats, first: int, last: int, out: Floats) -> None:
-    """Add up values first to last by their shares."""
-    size = out.shape[0]
-    out[:] = 0
-    k = first
-    while k + _KEYS <= last:
-        one, two, three, four = values[k], values[k + 1], values[k + 2], values[k + 3]
-        a, b, c, d = shares[k], shares[k + 1], shares[k + 2], shares[k + 3]
-        for place in range(size):
-            out[place] += (a * one[place] + b * two[place]) + (c * three[place] + d * four[place])
-        k += _KEYS
-    while k < last:
-        value, share = values[k], shares[k]
-        for place in range(size):
-            out[place] += share * value[place]
-        k += 1
-
-
-@compiled(fastmath=ANY_ORDER)
-def _scores_of_two(
-    query: Floats, other: Floats, keys: Floats, first: int, last: int, scaling: np.float32, out: Floats
-) -> None:
-    """Write the scaled products of two queries with keys first to last into two rows: keys are read once."""
-    size = query.shape[0]
-    k = first
-    while k + _KEYS <= last:
-        one, two, three, four = keys[k], keys[k + 1], keys[k + 2], keys[k + 3]
-        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        e, f, g, h = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for place in range(size):
-            left, right = query[place], other[place]
-            a += left * one[place]
-            b += left * two[place]
-            c += left * three[place]
-            d += left * four[place]
-            e += right * one[place]
-            f += right * two[place]
-            g += right * three[place]
-            h += right * four[place]
-        out[0, k], out[0, k + 1], out[0, k + 2], out[0, k + 3] = (
-            a * scaling,
-            b * scaling,
-            c * scaling,
-            d * scaling,
-        )
-        out[1, k], out[1, k + 1], out[1, k + 2], out[1, k + 3] = (
-            e * scaling,
-            f * scaling,
-            g * scaling,
-            h * scaling,
-        )
-        k += _KEYS
-    _scores(query, keys, k, last, scaling, out[0])
-    _scores(other, keys, k, last, scaling, out[1])
-
-
-@compiled(fastmath=ANY_ORDER)
-def _mix_for_two(shares: Floats, values: Floats, first: int, last: int, out: Floats, other: Floats) -> None:
-    """Add up values first to last by two rows of shares: values are read once."""
-    size = out.shape[0]
-    out[:] = 0
-    other[:] = 0
-    k = first
-    while k + _KEYS <= last:
-        one, two, three, four = values[k], values[k + 1], values[k + 2], values[k + 3]
-        a, b, c, d = shares[0, k], shares[0, k + 1], shares[0, k + 2], shares[0, k + 3]
-        e, f, g, h = shares[1, k], shares[1, k + 1], shares[1, k + 2], shares[1, k + 3]
-        for place in range(size):
-            p, q, r, t = one[place], two[place], three[place], four[place]
-            out[place] += (a * p + b * q) + (c * r + d * t)
-            other[place] += (e * p + f * q) + (g * r + h * t)
-        k += _KEYS
-    while k < last:
-        value = values[k]
-        for place in range(size):
-            out[place] += shares[0, k] * value[place]
-            other[place] += shares[1, k] * value[place]
-        k += 1
+# Tokens of one piece that look at keys together: these are laid side by side once for all of them.
+_TOGETHER = 8
 
 
 @compiled(fastmath=ANY_ORDER | {"nnan", "nsz"})
@@ -166,37 +62,100 @@ def _become_shares(
 
 
 @compiled()
+def _lay(keys: Floats, first: int, last: int, laid: Floats) -> None:
+    """Lay keys first to last side by side: feature by feature, zeros behind the last key."""
+    size, count = keys.shape[1], last - first
+    if count < KEYS:
+        laid[:] = 0
+    whole, even = count - count % 8, size - size % 8
+    for k in range(0, whole, 8):
+        for place in range(0, even, 8):
+            source = keys.ctypes.data + 4 * ((first + k) * size + place)
+            lay_eight(source, size, laid.ctypes.data + 4 * (place * KEYS + k))
+    for k in range(whole, count):
+        for place in range(even):
+            laid[place, k] = keys[first + k, place]
+    for k in range(count):
+        for place in range(even, size):
+            laid[place, k] = keys[first + k, place]
+
+
+@compiled()
+def _mix(shares: Floats, values: Floats, first: int, out: Floats) -> None:
+    """Add values from the first on, each by its share, to what is there."""
+    size, count = out.shape[0], shares.shape[0]
+    whole = size - size % COLUMNS
+    for place in range(0, whole, COLUMNS):
+        start = values.ctypes.data + 4 * (first * size + place)
+        add_values(shares.ctypes.data, count, start, size, out.ctypes.data + 4 * place)
+    if whole < size:
+        for k in range(count):
+            for place in range(whole, size):
+                out[place] += shares[k] * values[first + k, place]
+
+
+@compiled()
 def _attend_group(
     queries: Floats,
     keys: Floats,
     values: Floats,
-    first: int,
-    last: int,
-    seen: NDArray[np.int8],
+    past: int,
+    window: int,
+    mask: NDArray[np.int8],
     scaling: np.float32,
+    scratch: Floats,
     out: Floats,
 ) -> None:
-    """Let the queries of one token that share a key head attend to its keys first to last, two by two."""
-    size = keys.shape[1]
-    shares, bits = np.empty((2, last), dtype=np.float32), np.empty(last, dtype=np.int32)
-    start, end = 0, queries.shape[0]
-    while start + 2 * size <= end:
-        middle, stop = start + size, start + 2 * size
-        _scores_of_two(queries[start:middle], queries[middle:stop], keys, first, last, scaling, shares)
-        total = _become_shares(shares[0], first, last, seen, bits)
-        other = _become_shares(shares[1], first, last, seen, bits)
-        _mix_for_two(shares, values, first, last, out[start:middle], out[middle:stop])
-        for place in range(start, middle):
-            out[place] /= total
-        for place in range(middle, stop):
-            out[place] /= other
-        start = stop
-    if start < end:
-        _scores(queries[start:end], keys, first, last, scaling, shares[0])
-        total = _become_shares(shares[0], first, last, seen, bits)
-        _mix(shares[0], values, first, last, out[start:end])
-        for place in range(start, end):
-            out[place] /= total
+    """Let tokens that follow each other attend by those of their heads that share a key head.
+
+    Args:
+        queries: Shape (tokens, heads * head size); lines may be further apart.
+        keys: Shape (capacity, head size).
+        values: Of the same shape.
+        past: Tokens before the first.
+        window: Last tokens that each may look at.
+        mask: Shape (tokens, all that are known), or without lines.
+        scaling: Factor of the scores.
+        scratch: Shape (head size, `KEYS`).
+        out: Where results go, of the shape of queries.
+    """
+    count, size = queries.shape[0], keys.shape[1]
+    heads = queries.shape[1] // size
+    masked = mask.shape[0] > 0
+    everything = np.empty(0, dtype=np.int8)
+    known = mask.shape[1] if masked else past + count
+    low = max(0, (known if masked else past + 1) - window)
+    blocks = -(-(known - low) // KEYS)
+    scores = np.empty((count, heads, blocks * KEYS), dtype=np.float32)
+    bits = np.empty(blocks * KEYS, dtype=np.int32)
+    for start in range(low, known, KEYS):
+        _lay(keys, start, min(start + KEYS, known), scratch)
+        for m in range(count):
+            if start < (known if masked else past + m + 1):
+                for head in range(heads):
+                    target = scores[m, head, start - low :]
+                    query = queries[m, head * size : (head + 1) * size]
+                    dot_keys(query.ctypes.data, scratch.ctypes.data, size, scaling, target.ctypes.data)
+    totals = np.empty((count, heads), dtype=np.float32)
+    for m in range(count):
+        last = known if masked else past + m + 1
+        first = max(0, last - window)
+        seen = mask[m] if masked else everything
+        for head in range(heads):
+            totals[m, head] = _become_shares(scores[m, head], first - low, last - low, seen, bits)
+    out[:] = 0
+    for start in range(low, known, KEYS):
+        for m in range(count):
+            last = known if masked else past + m + 1
+            begin, end = max(start, last - window), min(start + KEYS, last)
+            if begin < end:
+                for head in range(heads):
+                    shares = scores[m, head, begin - low : end - low]
+                    _mix(shares, values, begin, out[m, head * size : (head + 1) * size])
+    for m in range(count):
+        for head in range(heads):
+            for place in range(head * size, (head + 1) * size):
+                out[m, place] /= totals[m, head]
 
 
 # What attention's parts are given: addresses and sizes.
@@ -206,7 +165,7 @@ _HEADS, _GROUPS, _SIZE, _WINDOW, _MASK_AT, _OUT_AT, _SLICES, _GIVEN = 7, 8, 9, 1
 
 @Part
 def attend_part(given: int, number: int) -> int:
-    """Let some of the tokens attend, by some of their heads: those of one token that share a key head."""
+    """Let some of the tokens attend, by those of their heads that share a key head."""
     g = carray(words_at(given), _GIVEN)
     count, past, size, slices = g[_COUNT], g[_PAST], g[_SIZE], g[_SLICES]
     rows = carray(floats_at(g[_ROWS_AT]), (count, g[_PITCH]))
@@ -214,18 +173,24 @@ def attend_part(given: int, number: int) -> int:
     keys, values = carray(floats_at(g[_KEYS_AT]), shape), carray(floats_at(g[_VALUES_AT]), shape)
     out = carray(floats_at(g[_OUT_AT]), (count, g[_HEADS] * size))
     mask = carray(bytes_at(g[_MASK_AT]), (count if g[_MASK_AT] else 0, past + count))
-    everything = np.empty(0, dtype=np.int8)
     scaling = np.float32(carray(floats_at(given + 8 * _GIVEN), 1)[0])
     groups, width = g[_GROUPS], g[_HEADS] // g[_GROUPS] * size
-    units = count * groups
+    scratch = np.empty((size, KEYS), dtype=np.float32)
+    units = -(-count // _TOGETHER) * groups
     for unit in range(number * units // slices, (number + 1) * units // slices):
-        m, group = unit // groups, unit % groups
-        last = past + count if g[_MASK_AT] else past + m + 1
-        first = max(0, last - g[_WINDOW])
-        seen = mask[m] if g[_MASK_AT] else everything
-        start, stop = group * width, (group + 1) * width
-        queries = rows[m, start:stop]
-        _attend_group(queries, keys[group], values[group], first, last, seen, scaling, out[m, start:stop])
+        group, start = unit % groups, unit // groups * _TOGETHER
+        stop, left, right = min(start + _TOGETHER, count), group * width, (group + 1) * width
+        _attend_group(
+            rows[start:stop, left:right],
+            keys[group],
+            values[group],
+            past + start,
+            g[_WINDOW],
+            mask[start:stop] if g[_MASK_AT] else mask,
+            scaling,
+            scratch,
+            out[start:stop, left:right],
+        )
     return 1
 
 
@@ -264,7 +229,7 @@ def attend_together(
     """
     groups, capacity, size = keys.shape
     count = rows.shape[0]
-    slices = min(count * groups, most)
+    slices = min(-(-count // _TOGETHER) * groups, most)
     for group in range(groups):
         start, behind = (heads + group) * size, (heads + groups + group) * size
         for m in range(count):

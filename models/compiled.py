@@ -19,7 +19,17 @@ from numba.extending import intrinsic
 
 log = logging.getLogger(__name__)
 
-LOOPS = ("compiled", "crew", "tiles", "panels", "integer_products", "rowwise", "attention", "lean_layer")
+LOOPS = (
+    "compiled",
+    "crew",
+    "tiles",
+    "panels",
+    "dots",
+    "integer_products",
+    "rowwise",
+    "attention",
+    "lean_layer",
+)
 """Modules that hold loops: what was kept of any is compiled again once one of them has changed."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])

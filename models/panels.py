@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 
 from watchkeeper.models.compiled import instruction
-from watchkeeper.models.tiles import LANES, add_pairs, constant, load_from, store_to, vector
+from watchkeeper.models.tiles import LANES, add_pairs, constant, everywhere, load_from, store_to, vector
 
 PANEL = 16
 """Channels side by side: two registers of sums for each row."""
@@ -157,7 +157,7 @@ def _emit_tile(
         for line, parts in enumerate(added):
             there = builder.add(builder.mul(pitch, constant(line)), here)
             given = load_from(builder, builder.add(rows, builder.mul(there, constant(2))), pair)
-            row = builder.bitcast(_everywhere(builder, given, totals), words)
+            row = builder.bitcast(everywhere(builder, given, totals), words)
             added[line] = [add_pairs(builder, row, *both) for both in zip(channels, parts, strict=True)]
     beyond = builder.add(at, constant(2 * _PAIRS))
     at.add_incoming(beyond, loop)
@@ -189,7 +189,7 @@ def _emit_results(
     places, results = [], []
     for line, parts in enumerate(sums):
         step = load_from(builder, builder.add(steps, constant(4 * line)), one)
-        worth = _everywhere(builder, step, floats)
+        worth = everywhere(builder, step, floats)
         target = builder.add(out, builder.mul(gap, constant(4 * line)))
         places += [beside(target, part) for part in range(len(parts))]
         results += [builder.fmul(builder.sitofp(part, floats), worth) for part in parts]
@@ -226,9 +226,3 @@ def _emit_results(
     )
     for place, result in zip(places, results, strict=True):
         store_to(builder, result, place)
-
-
-def _everywhere(builder: ir.IRBuilder, value: Any, kind: ir.VectorType) -> Any:
-    """A value in all lanes of a register."""
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, first, ir.Constant(vector(32, kind.count), [0] * kind.count))

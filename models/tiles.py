@@ -157,6 +157,12 @@ def store_to(builder: ir.IRBuilder, value: Any, address: Any) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
 
 
+def everywhere(builder: ir.IRBuilder, value: Any, kind: ir.VectorType) -> Any:
+    """A value in all lanes of a register."""
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, first, ir.Constant(vector(32, kind.count), [0] * kind.count))
+
+
 tile_4_by_2 = _tile(4, 2)
 tile_2_by_4 = _tile(2, 4)
 tile_1_by_4 = _tile(1, 4)

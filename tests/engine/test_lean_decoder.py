@@ -167,13 +167,13 @@ def test_exponentials_are_those_of_doubles(count: int) -> None:
 def attended(
     rows: torch.Tensor, past: int, *, window: int | None = None, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Let rows of 6 heads over 2 key heads of 16 attend; what came out, and what torch makes of it."""
-    count, size = len(rows), 16
+    """Let rows of 6 heads over 2 key heads attend; what came out, and what torch makes of it."""
+    count, size = len(rows), rows.shape[1] // 10
     generator = torch.Generator().manual_seed(past)
     keys, values = torch.randn(2, 2, past + count + 3, size, generator=generator)
     keys, values, out = keys.contiguous(), values.contiguous(), torch.empty(count, 6 * size)
     attention.attend(
-        *(rows.numpy(), 6, keys.numpy(), values.numpy(), past, 0.25, out.numpy()),
+        *(rows.numpy(), 6, keys.numpy(), values.numpy(), past, size**-0.5, out.numpy()),
         window=window,
         mask=None if mask is None else mask.numpy(),
     )
@@ -193,9 +193,10 @@ def attended(
 
 @pytest.mark.parametrize("window", [None, 5, 64])
 @pytest.mark.parametrize("count", [1, 2, 7, 50])
-@pytest.mark.parametrize("past", [0, 1, 30, 900])
-def test_tokens_attend_as_torch_lets_them(past: int, count: int, window: int | None) -> None:
-    rows = torch.randn(count, (6 + 2 + 2) * 16, generator=torch.Generator().manual_seed(count))
+@pytest.mark.parametrize("past", [0, 30, 900])
+@pytest.mark.parametrize("size", [12, 16, 64, 80])
+def test_tokens_attend_as_torch_lets_them(past: int, count: int, window: int | None, size: int) -> None:
+    rows = torch.randn(count, (6 + 2 + 2) * size, generator=torch.Generator().manual_seed(count))
     found, expected = attended(rows, past, window=window)
     assert torch.allclose(found, expected, rtol=1e-5, atol=2e-6)
 
@@ -209,16 +210,22 @@ def test_tokens_attend_to_what_a_mask_shows_them(past: int) -> None:
     assert torch.allclose(found, expected, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("cuts", [(40,), (1,) * 40, (3, 30, 7), (24, 16)])
-def test_a_token_attends_to_the_same_last_bit_wherever_a_sequence_is_cut(cuts: tuple[int, ...]) -> None:
-    rows = torch.randn(40, (6 + 2 + 2) * 16, generator=torch.Generator().manual_seed(7))
-    keys, values = torch.zeros(2, 2, 64, 16)
-    whole, parts = torch.empty(40, 96), torch.empty(40, 96)
-    attention.attend(rows.numpy(), 6, keys.numpy(), values.numpy(), 0, 0.25, whole.numpy())
+@pytest.mark.parametrize("size", [20, 64])
+@pytest.mark.parametrize("window", [None, 50])
+@pytest.mark.parametrize("cuts", [(1,) * 150, (3, 110, 37), (64, 86), (149, 1)])
+def test_a_token_attends_to_the_same_last_bit_wherever_a_sequence_is_cut(
+    cuts: tuple[int, ...], window: int | None, size: int
+) -> None:
+    rows = torch.randn(150, (6 + 2 + 2) * size, generator=torch.Generator().manual_seed(7))
+    keys, values = torch.zeros(2, 2, 160, size)
+    whole, parts = torch.empty(2, 150, 6 * size)
+    state = (keys.numpy(), values.numpy())
+    attention.attend(rows.numpy(), 6, *state, 0, 0.25, whole.numpy(), window=window)
     past = 0
     for count in cuts:
         some = slice(past, past + count)
-        attention.attend(rows[some].numpy(), 6, keys.numpy(), values.numpy(), past, 0.25, parts[some].numpy())
+        found = parts[some].numpy()
+        attention.attend(rows[some].numpy(), 6, *state, past, 0.25, found, window=window)
         past += count
     assert torch.equal(parts, whole)
 
