@@ -24,9 +24,11 @@ from watchkeeper.runtime.events import (
     PlanProposed,
     PolicyDecided,
     RolledBack,
+    WouldHaveDone,
 )
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState, effect_key
+from watchkeeper.runtime.observing import refuse_observing, would_have_done
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step, StepStatus
@@ -61,9 +63,19 @@ class Changes:
         journal: Where everything is written.
         requester: In whose name actions are asked for.
         approval_ttl: Seconds after which an unanswered question is a no.
+        observe_only: Whether nothing is applied or taken back, and nobody is asked.
     """
 
-    def __init__(self, site: Site, journal: Journal, *, requester: str, approval_ttl: float) -> None:
+    def __init__(
+        self,
+        site: Site,
+        journal: Journal,
+        *,
+        requester: str,
+        approval_ttl: float,
+        observe_only: bool = False,
+    ) -> None:
+        self.observe_only = observe_only
         self._site = site
         self._journal = journal
         self._requester = requester
@@ -158,7 +170,9 @@ class Changes:
 
         Raises:
             ApprovalError: If the policy did not say that people are to be asked.
+            ObserveOnlyError: If nobody is asked.
         """
+        refuse_observing(self.observe_only, step_id, "is put to nobody")
         step = self._journal.steps.get(step_id)
         if step.policy is None or step.policy.decision is not Verdict.ASK:
             raise ApprovalError(f"step {step_id!r} was not put to people by the policy")
@@ -176,7 +190,12 @@ class Changes:
         return approval
 
     def ask_in_doubt(self, step_id: str) -> Approval:
-        """Ask people whether an effect took place that a crash hid, once."""
+        """Ask people whether an effect took place that a crash hid, once.
+
+        Raises:
+            ObserveOnlyError: If nobody is asked.
+        """
+        refuse_observing(self.observe_only, step_id, "is put to nobody")
         step = self._journal.steps.get(step_id)
         approval = self._asked(step, ApprovalKind.IN_DOUBT) or self._journal.approvals.request(
             incident_id=step.incident_id,
@@ -219,6 +238,8 @@ class Changes:
             ApprovalError: If the approval cannot be used for exactly this action.
             DriftError: If the target or the policy is no longer what was approved, or the policy answers
                 more strictly at this moment.
+            ObserveOnlyError: If nothing may be applied; what a crash hid of an earlier effect is still
+                found out.
         """
         journal = self._journal
         step = journal.steps.get(step_id)
@@ -226,6 +247,7 @@ class Changes:
         key = effect_key(step.id, step.digest)
         if journal.ledger.find(key) is not None:
             return self._recover(step, tool, key)
+        refuse_observing(self.observe_only, step_id, "is not applied")
         if step.policy is None or step.policy.decision is Verdict.DENY:
             raise ApprovalError(f"step {step_id!r} was not allowed by the policy")
         if step.policy.decision is Verdict.ASK and approval_id is None:
@@ -247,6 +269,20 @@ class Changes:
         effect = journal.ledger.complete(key, ok=ok, outcome=outcome)
         return self._tell_effect(step, effect.state, outcome.detail)
 
+    def observe(self, step_id: str, *, then: tuple[str, ...] = ()) -> WouldHaveDone:
+        """Write down what would have been done, where nothing is applied.
+
+        Args:
+            step_id: The step, about which the policy answered.
+            then: What would have followed it.
+        """
+        step = self._journal.steps.get(step_id)
+        event = would_have_done(step, requester=self._requester, solo=self._journal.approvals.solo, then=then)
+        self._journal.steps.update(
+            step_id, status=StepStatus.OBSERVED, detail=f"only observed: {event.asked}"
+        )
+        return self._journal.record(step.incident_id, event, key=f"observed:{step_id}")
+
     def verify(self, step_id: str) -> Verification:
         """Look whether the effect of a step is there."""
         step = self._journal.steps.get(step_id)
@@ -264,6 +300,10 @@ class Changes:
 
         Returns:
             What was done, or None where there is no way back or it failed: a person must look.
+
+        Raises:
+            ObserveOnlyError: If nothing may be taken back.
+            LedgerError: If the effect is in doubt.
         """
         journal = self._journal
         step = journal.steps.get(step_id)
@@ -276,6 +316,7 @@ class Changes:
             return outcome
         if state in {EffectState.NONE, EffectState.NOT_DONE}:
             return Outcome(detail="nothing was done")
+        refuse_observing(self.observe_only, step_id, "is not taken back")
         tool = self._site.registry.action(step.action)
         if tool.reversibility is Reversibility.IRREVERSIBLE:
             self._tell_rollback(step, None, f"{step.action!r} is irreversible: there is no way back")

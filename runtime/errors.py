@@ -29,6 +29,10 @@ class LedgerError(OperationError):
     """The effect ledger forbids this: an effect is done at most once."""
 
 
+class ObserveOnlyError(OperationError):
+    """This Watchkeeper only observes: nothing is applied or taken back, and nobody is asked."""
+
+
 class UnknownIncidentError(OperationError):
     """No incident of that id is in the store."""
 

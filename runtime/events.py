@@ -198,6 +198,39 @@ class ApprovalDecided(BaseEvent):
     self_approved: bool = False
 
 
+class WouldHaveDone(BaseEvent):
+    """Watchkeeper only observes: this would have been done, or asked for, and was not.
+
+    Attributes:
+        step_id: The step.
+        action: Registered name.
+        host: Where.
+        arguments: Its arguments.
+        summary: What it would have done.
+        diff: What would have changed.
+        decision: What the policy answered; empty where the step was done before and would be taken back.
+        rule: The rule that decided.
+        tier: How much say it would have needed.
+        reason: Why the policy answered so.
+        asked: Who would have been asked, in words.
+        then: What would have followed in the same plan.
+    """
+
+    kind: Literal["would-have-done"] = "would-have-done"
+    step_id: str
+    action: str
+    host: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    summary: str = ""
+    diff: str = ""
+    decision: Literal["allow", "ask", ""] = ""
+    rule: str = ""
+    tier: int = 0
+    reason: str = ""
+    asked: str
+    then: tuple[str, ...] = ()
+
+
 class EffectIntended(BaseEvent):
     """An effect is about to happen."""
 
@@ -278,6 +311,7 @@ Event = Annotated[
     | PolicyDecided
     | ApprovalRequested
     | ApprovalDecided
+    | WouldHaveDone
     | EffectIntended
     | EffectDone
     | EffectInDoubt

@@ -35,10 +35,12 @@ _NEXT: dict[str, dict[str, str]] = {
         "diagnose": "diagnose",
         "rollback": "rollback",
         "abandon": "abandon",
+        "observed": "escalate",
     },
     "answered": _CHANGE
     | {"approve": "approve", "execute": "execute", "abandon": "abandon", "escalate": "escalate"},
-    "execute": _CHANGE | {"abandon": "abandon"},
+    "execute": _CHANGE | {"abandon": "abandon", "observed": "escalate"},
+    "doubt": {"approve": "approve", "escalate": "escalate"},
     "verify": {"resolved": "report", "rollback": "rollback"},
     "rollback": {"investigate": "investigate", "escalate": "escalate"},
 }
@@ -84,7 +86,6 @@ def build_graph(
     graph.add_conditional_edges("investigate", investigation.fan_out, ["fact", "diagnose"])
     graph.add_edge("fact", "assess")
     graph.add_edge("approve", "answered")
-    graph.add_edge("doubt", "approve")
     graph.add_edge("escalate", "report")
     graph.add_edge("report", END)
     for node, ways in _NEXT.items():

@@ -32,20 +32,23 @@ class Journal:
         home: Folder of Watchkeeper's state; created if missing.
         solo: Whether one person alone may approve low tiers of what is asked here.
         now: The time.
+        observe_only: Whether no effect may begin.
 
     Raises:
         StoreError: If the state cannot be opened.
         AuditError: If the audit log cannot be written.
     """
 
-    def __init__(self, home: Path, *, solo: bool = False, now: Clock = utc_now) -> None:
+    def __init__(
+        self, home: Path, *, solo: bool = False, now: Clock = utc_now, observe_only: bool = False
+    ) -> None:
         self.home = home
         self.store = Store(home / "watchkeeper.db")
         self.incidents = Incidents(self.store, now=now)
         self.decisions = Decisions(self.store, now=now)
         self.steps = Steps(self.store, now=now)
         self.approvals = Approvals(self.store, solo=solo, now=now)
-        self.ledger = Ledger(self.store, self.approvals, now=now)
+        self.ledger = Ledger(self.store, self.approvals, now=now, observe_only=observe_only)
         self.audit = AuditLog(home, now=now)
         self.now = now
         self._listeners: list[Listener] = []

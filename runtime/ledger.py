@@ -12,7 +12,7 @@ from sqlalchemy import Row, select, update
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approvals
 from watchkeeper.runtime.clock import Clock, utc_now
-from watchkeeper.runtime.errors import LedgerError
+from watchkeeper.runtime.errors import LedgerError, ObserveOnlyError
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.action import Outcome, ProbeAnswer
 
@@ -88,10 +88,14 @@ class Ledger:
         store: Where they are kept.
         approvals: Used up together with the intent.
         now: The time.
+        observe_only: Whether no effect may begin: every intent is refused.
     """
 
-    def __init__(self, store: Store, approvals: Approvals, *, now: Clock = utc_now) -> None:
+    def __init__(
+        self, store: Store, approvals: Approvals, *, now: Clock = utc_now, observe_only: bool = False
+    ) -> None:
         self._store = store
+        self._observe_only = observe_only
         self._approvals = approvals
         self._now = now
 
@@ -106,7 +110,9 @@ class Ledger:
         Raises:
             LedgerError: If this effect was intended before, whatever came of it.
             ApprovalError: If the approval cannot be used for it.
+            ObserveOnlyError: If nothing may be applied.
         """
+        self._refuse_observing(step_id)
         key = effect_key(step_id, digest)
         table = schema.effects
         with self._store.transaction(outermost=True) as connection:
@@ -177,7 +183,9 @@ class Ledger:
 
         Raises:
             LedgerError: If there is nothing to take back, or it was taken back already.
+            ObserveOnlyError: If nothing may be changed.
         """
+        self._refuse_observing(key)
         return self._move(
             key,
             {EffectState.DONE, EffectState.FAILED, EffectState.ROLLING_BACK, EffectState.ROLLBACK_FAILED},
@@ -242,6 +250,12 @@ class Ledger:
             query = query.where(table.c.incident_id == incident_id)
         with self._store.reading() as connection:
             return tuple(_effect(row) for row in connection.execute(query))
+
+    def _refuse_observing(self, what: str) -> None:
+        if self._observe_only:
+            raise ObserveOnlyError(
+                f"effect of {what!r} may not begin: this Watchkeeper only observes (`observe_only`)"
+            )
 
     def _move(
         self,

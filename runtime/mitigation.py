@@ -11,7 +11,7 @@ from watchkeeper.models.errors import BudgetExceededError, GrammarError
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.errors import ApprovalError
+from watchkeeper.runtime.errors import ApprovalError, ObserveOnlyError
 from watchkeeper.runtime.events import ApprovalDecided, DiagnosisMade, PlanRefused, StageEntered, Verified
 from watchkeeper.runtime.events import DiagnosisStatus as StoredStatus
 from watchkeeper.runtime.incidents import IncidentStatus
@@ -137,6 +137,8 @@ class Mitigation:
         if decision.decision is Verdict.DENY:
             step = self._context.journal.steps.get(state["step"])
             return self._give_up(state, step.action, f"the policy denies it: {decision.reason}")
+        if self._changes.observe_only:
+            return self._observed(state)
         if decision.decision is Verdict.ALLOW:
             return {"approval": "", "verdict": "execute"}
         if self._changes.beyond_solo(state["step"]):
@@ -210,6 +212,8 @@ class Mitigation:
             if state["repeat"] >= 1:
                 return {"verdict": "abandon", "reason": f"the target keeps changing: {error}"}
             return {"repeat": state["repeat"] + 1, "verdict": "propose"}
+        except ObserveOnlyError:
+            return self._observed(state)
         except ApprovalError as error:
             context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
             return {"verdict": "abandon", "reason": str(error)}
@@ -217,6 +221,10 @@ class Mitigation:
 
     def doubt(self, state: IncidentState) -> Update:
         """Ask a person whether an effect took place that a crash hid and no probe can tell."""
+        if self._changes.observe_only:
+            step = self._context.journal.steps.get(state["step"])
+            reason = f"only observed, so nobody was asked whether this was done: {step.plan.summary}"
+            return {"verdict": "escalate", "reason": reason}
         return self._asked(state, self._changes.ask_in_doubt(state["step"]))
 
     def verify(self, state: IncidentState) -> Update:
@@ -256,7 +264,12 @@ class Mitigation:
         for step_id in reversed(state["applied"]):
             step = context.journal.steps.get(step_id)
             actions.append(step.action)
-            if self._changes.rollback(step_id) is None:
+            try:
+                outcome = self._changes.rollback(step_id)
+            except ObserveOnlyError:
+                reason = f"{state['reason']}; only observed, so it was not taken back: {step.plan.summary}"
+                return {"verdict": "escalate", "reason": reason}
+            if outcome is None:
                 failed.append(step)
         if failed:
             what = "; ".join(f"{step.action} ({order_of(dict(step.arguments))})" for step in failed)
@@ -275,6 +288,16 @@ class Mitigation:
         )
         context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
         return {"verdict": "investigate", "turns": [turn], "applied": [], "queue": [], "repeat": 0}
+
+    def _observed(self, state: IncidentState) -> Update:
+        """Write down what would have been done, and hand over: nothing is applied."""
+        later = tuple(f"{step['action']} ({order_of(step['arguments'])})" for step in state["queue"][1:])
+        event = self._changes.observe(state["step"], then=later)
+        before = "" if not state["applied"] else f"; {len(state['applied'])} earlier step(s) stay applied"
+        reason = (
+            f"only observed, nothing was changed: would have done: {event.summary} ({event.asked}){before}"
+        )
+        return {"verdict": "observed", "reason": reason}
 
     def _asked(self, state: IncidentState, approval: Approval) -> Update:
         self._context.journal.incidents.set_status(state["incident"], IncidentStatus.AWAITING_APPROVAL)

@@ -95,7 +95,9 @@ class Orchestrator:
         else:
             rules = policy if isinstance(policy, Policy) else Policy.load(Path(policy), registry)
         self.site = Site(hosts, registry, rules, self.settings.home)
-        self.journal = Journal(self.settings.home, solo=self.settings.solo)
+        self.journal = Journal(
+            self.settings.home, solo=self.settings.solo, observe_only=self.settings.observe_only
+        )
         self._requester = requester or current_person()
         self._runs: list[_Run] = []
         self.changes = Changes(
@@ -103,6 +105,7 @@ class Orchestrator:
             self.journal,
             requester=self._requester,
             approval_ttl=self.settings.approval_ttl_seconds,
+            observe_only=self.settings.observe_only,
         )
         self._checkpoints = open_checkpoints(self.journal.store.path)
 
@@ -185,6 +188,7 @@ class Orchestrator:
 
         Raises:
             ApprovalError: If it is not permitted.
+            ObserveOnlyError: If nothing may be applied.
             DriftError: If its target is no longer what was approved.
             IncidentBusyError: If another process or thread works on the incident: what it is about to do
                 would look like something that a crash cut off.

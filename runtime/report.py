@@ -16,6 +16,7 @@ from watchkeeper.runtime.events import (
     PlanRefused,
     SuspiciousText,
     Verified,
+    WouldHaveDone,
 )
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal, total_usage
@@ -93,6 +94,7 @@ class Report(_Part):
     decisions: tuple[DecisionRecord, ...]
     suspicious: tuple[SuspiciousText, ...]
     timeline: tuple[Event, ...]
+    would_have_done: tuple[WouldHaveDone, ...] = ()
     counts: Counts
     cost: Cost
 
@@ -130,6 +132,7 @@ def build_report(journal: Journal, incident_id: str, *, watts: float) -> Report:
         decisions=decisions,
         suspicious=tuple(event for event in events if isinstance(event, SuspiciousText)),
         timeline=tuple(event for event in events if not isinstance(event, DecisionMade)),
+        would_have_done=tuple(event for event in events if isinstance(event, WouldHaveDone)),
         counts=Counts(
             first_choice_right=(
                 (first.cause, first.subject) == (confirmed[-1].cause, confirmed[-1].subject)
@@ -168,6 +171,7 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
             StepStatus.VERIFIED: "was applied and verified",
             StepStatus.ROLLED_BACK: "was applied, did not help and was taken back",
             StepStatus.REFUSED: "was refused, so nothing was done",
+            StepStatus.OBSERVED: "was only proposed: nothing is applied where Watchkeeper observes",
             StepStatus.FAILED: "failed",
             StepStatus.IN_DOUBT: "is in doubt",
         }.get(step.status)

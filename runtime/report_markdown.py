@@ -54,6 +54,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield ">"
         yield "> (written by the model; every number and path in it was checked against the record)"
     yield from _diagnosis(report)
+    yield from _observed(report)
     yield from _changes(report)
     if report.suspicious:
         yield ""
@@ -88,6 +89,29 @@ def _diagnosis(report: Report) -> Iterator[str]:
     yield ""
     for claim in last.claims:
         yield f"- {plain(claim.text)} [{', '.join(claim.evidence_ids)}]"
+
+
+def _observed(report: Report) -> Iterator[str]:
+    if not report.would_have_done:
+        return
+    yield ""
+    yield "## What would have been done"
+    yield ""
+    yield "Watchkeeper only observed: nothing was applied and nobody was asked."
+    for event in report.would_have_done:
+        yield ""
+        yield f"### {event.step_id}: {event.action} on {plain(event.host)}"
+        yield ""
+        yield f"{plain(event.summary)}."
+        yield f"Policy: {event.decision}, rule {event.rule}, tier {event.tier}: {plain(event.reason)}"
+        yield f"Asked: {plain(event.asked)}."
+        if event.then:
+            yield f"Then: {plain('; '.join(event.then))}."
+        if event.diff:
+            yield ""
+            yield "```diff"
+            yield from (code(line) for line in event.diff.rstrip().splitlines())
+            yield "```"
 
 
 def _changes(report: Report) -> Iterator[str]:

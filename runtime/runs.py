@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,7 @@ class RunFile(BaseModel):
         model: Id of the model.
         quantization: How its weights are held.
         solo: Whether one person alone may approve what they asked for.
+        observe_only: Whether nothing may be applied: what was begun so stays so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +33,7 @@ class RunFile(BaseModel):
     model: str
     quantization: str
     solo: bool
+    observe_only: bool = False
 
     @classmethod
     def of(cls, settings: Settings, *, inventory: Path | None = None) -> RunFile:
@@ -41,7 +44,19 @@ class RunFile(BaseModel):
             model=settings.model,
             quantization=settings.quantization,
             solo=settings.solo,
+            observe_only=settings.observe_only,
         )
+
+    def options(self) -> dict[str, Any]:
+        """The settings that it stands for.
+
+        A run that only observed goes on so; one that did not is no leave to act where the configuration
+        says by now that nothing is applied.
+        """
+        values = self.model_dump()
+        if not self.observe_only:
+            del values["observe_only"]
+        return values
 
     def write(self, home: Path, incident_id: str) -> None:
         """Keep it for an incident; the file is whole or not there.

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         reading_pause_seconds: Time between readings of a condition, several of which must pass in a row.
         approval_ttl_seconds: Time to answer an approval, and again to use it.
         solo: Whether one person alone may approve what they asked for (tier 1 only; recorded).
+        observe_only: Whether nothing is ever applied and nobody asked: reports say what would have been done.
         cpu_watts: Power drawn while a model computes, to estimate energy.
     """
 
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     reading_pause_seconds: float = Field(default=0.7, ge=0, le=_DAY)
     approval_ttl_seconds: float = Field(default=3600, gt=0, le=366 * _DAY)
     solo: bool = False
+    observe_only: bool = False
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
 
     @field_validator("home", "inventory", "policy")

@@ -27,6 +27,7 @@ class StepStatus(StrEnum):
     VERIFIED = "verified"
     ROLLED_BACK = "rolled-back"
     REFUSED = "refused"
+    OBSERVED = "observed"
     FAILED = "failed"
     IN_DOUBT = "in-doubt"
 

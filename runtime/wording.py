@@ -20,6 +20,7 @@ from watchkeeper.runtime.events import (
     SuspiciousText,
     TriageDone,
     Verified,
+    WouldHaveDone,
 )
 
 
@@ -54,6 +55,8 @@ def describe_event(event: Event) -> str:
         case ApprovalDecided():
             own = ", self-approved" if event.self_approved else ""
             return f"approval {event.approval_id}: {event.answer} by {event.by}{own}"
+        case WouldHaveDone():
+            return f"only observed: {event.step_id} would have been done: {event.summary} ({event.asked})"
         case EffectDone():
             return f"effect of {event.step_id}: {'done' if event.ok else 'failed'}: {event.detail}"
         case EffectInDoubt():

@@ -128,6 +128,12 @@ def run(
         bool | None,
         typer.Option("--solo/--no-solo", help="You work alone: you may approve (tier 1) what you ask for."),
     ] = None,
+    observe: Annotated[
+        bool,
+        typer.Option(
+            "--observe", help="Only observe: nothing is applied, and the report says what would be."
+        ),
+    ] = False,
     wait: Annotated[
         bool,
         typer.Option(
@@ -163,13 +169,14 @@ def run(
         "model": model,
         "quantization": quantization,
         "solo": solo,
+        "observe_only": observe or None,
     }
     given = {name: value for name, value in options.items() if value is not None}
     with mistakes(), contextlib.ExitStack() as stack:
         settings = load_settings(**given)
         kept = RunFile.read(settings.home, resume) if resume is not None else None
         if kept is not None:
-            settings = load_settings(**(kept.model_dump() | given))
+            settings = load_settings(**(kept.options() | given))
         # All that a user wrote is read before libraries are loaded, and before a model is fetched: that takes
         # seconds, or minutes.
         raised = Alert.load(alert) if alert is not None else None

@@ -25,6 +25,7 @@ from watchkeeper.runtime.events import (
     SuspiciousText,
     TriageDone,
     Verified,
+    WouldHaveDone,
 )
 from watchkeeper.runtime.wording import describe_event, visible
 from watchkeeper.tools.findings import Severity
@@ -83,6 +84,10 @@ class EventView:
                 )
             case ApprovalDecided():
                 self._line("bold yellow", "answer", describe_event(event))
+            case WouldHaveDone():
+                self._line(
+                    "bold magenta", "observed", f"would do: {event.summary} ({event.asked})", event.step_id
+                )
             case EffectDone():
                 self._line("bold" if event.ok else "red", "effect", event.detail)
             case Verified():
