@@ -68,7 +68,7 @@ class AuditLog:
         Raises:
             AuditError: If it cannot be written, or the log was changed by someone else.
         """
-        with self._held():
+        with self.held():
             key = self._ready()
             last = self._last()
             if last is not None and not last[2]:
@@ -82,7 +82,7 @@ class AuditLog:
                 previous=GENESIS if last is None else last[1],
             )
             line = entry.line()
-            _append_line(self.path, line)
+            append_line(self.path, line)
             self._sign(key, entry.seq, hashlib.sha256(line).hexdigest())
         return entry
 
@@ -109,16 +109,27 @@ class AuditLog:
         Raises:
             AuditError: If the files cannot be read, or there is no key to check with.
         """
+        with self.still():
+            return verify_log(self.folder, self.keys)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Read a state in which no entry is half written.
+
+        Raises:
+            AuditError: If the log cannot be read.
+        """
         try:
             descriptor = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return verify_log(self.folder, self.keys)
+            yield
+            return
         except OSError as error:
             raise AuditError(f"{str(self._lock_path)!r} cannot be read: {error.strerror}") from error
         try:
             # An entry that is being written right now must not look like a cut.
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            return verify_log(self.folder, self.keys)
+            yield
         finally:
             os.close(descriptor)
 
@@ -127,12 +138,17 @@ class AuditLog:
         return self.folder / "audit.lock"
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
+        """Let nobody else write meanwhile.
+
+        Raises:
+            AuditError: If the log cannot be written.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise AuditError(_unwritable(self._lock_path, error)) from error
+            raise AuditError(unwritable(self._lock_path, error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -205,7 +221,7 @@ class AuditLog:
                 file.truncate(self.path.stat().st_size - len(torn))
                 os.fsync(file.fileno())
         except OSError as error:
-            raise AuditError(_unwritable(self.path, error)) from error
+            raise AuditError(unwritable(self.path, error)) from error
 
     def _last_checkpoint(self) -> Checkpoint:
         whole = [line for line in _lines(self.checkpoints_path, tail=_TAIL) if line.endswith(b"\n")]
@@ -231,8 +247,8 @@ class AuditLog:
                 with self.checkpoints_path.open("r+b") as file:
                     file.truncate(self.checkpoints_path.stat().st_size - len(torn))
             except OSError as error:
-                raise AuditError(_unwritable(self.checkpoints_path, error)) from error
-        _append_line(
+                raise AuditError(unwritable(self.checkpoints_path, error)) from error
+        append_line(
             self.checkpoints_path, Checkpoint(count=count, head=head, at=at, signature=signature).line()
         )
 
@@ -244,12 +260,12 @@ class AuditLog:
         )
 
 
-def _append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes) -> None:
     """Write a whole line and have it on the disk, or leave the file as it was."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise AuditError(_unwritable(path, error)) from error
+        raise AuditError(unwritable(path, error)) from error
     try:
         size = os.fstat(descriptor).st_size
         try:
@@ -258,15 +274,15 @@ def _append_line(path: Path, line: bytes) -> None:
                 rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
             if size == 0:
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         except OSError as error:
             os.ftruncate(descriptor, size)
-            raise AuditError(_unwritable(path, error)) from error
+            raise AuditError(unwritable(path, error)) from error
     finally:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the name of a new file on the disk, not its content alone."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -318,7 +334,8 @@ def _torn_tail(path: Path) -> bytes:
         raise AuditError(f"{str(path)!r} cannot be read: {error.strerror}") from error
 
 
-def _unwritable(path: Path, error: OSError) -> str:
+def unwritable(path: Path, error: OSError) -> str:
+    """Say that a file of the log cannot be written."""
     return (
         f"audit log {str(path)!r} cannot be written: {error.strerror}; nothing goes on unrecorded: "
         "free space there or check its permissions, and try again"

@@ -11,12 +11,16 @@ from pydantic import ValidationError
 from watchkeeper.runtime.audit_keys import fingerprint, is_signed, load_public
 from watchkeeper.runtime.audit_records import (
     CHECKPOINTS,
+    EARLIER,
     GENESIS,
     LOG,
+    PRUNED,
+    RESTORED,
     AuditEntry,
     AuditProblem,
     AuditReport,
     Checkpoint,
+    Tombstone,
 )
 from watchkeeper.runtime.errors import AuditError
 
@@ -40,24 +44,26 @@ def verify_log(folder: Path, keys: Path) -> AuditReport:
     public = load_public(keys)
     problems: list[AuditProblem] = []
     notes: list[str] = []
-    hashes = _check_entries(log, problems, notes)
+    dropped, before = _beginning(folder, public, problems, notes)
+    hashes = _check_entries(log, dropped, before, problems, notes)
     checkpoints = _check_signatures(signed, public, problems, notes)
     for line, checkpoint in checkpoints:
-        if checkpoint.count < len(hashes) and hashes[checkpoint.count] != checkpoint.head:
+        place = checkpoint.count - dropped
+        if 0 <= place < len(hashes) and hashes[place] != checkpoint.head:
             problems.append(
                 AuditProblem(
                     file=LOG,
-                    line=checkpoint.count,
+                    line=place,
                     what=f"entry {checkpoint.count} is not the one that was signed (checkpoint {line})",
                 )
             )
     covered = max((checkpoint.count for _, checkpoint in checkpoints), default=0)
-    entries = len(hashes) - 1
+    entries = dropped + len(hashes) - 1
     if covered > entries:
         problems.append(
             AuditProblem(
                 file=LOG,
-                line=entries,
+                line=entries - dropped,
                 what=f"the tail was cut: {covered} entries were signed, {entries} are there",
             )
         )
@@ -65,27 +71,125 @@ def verify_log(folder: Path, keys: Path) -> AuditReport:
         problems.append(
             AuditProblem(
                 file=LOG,
-                line=covered + 1,
+                line=covered + 1 - dropped,
                 what=f"{entries - covered} entries at the end were never signed: a crash leaves one at most",
             )
         )
     elif entries > covered and not problems:
         notes.append("the entry at the end is not signed yet (a crash came in between)")
+    problems += _check_earlier(folder)
     return AuditReport(
         ok=not problems,
         entries=entries,
         head=hashes[-1],
         checkpoints=len(checkpoints),
         signed=covered,
+        pruned=dropped,
         key=fingerprint(public),
         problems=tuple(problems[:_SHOWN]),
         notes=tuple(notes),
     )
 
 
-def _check_entries(path: Path, problems: list[AuditProblem], notes: list[str]) -> list[str]:
-    """Check the chain; return the hash of each line, after that of the beginning."""
-    hashes = [GENESIS]
+def read_tombstones(folder: Path) -> list[tuple[int, Tombstone | None]]:
+    """Return what tells of dropped entries, with its line; None for a line that is no such statement.
+
+    Raises:
+        AuditError: If it cannot be read.
+    """
+    found: list[tuple[int, Tombstone | None]] = []
+    for line, raw in enumerate(_read(folder / PRUNED), start=1):
+        if not raw.endswith(b"\n"):
+            break  # a crash cut it short: nothing was dropped for it
+        try:
+            found.append((line, Tombstone.model_validate_json(raw)))
+        except ValidationError:
+            found.append((line, None))
+    return found
+
+
+def _beginning(
+    folder: Path, public: Ed25519PublicKey, problems: list[AuditProblem], notes: list[str]
+) -> tuple[int, str]:
+    """Return how many entries were dropped at the beginning, and the hash of the last of them."""
+    signed: dict[int, Tombstone] = {}
+    for line, tombstone in read_tombstones(folder):
+        if tombstone is None:
+            problems.append(
+                AuditProblem(file=PRUNED, line=line, what="is not a statement of what was dropped")
+            )
+        elif not is_signed(public, tombstone.signature, tombstone.content()):
+            what = "its signature is not of this site's key"
+            problems.append(AuditProblem(file=PRUNED, line=line, what=what))
+        else:
+            signed[tombstone.count] = tombstone
+    first = _first_number(folder / LOG)
+    if first is None and signed:
+        first = max(signed) + 1
+    if first is None or first <= 1:
+        return 0, GENESIS
+    found = signed.get(first - 1)
+    if found is None:
+        what = (
+            f"begins with entry {first}: the {first - 1} before it were removed, and no signed statement in "
+            f"{PRUNED} tells that they were exported and dropped"
+        )
+        problems.append(AuditProblem(file=LOG, line=1, what=what))
+        return 0, GENESIS
+    notes.append(
+        f"entries 1 to {found.count} were dropped on {found.at:%Y-%m-%d} by {found.by!r}; "
+        f"the file that holds them has SHA-256 {found.export}"
+    )
+    return found.count, found.head
+
+
+def _first_number(path: Path) -> int | None:
+    try:
+        with path.open("rb") as file:
+            raw = file.readline()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise AuditError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    try:
+        return AuditEntry.model_validate_json(raw).seq
+    except ValidationError:
+        return None
+
+
+def _check_earlier(folder: Path) -> list[AuditProblem]:
+    """Check the logs that came before this one, each with its own key, and that none was taken away."""
+    problems: list[AuditProblem] = []
+    first = next(iter(_read(folder / LOG)), b"")
+    named: dict[str, object] = {}
+    try:
+        entry = AuditEntry.model_validate_json(first)
+    except ValidationError:
+        entry = None
+    if entry is not None and entry.kind == RESTORED and isinstance(entry.data, dict):
+        earlier = entry.data.get("earlier_log")
+        named = dict(earlier) if isinstance(earlier, dict) else {}
+    name = named.get("folder")
+    if isinstance(name, str) and not (folder / name).is_dir():
+        what = f"names the earlier log {name!r}, which is not there"
+        problems.append(AuditProblem(file=LOG, line=1, what=what))
+    for other in sorted(folder.glob(EARLIER)):
+        report = verify_log(other, other)
+        problems += [
+            problem.model_copy(update={"file": f"{other.name}/{problem.file}"}) for problem in report.problems
+        ]
+        told = {"entries": report.entries, "head": report.head, "key": report.key}
+        if other.name == name and {key: named.get(key) for key in told} != told:
+            what = "is not the log that the one after it was begun on: it was cut, added to or replaced"
+            problems.append(AuditProblem(file=f"{other.name}/{LOG}", line=report.entries, what=what))
+    return problems
+
+
+def _check_entries(
+    path: Path, dropped: int, before: str, problems: list[AuditProblem], notes: list[str]
+) -> list[str]:
+    """Check the chain; return the hash of each line, after that of what came before."""
+    hashes = [before]
     for line, raw in enumerate(_read(path), start=1):
         if not raw.endswith(b"\n"):
             notes.append(
@@ -95,20 +199,21 @@ def _check_entries(path: Path, problems: list[AuditProblem], notes: list[str]) -
             break
         content = raw.rstrip(b"\n")
         found = hashlib.sha256(content).hexdigest()
-        what = _entry_problem(content, line, hashes[-1])
+        what = entry_problem(content, dropped + line, hashes[-1])
         if what:
             problems.append(AuditProblem(file=LOG, line=line, what=what))
         hashes.append(found)
     return hashes
 
 
-def _entry_problem(content: bytes, line: int, previous: str) -> str:
+def entry_problem(content: bytes, number: int, previous: str) -> str:
+    """Say what is wrong with a line as the entry of this number after that hash; empty if nothing is."""
     try:
         entry = AuditEntry.model_validate_json(content)
     except ValidationError:
         return "is not an entry"
-    if entry.seq != line:
-        return f"has number {entry.seq} where {line} belongs: an entry was removed, added or moved"
+    if entry.seq != number:
+        return f"has number {entry.seq} where {number} belongs: an entry was removed, added or moved"
     if entry.previous != previous:
         return "does not continue the line before: one of the two was edited, removed or moved"
     if entry.line() != content:

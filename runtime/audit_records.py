@@ -13,6 +13,12 @@ GENESIS = "0" * 64
 
 LOG = "audit.jsonl"
 CHECKPOINTS = "checkpoints.jsonl"
+PRUNED = "pruned.jsonl"
+EARLIER = "earlier-*"
+"""Folders of logs whose key was lost: the first entry of the log that followed names each."""
+
+RESTORED = "home-restored"
+"""Kind of the entry that tells of a restored backup."""
 
 
 class AuditEntry(BaseModel):
@@ -69,6 +75,44 @@ class Checkpoint(BaseModel):
         )
 
 
+class Tombstone(BaseModel):
+    """A signed statement: entries up to this number were exported and dropped.
+
+    Attributes:
+        count: Number of the last entry that was dropped.
+        head: Its hash, which the first entry that is left continues.
+        at: When (UTC).
+        by: Who asked for it.
+        export: SHA-256 of the file that holds what was dropped.
+        signature: Of all this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(ge=1)
+    head: str
+    at: datetime
+    by: str
+    export: str
+    signature: str = ""
+
+    def content(self) -> bytes:
+        """The bytes that are signed: never those of a checkpoint."""
+        return canonical(
+            {
+                "pruned": self.count,
+                "head": self.head,
+                "at": _stamp(self.at),
+                "by": self.by,
+                "export": self.export,
+            }
+        )
+
+    def line(self) -> bytes:
+        """Its canonical JSON, without the end of line."""
+        return canonical({**self.model_dump(mode="json"), "at": _stamp(self.at)})
+
+
 class AuditProblem(BaseModel):
     """One thing that is not as it was written: where, and what."""
 
@@ -84,7 +128,8 @@ class AuditReport(BaseModel):
 
     Attributes:
         ok: Whether it is as it was written.
-        entries: Entries that were read.
+        entries: Number of the last entry: how many were ever written.
+        pruned: Those of them that were exported and dropped.
         head: Hash of the last one.
         checkpoints: Signed checkpoints that fit.
         signed: Entries that the last of them covers.
@@ -100,6 +145,7 @@ class AuditReport(BaseModel):
     head: str
     checkpoints: int
     signed: int
+    pruned: int = 0
     key: str = ""
     problems: tuple[AuditProblem, ...] = ()
     notes: tuple[str, ...] = ()

@@ -2,62 +2,206 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchkeeper.cli.records import Json, mistakes, plain, print_json, when
+from watchkeeper.cli.moments import given, moment
+from watchkeeper.cli.records import Json, mistakes, plain, print_json, upper, when
 
-app = typer.Typer(no_args_is_help=True, help="Check and read the audit log.")
+if TYPE_CHECKING:
+    from watchkeeper.runtime.audit import AuditLog
+    from watchkeeper.runtime.audit_records import AuditEntry, AuditProblem
+
+app = typer.Typer(no_args_is_help=True, help="Read, check, export and shorten the audit log.")
+
+_SHOWN = 20
+Since = Annotated[
+    str | None, typer.Option(metavar="MOMENT", help="From then on: 2026-11-01, 2026-11-01T12:30 or 7d.")
+]
+Until = Annotated[str | None, typer.Option(metavar="MOMENT", help="Before then.")]
 
 
 @app.command()
-def verify(as_json: Json = False) -> None:
+def verify(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="EXPORT", help="A file of `audit export`: needs no home.")
+    ] = None,
+    key: Annotated[
+        str, typer.Option(metavar="SHA256", help="With EXPORT: the key that must have signed it.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
     """Check every hash, number and signature; ends with code 1 if anything was changed."""
     with mistakes():
-        from watchkeeper.runtime.audit import AuditLog
-        from watchkeeper.runtime.settings import load_settings
-
-        log = AuditLog(load_settings().home)
+        if file is not None:
+            _verify_export(file, key, as_json)
+            return
+        if key:
+            raise typer.BadParameter("--key belongs to an export: name its file")
+        log = _log()
         report = log.verify()
         if as_json:
             print_json(report)
         else:
             state = "sound" if report.ok else "CHANGED"
-            typer.echo(f"{log.path}: {state}, {report.entries} entries, {report.signed} signed")
+            dropped = f", {report.pruned} exported and dropped" if report.pruned else ""
+            typer.echo(f"{log.path}: {state}, {report.entries} entries, {report.signed} signed{dropped}")
             if report.key:
                 typer.echo(f"key SHA-256 {report.key} (compare it with your own copy)")
             for note in report.notes:
                 typer.echo(f"note: {note}")
-            for problem in report.problems:
-                typer.echo(f"problem: {problem.file} line {problem.line}: {problem.what}", err=True)
+            _tell(report.problems)
         if not report.ok:
             raise typer.Exit(1)
 
 
 @app.command()
 def show(
-    last: Annotated[int, typer.Option("--last", "-n", min=1, help="The last so many entries.")] = 20,
+    last: Annotated[
+        int | None,
+        typer.Option(
+            "--last", "-n", min=1, help="The last so many entries (20, where nothing is asked for)."
+        ),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    incident: Annotated[
+        str | None, typer.Option(metavar="INCIDENT", callback=upper, help="Only what is about it.")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help="Only entries of this kind.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the last entries."""
+    """Show entries in words, page by page on a terminal."""
     with mistakes():
-        from collections import deque
-
-        from watchkeeper.runtime.audit import AuditLog
-        from watchkeeper.runtime.settings import load_settings
-
-        log = AuditLog(load_settings().home)
-        found = deque((entry for entry in log.entries() if kind in {None, entry.kind}), maxlen=last)
+        start, end = moment(since), moment(until)
+        asked = any(value is not None for value in (since, until, incident, kind))
+        limit = last or (None if asked else _SHOWN)
+        entries = (
+            entry
+            for entry in _log().entries()
+            if kind in {None, entry.kind}
+            and (start is None or entry.at >= start)
+            and (end is None or entry.at < end)
+            and (incident is None or _is_about(entry, incident))
+        )
+        found: Iterable[AuditEntry] = deque(entries, maxlen=limit)
         if as_json:
             print_json(tuple(found))
             return
-        if not found:
-            typer.echo("no entries")
-        for entry in found:
-            values = entry.data if isinstance(entry.data, dict) else {"data": entry.data}
-            text = ", ".join(f"{name}={value}" for name, value in values.items() if value not in ("", None))
-            typer.echo(
-                f"{entry.seq:>6}  {when(entry.at)}  {entry.kind}  {plain(' '.join(text.split()))[:300]}"
-            )
+        _page(_line(entry) for entry in found)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Written whole or not at all.")],
+    since: Since = None,
+    until: Until = None,
+    as_json: Json = False,
+) -> None:
+    """Write entries as JSON lines with a signed manifest; `audit verify FILE` checks it anywhere."""
+    with mistakes():
+        from watchkeeper.runtime.audit_export import export_log
+        from watchkeeper.runtime.people import current_person
+
+        manifest = export_log(_log(), file, by=current_person(), since=moment(since), until=moment(until))
+        if as_json:
+            print_json(manifest)
+            return
+        typer.echo(f"{file}: entries {manifest.first} to {manifest.last}, signed with key {manifest.key}")
+
+
+@app.command()
+def prune(
+    before: Annotated[
+        str, typer.Option(metavar="MOMENT", help="Entries before then are dropped: 2026-01-01 or 365d.")
+    ],
+    file: Annotated[Path, typer.Option("--export", metavar="FILE", help="Where they are exported to first.")],
+    as_json: Json = False,
+) -> None:
+    """Export old entries and drop them; the log stays verifiable, and says who dropped what."""
+    with mistakes():
+        from watchkeeper.runtime.audit_prune import prune_log
+        from watchkeeper.runtime.people import current_person
+
+        told = prune_log(_log(), before=given(before), export=file, by=current_person())
+        if as_json:
+            print_json(told)
+            return
+        typer.echo(f"entries 1 to {told.count} are dropped; {file} holds them (SHA-256 {told.export})")
+
+
+def _log() -> AuditLog:
+    from watchkeeper.runtime.audit import AuditLog
+    from watchkeeper.runtime.settings import load_settings
+
+    return AuditLog(load_settings().home)
+
+
+def _verify_export(file: Path, key: str, as_json: bool) -> None:
+    from watchkeeper.runtime.audit_export import verify_export
+
+    report = verify_export(file, key=key)
+    if as_json:
+        print_json(report)
+    else:
+        manifest = report.manifest
+        held = f", entries {manifest.first} to {manifest.last}" if manifest else ""
+        typer.echo(f"{file}: {'sound' if report.ok else 'CHANGED'}{held}")
+        if manifest:
+            typer.echo(f"key SHA-256 {manifest.key} (compare it with your own copy)")
+        _tell(report.problems)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _tell(problems: Iterable[AuditProblem]) -> None:
+    for problem in problems:
+        typer.echo(f"problem: {problem.file} line {problem.line}: {problem.what}", err=True)
+
+
+def _is_about(entry: AuditEntry, incident: str) -> bool:
+    data = entry.data if isinstance(entry.data, dict) else {}
+    incidents = data.get("incidents")
+    return data.get("incident_id") == incident or (isinstance(incidents, list) and incident in incidents)
+
+
+def _page(lines: Iterator[str]) -> None:
+    """Print lines, or put them through a pager where a terminal has no room for them."""
+    shown = list(lines) or ["no entries"]
+    if sys.stdout.isatty():
+        from watchkeeper.cli.output import stdout_console
+
+        if len(shown) > stdout_console().height:
+            import click
+
+            click.echo_via_pager("\n".join(shown) + "\n")
+            return
+    for line in shown:
+        typer.echo(line)
+
+
+def _line(entry: AuditEntry) -> str:
+    return f"{entry.seq:>6}  {when(entry.at)}  {entry.kind}  {plain(' '.join(_words(entry).split()))[:300]}"
+
+
+def _words(entry: AuditEntry) -> str:
+    """Say what an entry tells: an event in its own words, anything else by its values."""
+    from pydantic import ValidationError
+
+    from watchkeeper.runtime.events import EVENT
+    from watchkeeper.runtime.wording import describe_event
+
+    values = entry.data if isinstance(entry.data, dict) else {"data": entry.data}
+    try:
+        event = EVENT.validate_python({**values, "kind": entry.kind})
+    except ValidationError:
+        pass
+    else:
+        if said := describe_event(event):
+            return f"{event.incident_id} {said}"
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value not in ("", None))
