@@ -21,6 +21,18 @@ class ApprovalError(OperationError):
     """An approval is unknown, used, expired, or not this person's to give."""
 
 
+class EscalationError(OperationError):
+    """An escalation is unknown, over, or not to be answered so."""
+
+
+class NotSentError(OperationError):
+    """A notification was certainly not sent (it is tried again, then a human must mend its channel)."""
+
+
+class DeliveryUnknownError(OperationError):
+    """Whether a notification was sent cannot be told (it is not sent again, a human must look)."""
+
+
 class AuditError(OperationError):
     """The audit log cannot be trusted or written (a human must look)."""
 

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         quantization: How its weights are held.
         inventory: The hosts that may be touched (default: ``inventory.yaml`` in the home).
         policy: The rules (default: ``policy.yaml`` in the home, else the one that comes along).
+        escalation: Who is called (default: ``escalation.yaml`` in the home, else whoever is at the terminal).
         min_confidence: Probability under which an agent's answer is not followed.
         max_actions: Actions that may be applied for one incident.
         max_facts: Facts that may be read for one incident.
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     quantization: Literal["auto", "nf4", "int8", "none"] = "auto"
     inventory: Path | None = None
     policy: Path | None = None
+    escalation: Path | None = None
     min_confidence: float = Field(default=0.10, ge=0, le=1)
     max_actions: int = Field(default=6, ge=0, le=1000)
     max_facts: int = Field(default=24, ge=1, le=10_000)
@@ -59,7 +61,7 @@ class Settings(BaseSettings):
     observe_only: bool = False
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
 
-    @field_validator("home", "inventory", "policy")
+    @field_validator("home", "inventory", "policy", "escalation")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
@@ -75,6 +77,14 @@ class Settings(BaseSettings):
         if self.policy is not None:
             return self.policy
         own = self.home / "policy.yaml"
+        return own if own.exists() else None
+
+    @property
+    def escalation_path(self) -> Path | None:
+        """The escalation rules; None where whoever is at the terminal is called."""
+        if self.escalation is not None:
+            return self.escalation
+        own = self.home / "escalation.yaml"
         return own if own.exists() else None
 
     @property
@@ -107,7 +117,7 @@ def load_settings(path: Path | None = None, **given: Any) -> Settings:
         if not isinstance(document.data, dict):
             raise ConfigurationError(f"configuration {str(file)!r} must hold names and values")
     data = dict(document.data)
-    for name in ("home", "inventory", "policy"):
+    for name in ("home", "inventory", "policy", "escalation"):
         if isinstance(data.get(name), str):
             data[name] = document.path.parent / Path(data[name]).expanduser()
     try:

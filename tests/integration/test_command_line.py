@@ -114,7 +114,7 @@ def test_the_defaults_in_the_starter_configuration_are_the_real_ones(
     file.write_text(text)
     told = set(yaml.safe_load(text))
     assert told == set(Settings.model_fields) - {"home"}
-    paths = {"inventory": tmp_path / "inventory.yaml", "policy": tmp_path / "policy.yaml"}
+    paths = {name: tmp_path / f"{name}.yaml" for name in ("inventory", "policy", "escalation")}
     assert load_settings(file) == Settings(**paths)
 
 

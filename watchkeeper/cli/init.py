@@ -12,7 +12,7 @@ import typer
 
 from watchkeeper.cli.records import Json, print_json
 
-FILES = ("inventory.yaml", "policy.yaml", "config.yaml")
+FILES = ("inventory.yaml", "policy.yaml", "config.yaml", "escalation.yaml")
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -22,7 +22,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write an inventory, a policy and a configuration to begin with; files that are there are kept."""
+    """Write an inventory, a policy, a configuration and escalation rules; files that are there are kept."""
     from watchkeeper.models.home import home_folder
 
     home = home_folder()
