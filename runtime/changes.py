@@ -15,7 +15,8 @@ from watchkeeper.runtime.approvals import (
     ApprovalKind,
     action_digest,
 )
-from watchkeeper.runtime.errors import ApprovalError, LedgerError
+from watchkeeper.runtime.breaker import Breaker, BreakerState
+from watchkeeper.runtime.errors import ApprovalError, LedgerError, LimitError
 from watchkeeper.runtime.events import (
     ApprovalRequested,
     EffectDone,
@@ -28,8 +29,10 @@ from watchkeeper.runtime.events import (
 )
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState, effect_key
+from watchkeeper.runtime.limits import ActionTarget, Limits, RateLimits
 from watchkeeper.runtime.observing import refuse_observing, would_have_done
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
+from watchkeeper.runtime.repeats import Repeats
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step, StepStatus
 from watchkeeper.tools.action import ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
@@ -64,6 +67,7 @@ class Changes:
         requester: In whose name actions are asked for.
         approval_ttl: Seconds after which an unanswered question is a no.
         observe_only: Whether nothing is applied or taken back, and nobody is asked.
+        limits: What no policy and no approval goes beyond.
     """
 
     def __init__(
@@ -74,12 +78,17 @@ class Changes:
         requester: str,
         approval_ttl: float,
         observe_only: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.observe_only = observe_only
         self._site = site
         self._journal = journal
         self._requester = requester
         self._approval_ttl = approval_ttl
+        limits = limits or Limits()
+        self._rates = RateLimits(journal.store, limits, now=journal.now)
+        self._breaker = Breaker(journal.store, limits.breaker, now=journal.now)
+        self._repeats = Repeats(journal.store, limits.repeats)
 
     def propose(
         self,
@@ -159,6 +168,15 @@ class Changes:
             key=f"policy:{step_id}",
         )
         return decision
+
+    def refusal(self, step_id: str) -> str:
+        """Say which limit forbids a step now, whatever the policy and people say; empty if none does."""
+        step = self._journal.steps.get(step_id)
+        return self._limited(step) or self._repeats.refusal(step.incident_id, _target(step))
+
+    def no_room(self, host: str, actions: list[str]) -> str:
+        """Say why a plan of so many actions would be stopped by a rate limit; empty if it would not."""
+        return self._rates.refusal(host, actions)
 
     def beyond_solo(self, step_id: str) -> bool:
         """Whether nobody may answer for a step: one person alone runs this, and its tier needs another."""
@@ -240,6 +258,7 @@ class Changes:
                 more strictly at this moment.
             ObserveOnlyError: If nothing may be applied; what a crash hid of an earlier effect is still
                 found out.
+            LimitError: If a rate limit or an open circuit breaker forbids it now.
         """
         journal = self._journal
         step = journal.steps.get(step_id)
@@ -254,7 +273,12 @@ class Changes:
             raise ApprovalError(f"step {step_id!r} needs an approval")
         self._check_drift(step, tool)
         journal.ledger.intend(
-            incident_id=step.incident_id, step_id=step.id, digest=step.digest, approval_id=approval_id
+            incident_id=step.incident_id,
+            step_id=step.id,
+            digest=step.digest,
+            approval_id=approval_id,
+            target=_target(step),
+            check=lambda: self._check_limits(step, approval_id),
         )
         journal.record(
             step.incident_id, EffectIntended(step_id=step.id, key=key), key=f"effect-intended:{key}"
@@ -394,8 +418,43 @@ class Changes:
                 f"step {step.id!r}: the policy asks for an approval of tier {now.tier} by now: {now.reason}"
             )
 
+    def _limited(self, step: Step) -> str:
+        breaker = self._breaker.status(_target(step))
+        if breaker.state in {BreakerState.OPEN, BreakerState.TRYING}:
+            until = (
+                f"one try may be asked for at {breaker.retry_at:%Y-%m-%d %H:%M:%S} UTC"
+                if breaker.state is BreakerState.OPEN
+                else "the one try is under way"
+            )
+            return f"circuit breaker: {breaker.history()}; {until}, or after `watchkeeper breaker reset`"
+        return self._rates.refusal(step.host, [step.action])
+
+    def _check_limits(self, step: Step, approval_id: str | None) -> None:
+        refused = self._limited(step)
+        if not refused and approval_id is None:
+            breaker = self._breaker.status(_target(step))
+            if breaker.state is BreakerState.HALF_OPEN:
+                refused = f"circuit breaker: {breaker.history()}; a try needs a person's approval"
+        if refused:
+            raise LimitError(f"step {step.id!r}: {refused}")
+
     def _answer_now(self, step: Step) -> PolicyDecision:
-        """Ask the policy about a step at this moment; keeps nothing."""
+        """Ask the policy about a step at this moment; keeps nothing.
+
+        What it allows is asked for nevertheless where the action failed so often that this is its one try.
+        """
+        answer = self._policy_now(step)
+        if answer.decision is not Verdict.ALLOW:
+            return answer
+        breaker = self._breaker.status(_target(step))
+        if breaker.state is not BreakerState.HALF_OPEN:
+            return answer
+        reason = f"one try after {breaker.history()}"
+        return answer.model_copy(
+            update={"decision": Verdict.ASK, "rule": "circuit-breaker", "reason": reason}
+        )
+
+    def _policy_now(self, step: Step) -> PolicyDecision:
         journal = self._journal
         incident = journal.incidents.get(step.incident_id)
         effects = journal.ledger.list(incident.id)
@@ -481,3 +540,7 @@ class Changes:
     def _mark(self, step: Step, state: EffectState, detail: str) -> None:
         status = StepStatus.APPLIED if state is EffectState.DONE else StepStatus.FAILED
         self._journal.steps.update(step.id, status=status, detail=detail)
+
+
+def _target(step: Step) -> ActionTarget:
+    return ActionTarget.of(step.action, step.host, step.arguments)

@@ -45,6 +45,10 @@ class ObserveOnlyError(OperationError):
     """This Watchkeeper only observes: nothing is applied or taken back, and nobody is asked."""
 
 
+class LimitError(OperationError):
+    """A rate limit, an open circuit breaker or a loop forbids an action for now (a human may decide)."""
+
+
 class UnknownIncidentError(OperationError):
     """No incident of that id is in the store."""
 

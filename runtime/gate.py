@@ -78,6 +78,9 @@ class Gate:
         decision = self._changes.decide(state["step"])
         if self._changes.observe_only and decision.decision is not Verdict.DENY:
             return {"reason": f"only observed: {self._changes.observe(state['step']).asked}"}
+        refused = self._changes.refusal(state["step"])
+        if refused and decision.decision is not Verdict.DENY:
+            return {"reason": refused}
         if decision.decision is not Verdict.ASK:
             return {"permitted": decision.decision is Verdict.ALLOW, "reason": decision.reason}
         if self._changes.beyond_solo(state["step"]):

@@ -74,6 +74,7 @@ class Incident(BaseModel):
         updated_at: When anything about it changed last.
         ended_at: When the work on it ended.
         summary: What came of it.
+        worked_seconds: Time that was worked on it, without waiting for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +89,7 @@ class Incident(BaseModel):
     updated_at: datetime
     ended_at: datetime | None = None
     summary: str = ""
+    worked_seconds: float = 0.0
 
 
 E = TypeVar("E", bound=BaseEvent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from enum import StrEnum
 
@@ -13,6 +13,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approvals
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import LedgerError, ObserveOnlyError
+from watchkeeper.runtime.limits import ActionTarget
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.action import Outcome, ProbeAnswer
 
@@ -51,6 +52,9 @@ class Effect(BaseModel):
         rollback_completed_at: When it was known what came of that.
         rollback_attempts: How often taking it back was begun.
         rollback_outcome: What came of that.
+        action: Name of the action.
+        host: Where.
+        service: The service that its arguments name; empty where they name none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +73,9 @@ class Effect(BaseModel):
     rollback_completed_at: datetime | None = None
     rollback_attempts: int = 0
     rollback_outcome: Outcome | None = None
+    action: str = ""
+    host: str = ""
+    service: str = ""
 
     @property
     def in_doubt(self) -> bool:
@@ -100,12 +107,27 @@ class Ledger:
         self._now = now
 
     def intend(
-        self, *, incident_id: str, step_id: str, digest: str, approval_id: str | None = None
+        self,
+        *,
+        incident_id: str,
+        step_id: str,
+        digest: str,
+        approval_id: str | None = None,
+        target: ActionTarget | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Effect:
         """Write that an effect is about to happen; it is on the disk when this returns.
 
         The approval, where one is needed, is used up in the same transaction: either both are written or
         neither, so that a crash before the effect wastes nothing and a crash after it repeats nothing.
+
+        Args:
+            incident_id: Incident it is for.
+            step_id: Step it belongs to.
+            digest: Digest of the action.
+            approval_id: Approval that is used up.
+            target: What is done to what, for counting.
+            check: Raises if the effect may not be; no other intent is written while it looks.
 
         Raises:
             LedgerError: If this effect was intended before, whatever came of it.
@@ -115,13 +137,20 @@ class Ledger:
         self._refuse_observing(step_id)
         key = effect_key(step_id, digest)
         table = schema.effects
+        aim = target or ActionTarget("", "")
         with self._store.transaction(outermost=True) as connection:
+            if check is not None:
+                # Where a database lets transactions write side by side, intents wait for one another here.
+                row = schema.meta.c
+                connection.execute(update(schema.meta).where(row.name == "schema").values(value=row.value))
             before = self.find(key)
             if before is not None:
                 raise LedgerError(
                     f"effect {key!r} was intended at {before.intended_at:%Y-%m-%d %H:%M:%S} UTC and is "
                     f"{before.state.value!r}: it is not done twice; plan a new step"
                 )
+            if check is not None:
+                check()
             if approval_id is not None:
                 self._approvals.use(approval_id, digest)
             connection.execute(
@@ -134,6 +163,9 @@ class Ledger:
                     state=EffectState.INTENDED.value,
                     intended_at=self._now(),
                     rollback_attempts=0,
+                    action=aim.action,
+                    host=aim.host,
+                    service=aim.service,
                 )
             )
             return self.get(key)

@@ -11,7 +11,7 @@ from watchkeeper.models.errors import BudgetExceededError, GrammarError
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.errors import ApprovalError, ObserveOnlyError
+from watchkeeper.runtime.errors import ApprovalError, LimitError, ObserveOnlyError
 from watchkeeper.runtime.events import ApprovalDecided, DiagnosisMade, PlanRefused, StageEntered, Verified
 from watchkeeper.runtime.events import DiagnosisStatus as StoredStatus
 from watchkeeper.runtime.incidents import IncidentStatus
@@ -69,6 +69,11 @@ class Mitigation:
                 else f"the budget of {budget} actions is spent, so {remedy.action} was not tried"
             )
             return {"verdict": "escalate", "reason": reason}
+        no_room = self._changes.no_room(
+            incident.alert.host, [remedy.action, *(step.action for step in follow)]
+        )
+        if no_room:
+            return {"verdict": "escalate", "reason": f"{remedy.action} was not tried: {no_room}"}
         return {"queue": queue, "applied": [], "repeat": 0, "verdict": "propose"}
 
     def propose(self, state: IncidentState) -> Update:
@@ -139,6 +144,9 @@ class Mitigation:
             return self._give_up(state, step.action, f"the policy denies it: {decision.reason}")
         if self._changes.observe_only:
             return self._observed(state)
+        refused = self._changes.refusal(state["step"])
+        if refused:
+            return self._stopped(state, refused)
         if decision.decision is Verdict.ALLOW:
             return {"approval": "", "verdict": "execute"}
         if self._changes.beyond_solo(state["step"]):
@@ -217,6 +225,8 @@ class Mitigation:
         except ApprovalError as error:
             context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
             return {"verdict": "abandon", "reason": str(error)}
+        except LimitError as error:
+            return self._stopped(state, str(error))
         return self._after_effect(state, applied.state, applied.detail)
 
     def doubt(self, state: IncidentState) -> Update:
@@ -332,6 +342,16 @@ class Mitigation:
             }
         queue = state["queue"][1:]
         return {"applied": applied, "queue": queue, "repeat": 0, "verdict": "propose" if queue else "verify"}
+
+    def _stopped(self, state: IncidentState, reason: str) -> Update:
+        """End the attempt: a limit forbids its next step, and earlier ones are taken back."""
+        journal = self._context.journal
+        step = journal.steps.get(state["step"])
+        journal.record(
+            state["incident"], PlanRefused(action=step.action, reason=reason), key=f"limit:{step.id}"
+        )
+        journal.steps.update(step.id, status=StepStatus.REFUSED, detail=reason)
+        return {"verdict": "abandon", "reason": reason}
 
     def _give_up(self, state: IncidentState, action: str, reason: str) -> Update:
         """End the turn of a hypothesis: what was applied of its plan is taken back, if anything."""

@@ -106,6 +106,7 @@ class Orchestrator:
             requester=self._requester,
             approval_ttl=self.settings.approval_ttl_seconds,
             observe_only=self.settings.observe_only,
+            limits=self.settings.limits,
         )
         self._checkpoints = open_checkpoints(self.journal.store.path)
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -21,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change of a table."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
@@ -58,6 +59,29 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "UPDATE approvals SET quorum = 2 WHERE tier >= 3 AND kind = 'action'",
         "ALTER TABLE approvals ADD COLUMN view TEXT DEFAULT '' NOT NULL",
         "ALTER TABLE approvals ADD COLUMN edited TEXT",
+    ),
+    5: (
+        "ALTER TABLE effects ADD COLUMN action VARCHAR NOT NULL DEFAULT ''",
+        "ALTER TABLE effects ADD COLUMN host VARCHAR NOT NULL DEFAULT ''",
+        "ALTER TABLE effects ADD COLUMN service VARCHAR NOT NULL DEFAULT ''",
+        (
+            "UPDATE effects SET (action, host, service) = (SELECT json_extract(body, '$.action'), "
+            "json_extract(body, '$.host'), coalesce(json_extract(body, '$.arguments.service'), '') "
+            "FROM steps WHERE steps.id = effects.step_id)"
+        ),
+        "ALTER TABLE incidents ADD COLUMN worked_seconds FLOAT NOT NULL DEFAULT 0",
+        "CREATE INDEX effects_by_incident ON effects (incident_id)",
+        "CREATE INDEX effects_by_time ON effects (intended_at)",
+        "CREATE INDEX effects_by_target ON effects (action, host, service, intended_at)",
+        "CREATE INDEX incidents_by_fingerprint ON incidents (fingerprint, opened_at)",
+        "CREATE INDEX approvals_by_incident ON approvals (incident_id, requested_at)",
+        "CREATE INDEX approvals_by_step ON approvals (step_id)",
+        (
+            "CREATE TABLE breaker_resets (id INTEGER NOT NULL PRIMARY KEY, action VARCHAR NOT NULL, "
+            "host VARCHAR NOT NULL, service VARCHAR NOT NULL, at VARCHAR(27) NOT NULL, "
+            "person VARCHAR NOT NULL, reason TEXT NOT NULL)"
+        ),
+        "CREATE INDEX breaker_resets_by_target ON breaker_resets (action, host, service, at)",
     ),
 }
 """By the version that a database has: the statements that make it one of the next version."""
@@ -111,7 +135,9 @@ incidents = Table(
     Column("updated_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("summary", Text, nullable=False, server_default=""),
+    Column("worked_seconds", Float, nullable=False, server_default="0"),
     Index("incidents_by_time", "opened_at"),
+    Index("incidents_by_fingerprint", "fingerprint", "opened_at"),
     Index(
         "one_live_incident_a_fingerprint",
         "fingerprint",
@@ -206,6 +232,8 @@ approvals = Table(
     Column("use_by", UtcTime),
     Column("used_at", UtcTime),
     Index("approvals_by_status", "status", "expires_at"),
+    Index("approvals_by_incident", "incident_id", "requested_at"),
+    Index("approvals_by_step", "step_id"),
 )
 
 approval_votes = Table(
@@ -238,7 +266,26 @@ effects = Table(
     Column("rollback_completed_at", UtcTime),
     Column("rollback_attempts", Integer, nullable=False, default=0),
     Column("rollback_outcome", Text),
+    Column("action", String, nullable=False, server_default=""),
+    Column("host", String, nullable=False, server_default=""),
+    Column("service", String, nullable=False, server_default=""),
     Index("effects_by_state", "state"),
+    Index("effects_by_incident", "incident_id"),
+    Index("effects_by_time", "intended_at"),
+    Index("effects_by_target", "action", "host", "service", "intended_at"),
+)
+
+breaker_resets = Table(
+    "breaker_resets",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("action", String, nullable=False),
+    Column("host", String, nullable=False),
+    Column("service", String, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("person", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("breaker_resets_by_target", "action", "host", "service", "at"),
 )
 
 jobs = Table(

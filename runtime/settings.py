@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from watchkeeper.models.home import home_folder
 from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.runtime.limits import Limits
 from watchkeeper.tools.documents import Document, DocumentError, read_document
 
 PREFIX = "WATCHKEEPER_"
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
         approval_ttl_seconds: Time to answer an approval, and again to use it.
         solo: Whether one person alone may approve what they asked for (tier 1 only; recorded).
         observe_only: Whether nothing is ever applied and nobody asked: reports say what would have been done.
+        limits: Actions in a time, failures and repeats that no policy and no approval goes beyond.
         cpu_watts: Power drawn while a model computes, to estimate energy.
     """
 
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
     approval_ttl_seconds: float = Field(default=3600, gt=0, le=366 * _DAY)
     solo: bool = False
     observe_only: bool = False
+    limits: Limits = Limits()
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
 
     @field_validator("home", "inventory", "policy", "escalation")

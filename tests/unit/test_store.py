@@ -199,8 +199,16 @@ def test_a_database_of_an_older_release_is_brought_up_to_date(tmp_path: Path) ->
     other.execute("DROP TABLE approval_votes")
     for later in ("solo", "quorum", "view", "edited"):
         other.execute(f"ALTER TABLE approvals DROP COLUMN {later}")
-    for later in ("jobs", "leases", "halts"):
+    for later in ("jobs", "leases", "halts", "breaker_resets"):
         other.execute(f"DROP TABLE {later}")
+    for later in (
+        *("effects_by_incident", "effects_by_time", "effects_by_target"),
+        *("incidents_by_fingerprint", "approvals_by_incident", "approvals_by_step"),
+    ):
+        other.execute(f"DROP INDEX {later}")
+    for later in ("action", "host", "service"):
+        other.execute(f"ALTER TABLE effects DROP COLUMN {later}")
+    other.execute("ALTER TABLE incidents DROP COLUMN worked_seconds")
     other.execute("UPDATE watchkeeper_meta SET value='1' WHERE name='schema'")
     other.commit()
     other.close()

@@ -16,7 +16,17 @@ _NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 def build_app() -> typer.Typer:
     """Put all commands together."""
-    from watchkeeper.cli import approvals, audit, decisions, escalations, incidents, models, policy, tools
+    from watchkeeper.cli import (
+        approvals,
+        audit,
+        breaker,
+        decisions,
+        escalations,
+        incidents,
+        models,
+        policy,
+        tools,
+    )
     from watchkeeper.cli.demo import demo
     from watchkeeper.cli.init import init
     from watchkeeper.cli.run import run
@@ -46,6 +56,7 @@ def build_app() -> typer.Typer:
     app.add_typer(escalations.app, name="escalations")
     app.add_typer(decisions.app, name="decisions")
     app.add_typer(audit.app, name="audit")
+    app.add_typer(breaker.app, name="breaker")
     app.add_typer(policy.app, name="policy")
     app.add_typer(tools.app, name="tools")
     app.add_typer(models.app, name="models")
