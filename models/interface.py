@@ -268,6 +268,10 @@ class Cancellation:
         """Whether the flag is up."""
         return self._event.is_set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for the flag at most so long; whether it is up."""
+        return self._event.wait(seconds)
+
 
 @runtime_checkable
 class Engine(Protocol):

@@ -55,6 +55,7 @@ class _WeightlessEngine:
     def __init__(self, identity: ModelIdentity) -> None:
         self._identity = identity
         self._closed = False
+        self._seconds = 0.0
         self._calls = 0
         self.requests: list[GenerationRequest | ChoiceRequest] = []
         """Everything that was asked, in order."""
@@ -122,6 +123,8 @@ class _WeightlessEngine:
         if cancel is not None and cancel.cancelled:
             raise CancelledError("cancelled before the answer began")
         self.requests.append(request)
+        if self._seconds and (cancel or Cancellation()).wait(self._seconds):
+            raise CancelledError("cancelled while the answer was being written")
 
     def _answer(self, request: GenerationRequest) -> GenerationAnswer:
         raise NotImplementedError
@@ -140,6 +143,8 @@ class ScriptedEngine(_WeightlessEngine):
             the first option.
         generate: What to generate, in the same two forms. None, or no rule that fits: the shortest value
             that the schema (or the forced tool's schema) allows, and ``"ok"`` where free text is wanted.
+        seconds: How long each answer takes; where it is cancelled meanwhile, it ends at once, as a model's
+            does.
         id: Catalog id to answer as.
     """
 
@@ -148,10 +153,12 @@ class ScriptedEngine(_WeightlessEngine):
         *,
         choose: ChoiceScript | None = None,
         generate: GenerationScript | None = None,
+        seconds: float = 0,
         id: str = "scripted",  # noqa: A002 (the field of ModelIdentity has this name)
     ) -> None:
         digest = hashlib.sha256(f"{id}|{_stable(choose)}|{_stable(generate)}".encode()).hexdigest()
         super().__init__(ModelIdentity(id, "-", digest))
+        self._seconds = seconds
         self._choose = choose
         self._generate = generate
 

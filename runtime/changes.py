@@ -259,6 +259,7 @@ class Changes:
             ObserveOnlyError: If nothing may be applied; what a crash hid of an earlier effect is still
                 found out.
             LimitError: If a rate limit or an open circuit breaker forbids it now.
+            HaltedError: If everything was stopped before anything was done.
         """
         journal = self._journal
         step = journal.steps.get(step_id)

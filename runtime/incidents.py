@@ -16,8 +16,15 @@ from sqlalchemy import Row, func, select, update
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.clock import Clock, short_id, utc_now
-from watchkeeper.runtime.errors import IncidentBusyError, StoreError, TransitionError, UnknownIncidentError
+from watchkeeper.runtime.errors import (
+    FencedError,
+    IncidentBusyError,
+    StoreError,
+    TransitionError,
+    UnknownIncidentError,
+)
 from watchkeeper.runtime.events import EVENT, BaseEvent, Event, IncidentOpened, Progress
+from watchkeeper.runtime.leases import LEASE_SECONDS, Lease, Leases, new_holder
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.findings import Severity
@@ -376,16 +383,44 @@ class Incidents:
         return found if only is None else tuple(e for e in found if e.id in only)
 
     @contextmanager
-    def lock(self, incident_id: str) -> Iterator[None]:
+    def lock(
+        self,
+        incident_id: str,
+        *,
+        seconds: float = LEASE_SECONDS,
+        on_lost: Callable[[FencedError], object] | None = None,
+    ) -> Iterator[Lease]:
         """Hold an incident, so that no two processes (or threads) run it at once.
 
-        The lock is the kernel's: it is free again when its process ends, however it ends.
+        It is held by a lease, which is renewed until the block ends: where its process dies it is anybody's
+        after ``seconds``. What is written from within the block is refused once another process has taken it
+        over. On one machine the kernel keeps a lock besides, which is free at once when its process ends.
+
+        Args:
+            incident_id: The incident.
+            seconds: How long the lease lasts without being renewed.
+            on_lost: Called from another thread when it was taken over.
 
         Raises:
             IncidentBusyError: If it is held.
             UnknownIncidentError: If there is no such incident.
         """
         self.get(incident_id)
+        leases = Leases(self._store)
+        name = f"incident:{incident_id}"
+        with self._kernel_lock(incident_id):
+            # Who held the lease held the kernel's lock, too, and has neither any more.
+            lease = leases.acquire(name, new_holder(), seconds=seconds, force=True)
+            if lease is None:
+                raise IncidentBusyError(
+                    f"incident {incident_id!r} is being run by {leases.holder(name) or 'another process'}; "
+                    "wait for it or stop it first"
+                )
+            with leases.kept(lease, on_lost or (lambda _: None)), self._store.fenced(lease):
+                yield lease
+
+    @contextmanager
+    def _kernel_lock(self, incident_id: str) -> Iterator[None]:
         path = self._store.path.parent / "locks" / f"{incident_id}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

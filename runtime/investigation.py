@@ -10,6 +10,7 @@ from langgraph.types import Send
 from watchkeeper.agents import Diagnosis, FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.agents.diagnostician import diagnosis_of
+from watchkeeper.models.errors import CancelledError
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import (
@@ -390,6 +391,9 @@ def is_clear(context: Context, incident_id: str, *, patience: float) -> bool:
         context: The run.
         incident_id: Whose condition is read.
         patience: Seconds to wait for the first reading that passes.
+
+    Raises:
+        CancelledError: If the run is stopped meanwhile.
     """
     incident = context.journal.incidents.get(incident_id)
     deadline = time.monotonic() + patience
@@ -403,4 +407,5 @@ def is_clear(context: Context, incident_id: str, *, patience: float) -> bool:
             passed += 1
             if passed >= CLEAR_READINGS:
                 return True
-        time.sleep(context.settings.reading_pause_seconds)
+        if context.team.cancel.wait(context.settings.reading_pause_seconds):
+            raise CancelledError("stopped while the alert's condition was being read")

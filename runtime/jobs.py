@@ -15,13 +15,11 @@ from sqlalchemy.exc import IntegrityError
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import FencedError
+from watchkeeper.runtime.leases import LEASE_SECONDS
 from watchkeeper.runtime.store import Store
 
 ATTEMPTS = 8
 """Claims after which a job that never ended well is put aside."""
-
-LEASE_SECONDS = 30.0
-"""Seconds after which a job whose worker is silent is anybody's."""
 
 _LONGEST_PAUSE = 300.0
 """Most seconds between two attempts."""

@@ -16,6 +16,7 @@ from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.decisions import DecisionRecord, Decisions
 from watchkeeper.runtime.events import BaseEvent, DecisionMade, Event, Option, Progress
+from watchkeeper.runtime.halt import Halts
 from watchkeeper.runtime.incidents import Incident, Incidents
 from watchkeeper.runtime.ledger import Ledger
 from watchkeeper.runtime.steps import Steps
@@ -50,6 +51,7 @@ class Journal:
         self.approvals = Approvals(self.store, solo=solo, now=now)
         self.ledger = Ledger(self.store, self.approvals, now=now, observe_only=observe_only)
         self.audit = AuditLog(home, now=now)
+        self.halts = Halts(self.store, self.audit, now=now)
         self.now = now
         self._listeners: list[Listener] = []
 

@@ -13,6 +13,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approvals
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import LedgerError, ObserveOnlyError
+from watchkeeper.runtime.halt import check_halt
 from watchkeeper.runtime.limits import ActionTarget
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.action import Outcome, ProbeAnswer
@@ -133,6 +134,7 @@ class Ledger:
             LedgerError: If this effect was intended before, whatever came of it.
             ApprovalError: If the approval cannot be used for it.
             ObserveOnlyError: If nothing may be applied.
+            HaltedError: If everything was stopped.
         """
         self._refuse_observing(step_id)
         key = effect_key(step_id, digest)
@@ -144,6 +146,7 @@ class Ledger:
                 row = schema.meta.c
                 connection.execute(update(schema.meta).where(row.name == "schema").values(value=row.value))
             before = self.find(key)
+            check_halt(connection)
             if before is not None:
                 raise LedgerError(
                     f"effect {key!r} was intended at {before.intended_at:%Y-%m-%d %H:%M:%S} UTC and is "
@@ -216,6 +219,7 @@ class Ledger:
         Raises:
             LedgerError: If there is nothing to take back, or it was taken back already.
             ObserveOnlyError: If nothing may be changed.
+            HaltedError: If everything was stopped.
         """
         self._refuse_observing(key)
         return self._move(
@@ -300,6 +304,8 @@ class Ledger:
     ) -> Effect:
         table = schema.effects
         with self._store.transaction(outermost=outermost) as connection:
+            if state is EffectState.ROLLING_BACK:
+                check_halt(connection)
             changed = connection.execute(
                 update(table)
                 .where(table.c.key == key, table.c.state.in_([s.value for s in sources]))

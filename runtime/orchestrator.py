@@ -24,12 +24,13 @@ from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, Approv
 from watchkeeper.runtime.changes import Applied, Changes
 from watchkeeper.runtime.checkpoints import open_checkpoints
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.errors import StoreError
+from watchkeeper.runtime.errors import OperationError, StoreError
 from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.gate import build_gate
 from watchkeeper.runtime.graph import build_graph
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.leases import LEASE_SECONDS
 from watchkeeper.runtime.people import current_person
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.report import Report, build_report
@@ -59,6 +60,7 @@ class Orchestrator:
         agents: Agents that take the place of the built-in ones of their roles.
         settings: Thresholds, budgets and the folder of the state.
         requester: In whose name actions are asked for (default: the user of this process).
+        lease_seconds: Time after which another process may take over what this one runs, if it is silent.
 
     Raises:
         InventoryError: If the inventory is not usable.
@@ -78,6 +80,7 @@ class Orchestrator:
         agents: Iterable[Agent] = (),
         settings: Settings | None = None,
         requester: str | None = None,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         if engine is not None and model is not None:
             raise ValueError(f"give either an engine or a model, not both (model {model!r})")
@@ -99,6 +102,7 @@ class Orchestrator:
             self.settings.home, solo=self.settings.solo, observe_only=self.settings.observe_only
         )
         self._requester = requester or current_person()
+        self._lease_seconds = lease_seconds
         self._runs: list[_Run] = []
         self.changes = Changes(
             self.site,
@@ -133,6 +137,7 @@ class Orchestrator:
         Raises:
             ConfigurationError: If the alert speaks of a host, a service or a fact that is not there.
             IncidentBusyError: If another process runs the incident.
+            HaltedError: If everything was stopped, before or meanwhile.
             StoreError: If the state cannot be written.
         """
         incident = self.open(alert)
@@ -150,9 +155,12 @@ class Orchestrator:
         Raises:
             UnknownIncidentError: If there is no such incident.
             IncidentBusyError: If another process runs it.
+            HaltedError: If everything was stopped, before or meanwhile.
+            FencedError: If another process took the incident over, since this one was taken for dead.
             StoreError: If the state cannot be written.
         """
         self.journal.incidents.get(incident_id)
+        self.journal.halts.check()
         return self._stream(incident_id, wait=wait)
 
     def answer(
@@ -250,17 +258,26 @@ class Orchestrator:
         self._runs.append(run)
         thread = threading.Thread(target=work, name=f"watchkeeper-{incident_id}", daemon=True)
         thread.start()
+        ended = threading.Event()
+        watch = threading.Thread(
+            target=self.journal.halts.watch, args=(ended, run.stop), name="watchkeeper-halt", daemon=True
+        )
+        watch.start()
         try:
             while True:
                 item = pipe.get()
                 if item is None:
+                    if run.why is not None:
+                        raise run.why
                     return
                 if isinstance(item, BaseException):
                     raise item
                 yield item
         finally:
             run.stop()
+            ended.set()
             thread.join()
+            watch.join()
             self._runs.remove(run)
             forget()
 
@@ -275,7 +292,7 @@ class Orchestrator:
         team = replace(self._team, cancel=run.cancel)
         context = Context(self.site, team, self.journal, self.settings, self._requester)
         graph = build_graph(context, self.changes, self._checkpoints)
-        with self.journal.incidents.lock(incident_id):
+        with self.journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds):
             try:
                 while True:
                     given, going = self._next_input(graph, config, run)
@@ -317,17 +334,20 @@ class Orchestrator:
         return Command(resume={questions[0].id: approval_id}), True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
-    """One run of an incident, and the flags that end it."""
+    """One run of an incident, the flags that end it, and what ended it."""
 
     incident_id: str
     wait: bool
+    why: OperationError | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
     cancel: Cancellation = field(default_factory=Cancellation)
 
-    def stop(self) -> None:
+    def stop(self, why: OperationError | None = None) -> None:
         """End it at the next node, and a generation within a token."""
+        if not self.stopping.is_set():
+            self.why = why
         self.stopping.set()
         self.cancel.cancel()
 

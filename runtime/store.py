@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +21,16 @@ from sqlalchemy.exc import DBAPIError
 
 from watchkeeper.runtime.clock import utc_now
 from watchkeeper.runtime.errors import StoreError
+from watchkeeper.runtime.leases import Lease, check_lease
 from watchkeeper.runtime.schema import MIGRATIONS, SCHEMA_VERSION, meta, metadata
 
 _BUSY_SECONDS = 30
 _ROOM = 1 << 20
 """Free bytes under which an I/O error is taken for a full disk."""
+
+
+_FENCES: ContextVar[tuple[tuple[Store, Lease], ...]] = ContextVar("watchkeeper_fences", default=())
+"""What must still be held by who writes; see `Store.fenced`."""
 
 
 class Store:
@@ -73,6 +79,7 @@ class Store:
 
         Raises:
             StoreError: If the database cannot be written.
+            FencedError: If what is done here was taken over by another worker; see `fenced`.
         """
         current: Connection | None = getattr(self._current, "connection", None)
         if current is not None:
@@ -87,9 +94,25 @@ class Store:
         with self._translated(), self._engine.connect() as connection, connection.begin():
             self._current.connection = connection
             try:
+                for store, lease in _FENCES.get():
+                    if store is self:
+                        check_lease(connection, lease)
                 yield connection
             finally:
                 self._current.connection = None
+
+    @contextmanager
+    def fenced(self, lease: Lease) -> Iterator[None]:
+        """Let nothing be written from within the block once another holder has the lease.
+
+        That holds for what the block calls in threads, too, where they run in a copy of its context, as those
+        of LangGraph do. `transaction` then raises FencedError.
+        """
+        token = _FENCES.set((*_FENCES.get(), (self, lease)))
+        try:
+            yield
+        finally:
+            _FENCES.reset(token)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
