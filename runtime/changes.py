@@ -15,6 +15,7 @@ from watchkeeper.runtime.approvals import (
     ApprovalKind,
     action_digest,
 )
+from watchkeeper.runtime.blast import BlastRadius
 from watchkeeper.runtime.breaker import Breaker, BreakerState
 from watchkeeper.runtime.errors import ApprovalError, LedgerError, LimitError
 from watchkeeper.runtime.events import (
@@ -65,6 +66,7 @@ class Changes:
         site: Hosts, actions and policy.
         journal: Where everything is written.
         requester: In whose name actions are asked for.
+        requester_roles: Roles of whoever that is.
         approval_ttl: Seconds after which an unanswered question is a no.
         observe_only: Whether nothing is applied or taken back, and nobody is asked.
         limits: What no policy and no approval goes beyond.
@@ -76,6 +78,7 @@ class Changes:
         journal: Journal,
         *,
         requester: str,
+        requester_roles: tuple[str, ...] = (),
         approval_ttl: float,
         observe_only: bool = False,
         limits: Limits | None = None,
@@ -84,6 +87,7 @@ class Changes:
         self._site = site
         self._journal = journal
         self._requester = requester
+        self._requester_roles = requester_roles
         self._approval_ttl = approval_ttl
         limits = limits or Limits()
         self._rates = RateLimits(journal.store, limits, now=journal.now)
@@ -242,7 +246,8 @@ class Changes:
         """Do what a step says, at most once.
 
         The target is planned again first: where what the approval is bound to has changed, nothing is
-        done. Called again after a crash, it does not repeat the effect but asks the action's probe.
+        done. The policy is asked again together with the intent: whatever was touched until then counts.
+        Called again after a crash, it does not repeat the effect but asks the action's probe.
 
         Args:
             step_id: The step.
@@ -279,7 +284,7 @@ class Changes:
             digest=step.digest,
             approval_id=approval_id,
             target=_target(step),
-            check=lambda: self._check_limits(step, approval_id),
+            check=lambda: self._check_now(step, approval_id),
         )
         journal.record(
             step.incident_id, EffectIntended(step_id=step.id, key=key), key=f"effect-intended:{key}"
@@ -403,7 +408,16 @@ class Changes:
             raise DriftError(
                 f"step {step.id!r}: its tool, arguments or the policy changed since it was planned"
             )
+
+    def _check_now(self, step: Step, approval_id: str | None) -> None:
+        """Ask policy and limits again, in the transaction of the intent: what others just intended counts.
+
+        Raises:
+            DriftError: If the policy is stricter now.
+            LimitError: If a limit is reached.
+        """
         self._check_policy(step)
+        self._check_limits(step, approval_id)
 
     def _check_policy(self, step: Step) -> None:
         """Refuse a step about which the policy is stricter now: rules may speak of the moment.
@@ -414,9 +428,13 @@ class Changes:
         before, now = step.policy, self._answer_now(step)
         if before is None or now.decision is Verdict.DENY:
             raise DriftError(f"step {step.id!r}: the policy denies it by now: {now.reason}")
-        if now.decision is Verdict.ASK and (before.decision is Verdict.ALLOW or before.tier < now.tier):
+        if now.decision is Verdict.ASK and (
+            before.decision is Verdict.ALLOW or before.tier < now.tier or before.quorum < now.quorum
+        ):
+            people = f" and {now.quorum} people" if now.quorum > 1 else ""
             raise DriftError(
-                f"step {step.id!r}: the policy asks for an approval of tier {now.tier} by now: {now.reason}"
+                f"step {step.id!r}: the policy asks for an approval of tier {now.tier}{people} by now: "
+                f"{now.reason}"
             )
 
     def _limited(self, step: Step) -> str:
@@ -459,7 +477,8 @@ class Changes:
         journal = self._journal
         incident = journal.incidents.get(step.incident_id)
         effects = journal.ledger.list(incident.id)
-        return self._site.policy.decide(
+        now, policy = journal.now(), self._site.policy
+        return policy.decide(
             PolicyRequest(
                 action=step.action,
                 version=step.version,
@@ -468,10 +487,15 @@ class Changes:
                 host=step.host,
                 labels=self._site.inventory.host(step.host).labels,
                 requester=self._requester,
-                now=journal.now(),
+                requester_roles=self._requester_roles,
+                now=now,
                 diff_lines=len(step.plan.diff.splitlines()),
                 severity=incident.severity,
                 actions_taken=len([e for e in effects if e.state is not EffectState.NOT_DONE]),
+                blast=BlastRadius(
+                    touches=journal.ledger.touches(now - policy.looks_back) if policy.looks_back else (),
+                    fleet={host.name: host.labels for host in self._site.inventory},
+                ),
             )
         )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, or_, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approvals
+from watchkeeper.runtime.blast import Touch
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import LedgerError, ObserveOnlyError
 from watchkeeper.runtime.halt import check_halt
@@ -276,6 +278,36 @@ class Ledger:
                 select(table).where(table.c.incident_id == incident_id).order_by(table.c.intended_at)
             )
             return tuple(_effect(row) for row in rows)
+
+    def touches(self, since: datetime) -> tuple[Touch, ...]:
+        """Return what effects of all incidents touched since a moment, and what is unfinished.
+
+        An effect that did not take place touched nothing; one that was taken back did.
+        """
+        table, steps = schema.effects, schema.steps
+        open_states = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
+        query = (
+            select(table.c.state, table.c.intended_at, table.c.rollback_intended_at, steps.c.body)
+            .join(steps, steps.c.id == table.c.step_id)
+            .where(
+                table.c.state != EffectState.NOT_DONE.value,
+                or_(
+                    table.c.intended_at > since,
+                    table.c.rollback_intended_at > since,
+                    table.c.state.in_(open_states),
+                ),
+            )
+            .order_by(table.c.intended_at)
+        )
+        with self._store.reading() as connection:
+            return tuple(
+                Touch(
+                    host=json.loads(row.body)["host"],
+                    at=max(row.intended_at, row.rollback_intended_at or row.intended_at),
+                    unfinished=row.state in open_states,
+                )
+                for row in connection.execute(query)
+            )
 
     def in_doubt(self, incident_id: str | None = None) -> tuple[Effect, ...]:
         """Return the effects whose last outcome is not known, the oldest first."""

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from datetime import timedelta
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
+from watchkeeper.runtime.blast import Reach, span_of
 from watchkeeper.runtime.canonical import digest, safe_json
-from watchkeeper.runtime.conditions import STATIC_VARIABLES, CelCondition, Condition, ConditionError
+from watchkeeper.runtime.conditions import WINDOWS, CelCondition, Condition, ConditionError, blast_spans
 from watchkeeper.runtime.errors import PolicyError
-from watchkeeper.runtime.policy_rules import Example, Rule, Rules
+from watchkeeper.runtime.policy_checks import Place, RuleChecks
+from watchkeeper.runtime.policy_evaluation import (
+    ERROR,
+    MATCHED,
+    NOT_MATCHED,
+    CompiledRule,
+    blast_variable,
+)
+from watchkeeper.runtime.policy_rules import Rule, Rules
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, RuleTrace, Verdict
+from watchkeeper.runtime.policy_windows import Window, open_windows
 from watchkeeper.tools.action import Reversibility
 from watchkeeper.tools.documents import Document, DocumentError, read_document
-from watchkeeper.tools.errors import UnknownToolError
 from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.registry import AnyAction, Registry
 
@@ -27,16 +37,29 @@ _IRREVERSIBLE_TIER = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Vote:
+    """What a rule that matched says, and why: its limit may have made it stricter."""
+
     rule: Rule
-    condition: Condition | None
+    decision: Verdict
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What a decision rests on besides the request."""
+
+    variables: dict[str, Any]
+    windows: dict[str, bool]
+    blast: dict[str, Reach]
 
 
 class Policy:
     """Rules, checked and compiled.
 
     Deny beats ask beats allow. What no rule matches is denied, and so is everything that a rule with an
-    error was about: a rule that cannot be evaluated may be the one that forbids. Facts need no rule.
+    error was about: a rule that cannot be evaluated may be the one that forbids. The order of rules does not
+    matter. Facts need no rule.
 
     Args:
         rules: The rules.
@@ -45,7 +68,8 @@ class Policy:
         document: The file they were read from, for messages.
 
     Raises:
-        PolicyError: If a condition is not valid, a pattern names no action, or an example fails.
+        PolicyError: If a condition is not valid, a pattern names no action, a window is not defined, or an
+            example fails.
     """
 
     def __init__(
@@ -57,14 +81,23 @@ class Policy:
         document: Document | None = None,
     ) -> None:
         self._document = document
+        self._windows = dict(rules.windows)
         self._rules = tuple(
-            _Compiled(rule, self._compile(number, rule, compile_condition))
+            CompiledRule(rule, self._compile(number, rule, compile_condition))
             for number, rule in enumerate(rules.rules)
         )
         self.digest = digest(safe_json(rules.model_dump(mode="json")))
+        self._spans = frozenset(
+            span for one in self._rules if one.condition is not None for span in blast_spans(one.condition)
+        ) | {rule.limit.per for rule in rules.rules if rule.limit is not None}
         for number, compiled in enumerate(self._rules):
-            self._check_patterns(number, compiled.rule, registry)
-            self._check_examples(number, compiled, registry)
+            RuleChecks(
+                compiled,
+                registry,
+                windows=frozenset(self._windows),
+                evaluate=lambda rule, request: self._evaluate(rule, request, self._moment(request)),
+                error=partial(self._error, number, compiled.rule),
+            ).run()
 
     @classmethod
     def load(cls, path: Path, registry: Registry) -> Policy:
@@ -94,37 +127,51 @@ class Policy:
         """The rules, in the order in which they are written."""
         return tuple(compiled.rule for compiled in self._rules)
 
+    @property
+    def compiled(self) -> tuple[CompiledRule, ...]:
+        """The rules, ready to be evaluated one by one."""
+        return self._rules
+
+    @property
+    def windows(self) -> Mapping[str, Window]:
+        """The windows by name."""
+        return self._windows
+
+    @property
+    def looks_back(self) -> timedelta | None:
+        """How far back the blast radius matters; None where no rule speaks of it."""
+        return max((span_of(span) for span in self._spans), default=None)
+
     def decide(self, request: PolicyRequest) -> PolicyDecision:
         """Answer for one concrete action."""
-        variables = request.variables()
+        moment = self._moment(request)
         trace: list[RuleTrace] = []
-        matched: list[Rule] = []
-        failed: RuleTrace | None = None
+        votes: list[_Vote] = []
         for compiled in self._rules:
-            said = _evaluate(compiled, request.action, request.labels, variables)
+            said = self._evaluate(compiled, request, moment)
             trace.append(said)
-            if said.outcome == "error":
-                failed = failed or said
-            elif said.outcome == "matched":
-                matched.append(compiled.rule)
-        if failed is not None:
-            return self._deny(
-                failed.rule, f"rule {failed.rule!r} cannot be evaluated: {failed.detail}", trace
-            )
-        if not matched:
+            if said.outcome == MATCHED:
+                votes.append(_vote(compiled.rule, request, trace))
+        failed = [said for said in trace if said.outcome == ERROR]
+        if failed:
+            first = min(failed, key=lambda said: said.rule)
+            reason = f"rule {first.rule!r} cannot be evaluated: {first.detail}"
+            return self._answer(Verdict.DENY, first.rule, reason, trace, moment)
+        if not votes:
             where = f"{request.action!r} on host {request.host!r}"
-            return self._deny("-", f"no rule speaks of {where}, and what no rule allows is denied", trace)
-        verdict = max((rule.decision for rule in matched), key=_RANK.__getitem__)
-        deciding = [rule for rule in matched if rule.decision is verdict]
-        rule = max(deciding, key=lambda r: r.tier)
-        reason = rule.reason or f"rule {rule.name!r} says {verdict.value}"
-        tier = rule.tier
+            reason = f"no rule holds for {where}, and what no rule allows is denied"
+            return self._answer(Verdict.DENY, "-", reason, trace, moment)
+        verdict = max((vote.decision for vote in votes), key=_RANK.__getitem__)
+        deciding = [vote for vote in votes if vote.decision is verdict]
+        quorum = max(vote.rule.people for vote in deciding)
+        vote = max(sorted(deciding, key=lambda v: v.rule.name), key=lambda v: (v.rule.tier, v.rule.people))
+        reason, tier = vote.reason, vote.rule.tier
         irreversible = request.reversibility is Reversibility.IRREVERSIBLE
         if irreversible and verdict is not Verdict.DENY and (verdict is Verdict.ALLOW or tier < 2):
             raised = max(tier, _IRREVERSIBLE_TIER)
             trace.append(
                 RuleTrace(
-                    rule=rule.name,
+                    rule=vote.rule.name,
                     outcome="raised",
                     detail=f"{request.action!r} is irreversible: {verdict.value} at tier {tier} became "
                     f"ask at tier {raised}",
@@ -132,50 +179,71 @@ class Policy:
             )
             verdict, tier = Verdict.ASK, raised
             reason = f"{reason} (raised to tier {raised}: there is no way back)"
+        return self._answer(verdict, vote.rule.name, reason, trace, moment, tier=tier, quorum=quorum)
+
+    def allows_ever(
+        self, action: AnyAction, host: HostSpec, arguments: Mapping[str, JsonValue] | None = None
+    ) -> bool:
+        """Whether an action on a host could be allowed or asked for at any moment.
+
+        False means that it need not even be sayable.
+
+        Args:
+            action: The action.
+            host: Where.
+            arguments: Some of its arguments; any values of the others are thought of.
+        """
+        possible = False
+        for compiled in self._rules:
+            outcome = compiled.foresee(action, host, arguments or {})
+            denies = compiled.rule.decision is Verdict.DENY
+            if outcome == ERROR or (outcome == MATCHED and denies):
+                return False
+            possible = possible or (outcome != NOT_MATCHED and not denies)
+        return possible
+
+    def allows_element(self, action: AnyAction, host: HostSpec, field: str, value: JsonValue) -> bool:
+        """Whether a list among the arguments could hold a value in a call that is allowed or asked for."""
+        return not any(rule.forbids_element(action, host, field, value) for rule in self._rules)
+
+    def _moment(self, request: PolicyRequest) -> _Moment:
+        windows = open_windows(self._windows, request.now)
+        blast = {
+            span: request.blast.within(span, host=request.host, now=request.now)
+            for span in sorted(self._spans)
+        }
+        variables = request.variables() | {WINDOWS: windows}
+        for span, reach in blast.items():
+            variables |= dict.fromkeys(blast_variable(span), reach.model_dump())
+        return _Moment(variables, windows, blast)
+
+    def _evaluate(self, compiled: CompiledRule, request: PolicyRequest, moment: _Moment) -> RuleTrace:
+        return compiled.evaluate(request.action, request.labels, moment.variables, moment.windows)
+
+    def _answer(
+        self,
+        decision: Verdict,
+        rule: str,
+        reason: str,
+        trace: list[RuleTrace],
+        moment: _Moment,
+        *,
+        tier: int = 1,
+        quorum: int = 1,
+    ) -> PolicyDecision:
         return PolicyDecision(
-            decision=verdict,
+            decision=decision,
             tier=tier,
-            rule=rule.name,
+            quorum=quorum,
+            rule=rule,
             reason=reason,
             policy_digest=self.digest,
             trace=tuple(trace),
+            windows=moment.windows,
+            blast=moment.blast,
         )
 
-    def allows_ever(self, action: AnyAction, host: HostSpec) -> bool:
-        """Whether any arguments at any moment could be allowed or asked for.
-
-        False means that the action on that host need not even be sayable.
-        """
-        variables: dict[str, Any] = {
-            "action": {
-                "name": action.name,
-                "version": action.version,
-                "reversibility": action.reversibility.value,
-            },
-            "host": {"name": host.name, "labels": host.labels},
-        }
-        possible = False
-        for compiled in self._rules:
-            if not compiled.rule.match.fits(action.name, host.labels):
-                continue
-            condition = compiled.condition
-            certain = condition is None or condition.variables <= STATIC_VARIABLES
-            if certain:
-                outcome = _evaluate(compiled, action.name, host.labels, variables).outcome
-                if outcome == "error" or (outcome == "matched" and compiled.rule.decision is Verdict.DENY):
-                    return False
-                if outcome == "not-matched":
-                    continue
-            if compiled.rule.decision is not Verdict.DENY:
-                possible = True
-        return possible
-
-    def _deny(self, rule: str, reason: str, trace: list[RuleTrace]) -> PolicyDecision:
-        return PolicyDecision(
-            decision=Verdict.DENY, rule=rule, reason=reason, policy_digest=self.digest, trace=tuple(trace)
-        )
-
-    def _error(self, number: int, rule: Rule, place: tuple[int | str, ...], message: str) -> PolicyError:
+    def _error(self, number: int, rule: Rule, place: Place, message: str) -> PolicyError:
         where = self._document.where(("rules", number, *place)) if self._document else "rules"
         return PolicyError(f"policy {where}: rule {rule.name!r}: {message}")
 
@@ -189,64 +257,22 @@ class Policy:
         except ConditionError as error:
             raise self._error(number, rule, ("when",), str(error)) from error
 
-    def _check_patterns(self, number: int, rule: Rule, registry: Registry) -> None:
-        actions = [action.name for action in registry.actions]
-        facts = [fact.name for fact in registry.facts]
-        for index, pattern in enumerate(rule.match.tools):
-            if pattern == "*" or any(fnmatchcase(name, pattern) for name in actions):
-                continue
-            if any(fnmatchcase(name, pattern) for name in facts):
-                message = f"{pattern!r} names facts only; facts change nothing and need no rule"
-            else:
-                known = ", ".join(sorted(actions)) or "none"
-                message = f"{pattern!r} matches no registered action (there are: {known})"
-            raise self._error(number, rule, ("match", "tools", index), message)
 
-    def _check_examples(self, number: int, compiled: _Compiled, registry: Registry) -> None:
-        rule = compiled.rule
-        for kind, examples in (("match", rule.examples.match), ("no_match", rule.examples.no_match)):
-            for index, example in enumerate(examples):
-                place = ("examples", kind, index)
-                said = self._try(number, compiled, example, registry, place)
-                if said.outcome == "error":
-                    raise self._error(number, rule, place, f"its example cannot be evaluated: {said.detail}")
-                if (said.outcome == "matched") != (kind == "match"):
-                    wanted = "match" if kind == "match" else "not match"
-                    raise self._error(
-                        number,
-                        rule,
-                        place,
-                        f"must {wanted} its example of {example.action!r}, but does not"
-                        if kind == "match"
-                        else f"must {wanted} its example of {example.action!r}, but does",
-                    )
-
-    def _try(
-        self,
-        number: int,
-        compiled: _Compiled,
-        example: Example,
-        registry: Registry,
-        place: tuple[int | str, ...],
-    ) -> RuleTrace:
-        try:
-            action = registry.action(example.action)
-        except UnknownToolError as error:
-            raise self._error(number, compiled.rule, (*place, "action"), str(error)) from error
-        request = example.request(action.reversibility, action.version)
-        return _evaluate(compiled, request.action, request.labels, request.variables())
-
-
-def _evaluate(
-    compiled: _Compiled, action: str, labels: dict[str, str], variables: dict[str, Any]
-) -> RuleTrace:
-    rule = compiled.rule
-    if not rule.match.fits(action, labels):
-        return RuleTrace(rule=rule.name, outcome="not-matched", detail="speaks of other actions or hosts")
-    if compiled.condition is None:
-        return RuleTrace(rule=rule.name, outcome="matched")
-    try:
-        holds = compiled.condition.holds(variables)
-    except ConditionError as error:
-        return RuleTrace(rule=rule.name, outcome="error", detail=str(error))
-    return RuleTrace(rule=rule.name, outcome="matched" if holds else "not-matched", detail=rule.when or "")
+def _vote(rule: Rule, request: PolicyRequest, trace: list[RuleTrace]) -> _Vote:
+    """Say what a rule that matched answers: a limit that is exceeded makes it stricter; the trace tells."""
+    reason = rule.reason or f"rule {rule.name!r} says {rule.decision.value}"
+    if rule.limit is None:
+        return _Vote(rule, rule.decision, reason)
+    reach = request.blast.within(rule.limit.per, host=request.host, now=request.now, group=rule.limit.group)
+    exceeded = rule.limit.exceeded(reach)
+    if not exceeded:
+        return _Vote(rule, rule.decision, reason)
+    stricter = Verdict(rule.limit.beyond)
+    trace.append(
+        RuleTrace(
+            rule=rule.name,
+            outcome="limited",
+            detail=f"{exceeded}: {rule.decision.value} became {stricter.value}",
+        )
+    )
+    return _Vote(rule, stricter, f"the limit of rule {rule.name!r} is reached: {exceeded}")
