@@ -9,7 +9,9 @@ from watchkeeper.agents.case import Case
 from watchkeeper.agents.decision import Decision
 from watchkeeper.agents.hypotheses import Hypothesis
 from watchkeeper.agents.outputs import Claim, Diagnosis, DiagnosisStatus
-from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine, Message, system, user
+from watchkeeper.agents.prompts import trusted_prompt
+from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine, Message
+from watchkeeper.tools.passages import Trusted, passage
 
 NEUTRAL_WEIGHT = 0.5
 """Share of a cause's log-probability without any observation that is taken off its score.
@@ -22,16 +24,24 @@ was best on demo incidents drawn from other seeds than those that are measured (
 def _prompt(
     agent: Agent, case: Case, hypotheses: Sequence[Hypothesis], *, observations: bool
 ) -> tuple[Message, ...]:
-    seen = case.observations() if observations else ""
-    lines = [f"Alert: {case.condition}.", "Observations:", seen or "- none"]
-    lines += ["Possible causes:", *(f"- {hypothesis.text}" for hypothesis in hypotheses)]
+    seen = case.observations() if observations else Trusted("")
+    said = [passage("Alert: {condition}.", condition=case.condition)]
+    said += [Trusted("Observations:"), seen or Trusted("- none"), Trusted("Possible causes:")]
+    said += [passage("- {cause}", cause=hypothesis.told(case)) for hypothesis in hypotheses]
     if observations:
         if case.attempts:
-            lines.append("Tried already:")
-            lines += [f"- {a.action}, because {a.hypothesis}: {a.result}" for a in case.attempts]
-        lines += [case.state] if case.state else []
-    lines.append("What is the root cause of the alert?")
-    return system(agent.instructions), user("\n".join(lines))
+            said.append(Trusted("Tried already:"))
+            said += [
+                passage(
+                    "- {action}, because {cause}: {result}",
+                    action=attempt.action,
+                    cause=attempt.hypothesis,
+                    result=attempt.result,
+                )
+                for attempt in case.attempts
+            ]
+        said += [case.state] if case.state else []
+    return trusted_prompt(agent, *said, Trusted("What is the root cause of the alert?"))
 
 
 def diagnose(
@@ -58,7 +68,7 @@ def diagnose(
         ChoiceRequest(
             messages=messages,
             lead="The root cause is that",
-            options=tuple(hypothesis.text for hypothesis in hypotheses),
+            options=tuple(hypothesis.told(case) for hypothesis in hypotheses),
             neutral=_prompt(agent, case, hypotheses, observations=False),
             neutral_weight=NEUTRAL_WEIGHT,
         ),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from watchkeeper.agents.case import Case
 from watchkeeper.agents.causes import Cause
 from watchkeeper.tools.findings import Finding
+from watchkeeper.tools.passages import Trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,12 @@ class Hypothesis:
 
     @property
     def text(self) -> str:
-        """The hypothesis in words, continuing "The root cause is that"."""
+        """The hypothesis in words for people, continuing "The root cause is that"."""
         return self.cause.text.format(subject=self.subject)
+
+    def told(self, case: Case) -> Trusted:
+        """The same in words for agents with tools: a subject that strangers named is a stand-in."""
+        return Trusted(self.cause.text.format(subject=case.subject(self.subject)))
 
 
 def supported(causes: Sequence[Cause], case: Case, *, without: Iterable[str] = ()) -> tuple[Hypothesis, ...]:

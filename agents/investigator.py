@@ -8,17 +8,17 @@ from watchkeeper.agents.agent import Agent
 from watchkeeper.agents.case import Case
 from watchkeeper.agents.decision import Decision
 from watchkeeper.agents.outputs import FactCall
-from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine, Message, system, user
+from watchkeeper.agents.prompts import trusted_prompt
+from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine, Message
+from watchkeeper.tools.passages import Trusted, passage
 
 
 def _prompt(agent: Agent, case: Case, *, observations: bool) -> tuple[Message, ...]:
-    seen = (case.observations() or "- nothing unusual yet") if observations else "- none"
-    return (
-        system(agent.instructions),
-        user(
-            f"Alert: {case.condition}.\nObservations so far:\n{seen}\n"
-            "Which check tells most about the cause of the alert?"
-        ),
+    seen = (case.observations() or Trusted("- nothing unusual yet")) if observations else Trusted("- none")
+    return trusted_prompt(
+        agent,
+        passage("Alert: {condition}.\nObservations so far:\n{seen}", condition=case.condition, seen=seen),
+        Trusted("Which check tells most about the cause of the alert?"),
     )
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from watchkeeper.agents.agent import Agent
 from watchkeeper.agents.decision import Decision
 from watchkeeper.agents.outputs import Reading
-from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine, system, user
+from watchkeeper.agents.prompts import quarantined_prompt
+from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine
+from watchkeeper.tools.passages import Quoted, Trusted
 
 THEMES = {
     "no-space": "a disk or file system that has no space left",
@@ -19,6 +21,7 @@ THEMES = {
     "routine": "normal work without problems",
 }
 MOST_LINES = 12
+LEAD = Trusted("Log lines:")
 
 
 def read(
@@ -38,14 +41,14 @@ def read(
         lines: The lines; the last ones are read, shortened.
         cancel: Raised to end the question.
     """
-    shown = [line[:200] for line in lines[-MOST_LINES:]]
-    messages = (system(agent.instructions), user("Log lines:\n" + "\n".join(shown)))
+    shown = tuple(Quoted(line[:200], evidence) for line in lines[-MOST_LINES:])
+    messages = quarantined_prompt(agent, LEAD, shown)
     choice = engine.choose(
         ChoiceRequest(
             messages=messages,
             lead="These log lines are mostly about",
             options=tuple(THEMES.values()),
-            neutral=(system(agent.instructions), user("Log lines:\n")),
+            neutral=quarantined_prompt(agent, LEAD, ()),
         ),
         cancel=cancel,
     )

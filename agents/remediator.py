@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from watchkeeper.agents.agent import Agent
 from watchkeeper.agents.case import Case
 from watchkeeper.agents.decision import Decision, prompt_digest
 from watchkeeper.agents.hypotheses import Hypothesis
 from watchkeeper.agents.outputs import Remedy
+from watchkeeper.agents.prompts import trusted_prompt
 from watchkeeper.models.interface import (
     Cancellation,
     ChoiceRequest,
@@ -18,9 +19,8 @@ from watchkeeper.models.interface import (
     JsonSchema,
     Message,
     ToolSpec,
-    system,
-    user,
 )
+from watchkeeper.tools.passages import Trusted, passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,21 @@ class Remedial:
         spec: Its canonical schema.
         narrowed: The same schema with only the values that inventory, policy and evidence allow.
         about: What it would do, in words.
+        names: Stand-ins of the narrowed schema with what others named so; the call gets the latter.
     """
 
     spec: ToolSpec
     narrowed: JsonSchema
-    about: str
+    about: Trusted
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def _prompt(agent: Agent, case: Case, hypothesis: Hypothesis | None) -> tuple[Message, ...]:
-    cause = f"Root cause: {hypothesis.text}.\n" if hypothesis else ""
-    seen = f"Observations:\n{case.observations()}\n" if hypothesis else ""
-    return (
-        system(agent.instructions),
-        user(f"Alert: {case.condition}.\n{seen}{cause}Which single action mends this?"),
-    )
+    said = [passage("Alert: {condition}.", condition=case.condition)]
+    if hypothesis:
+        said += [Trusted("Observations:"), case.observations()]
+        said.append(passage("Root cause: {cause}.", cause=hypothesis.told(case)))
+    return trusted_prompt(agent, *said, Trusted("Which single action mends this?"))
 
 
 def choose_action(
@@ -117,7 +118,9 @@ def fill_arguments(
     call = generation.tool_calls[0]
     # A small model may say a value of a list twice; once is what it means.
     arguments = {
-        name: list(dict.fromkeys(value)) if isinstance(value, list) and _plain(value) else value
+        name: [remedy.names.get(str(one), one) for one in dict.fromkeys(value)]
+        if isinstance(value, list) and _plain(value)
+        else remedy.names.get(str(value), value)
         for name, value in call.arguments.items()
     }
     written = f"{call.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

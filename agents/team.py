@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from watchkeeper.agents import diagnostician, investigator, reader, remediator, reporter, triage
@@ -97,7 +97,7 @@ class Team:
         agent = self.agents[AgentRole.REMEDIATOR]
         return remediator.fill_arguments(self.engine, agent, case, hypothesis, remedy, cancel=self.cancel)
 
-    def summarize(self, record: Sequence[str]) -> tuple[str, Decision]:
+    def summarize(self, record: Sequence[str], names: Collection[str] = ()) -> tuple[str, Decision]:
         """See `watchkeeper.agents.reporter.summarize`."""
         agent = self.agents[AgentRole.REPORTER]
-        return reporter.summarize(self.engine, agent, record, cancel=self.cancel)
+        return reporter.summarize(self.engine, agent, record, names=names, cancel=self.cancel)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from watchkeeper.agents.agent import Agent
 from watchkeeper.agents.decision import Decision
 from watchkeeper.agents.outputs import Triage
-from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine, system, user
+from watchkeeper.agents.prompts import quarantined_prompt
+from watchkeeper.models.interface import Cancellation, ChoiceRequest, Engine
+from watchkeeper.tools.passages import Quoted, Trusted
 
 SEVERITIES = {
     "critical": "critical, because users cannot use the service now",
     "warning": "a warning, because something is degraded but still works",
     "info": "only information, because nothing needs to be done",
 }
+LEAD = Trusted("Alert:")
 SYMPTOMS = {
     "availability": "a service that does not answer or fails its check",
     "capacity": "a resource such as disk, memory or processor that runs out",
@@ -32,9 +35,9 @@ def triage(
         description: The alert's description; untrusted.
         cancel: Raised to end the question.
     """
-    text = f"Alert: {title[:200]}\n{description[:600]}".strip()
-    messages = (system(agent.instructions), user(text))
-    neutral = (system(agent.instructions), user("Alert:"))
+    quotes = (Quoted(title[:200], "the alert's title"), Quoted(description[:600], "its description"))
+    messages = quarantined_prompt(agent, LEAD, quotes)
+    neutral = quarantined_prompt(agent, LEAD, ())
     answers: dict[str, str] = {}
     decisions: list[Decision] = []
     for question, lead, options in (

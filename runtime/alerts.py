@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.runtime.redaction import redact, redact_text
 from watchkeeper.tools.documents import DocumentError, read_document
 from watchkeeper.tools.errors import ArgumentError, InventoryError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.evidence import digest_json
@@ -17,6 +18,7 @@ from watchkeeper.tools.registry import Registry, parse
 
 _CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 _CHECK_FACTS = {"http": "http.check", "tcp": "tcp.check"}
+_TITLE = 300
 _EXPECTED: int = HttpCheck.model_fields["expect"].default
 
 
@@ -71,13 +73,29 @@ class Alert(_Strict):
         labels: For people and filters.
     """
 
-    title: str = Field(min_length=1, max_length=300)
+    title: str = Field(min_length=1, max_length=_TITLE)
     host: Name
     service: Name | None = None
     severity: Severity = Severity.CRITICAL
     condition: Condition
     description: str = Field(default="", max_length=20_000)
     labels: dict[str, str] = Field(default_factory=dict)
+
+    def redacted(self) -> Alert:
+        """Return it without the secrets that its title, description and labels hold.
+
+        The condition stays as it is, since it must be read: what is secret in an address belongs into the
+        service's own configuration.
+        """
+        labels = redact(dict(self.labels))
+        kept = {str(name): str(value) for name, value in labels.items()} if isinstance(labels, dict) else {}
+        return self.model_copy(
+            update={
+                "title": redact_text(self.title)[:_TITLE],
+                "description": redact_text(self.description),
+                "labels": kept,
+            }
+        )
 
     @property
     def fingerprint(self) -> str:

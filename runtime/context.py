@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from watchkeeper.agents import Attempt, Case, Diagnosis, Hypothesis, Team
 from watchkeeper.agents.hypotheses import Support
@@ -13,7 +13,9 @@ from watchkeeper.runtime.settings import Settings
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.state import IncidentState
 from watchkeeper.tools.evidence import Evidence
+from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Finding
+from watchkeeper.tools.passages import Trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,39 @@ class Context:
     def case(self, state: IncidentState) -> Case:
         """Put together what agents with tools may know of an incident."""
         incident = self.incident(state)
-        return Case(
-            host=self.site.inventory.host(incident.alert.host),
+        host, condition = incident.alert.host, incident.alert.condition
+        evidence = self.journal.incidents.evidence(incident.id)
+        case = Case(
+            host=self.site.inventory.host(host),
             service=incident.alert.service or "",
-            condition=self.site.describe(incident.alert.host, incident.alert.condition),
-            evidence=self.journal.incidents.evidence(incident.id),
-            attempts=tuple(
-                Attempt(turn["text"], turn["action"], turn["result"])
-                for turn in state.get("turns", ())
-                if turn["action"]
-            ),
+            condition=self.site.told(host, condition),
+            evidence=evidence,
+            names=self._names(evidence),
+            worded="" if self.site.is_of_inventory(host, condition) else self.site.call_of(condition),
         )
+        causes = {cause.id: cause for cause in self.team.causes}
+        attempts: list[Attempt] = []
+        for turn in state.get("turns", ()):
+            cause, _, subject = turn["hypothesis"].partition(":")
+            if turn["action"] and cause in causes:
+                told = Hypothesis(causes[cause], subject, ()).told(case)
+                # An action's name and one of our own sentences.
+                attempts.append(Attempt(told, Trusted(turn["action"]), Trusted(turn["result"])))
+        return replace(case, attempts=tuple(attempts))
+
+    def _names(self, evidence: tuple[Evidence, ...]) -> tuple[str, ...]:
+        """Collect what others named, in the order in which it was found."""
+        found: dict[str, None] = {}
+        known = {fact.name: fact for fact in self.site.registry.facts}
+        for item in evidence:
+            if item.provenance is Provenance.TRUSTED or item.result is None or item.fact not in known:
+                continue
+            for finding in item.findings:
+                found |= dict.fromkeys(finding.names)
+            fact = known[item.fact]
+            for values in fact.offers(fact.result_type.model_validate(item.result)).values():
+                found |= dict.fromkeys(value for value in values if not value.isdigit())
+        return tuple(found)
 
     def hypothesis(self, state: IncidentState) -> tuple[Hypothesis, Diagnosis]:
         """Return the hypothesis whose turn it is.

@@ -42,15 +42,17 @@ class Ending:
         reason = state.get("reason", "")
         lines = record_lines(context.journal, incident.id, verdict=verdict, reason=reason)
         try:
-            summary, decision = context.team.summarize(lines)
+            summary, decision = context.team.summarize(lines, context.site.names())
             context.journal.decide(incident.id, decision, key="summary")
         except ModelError:
             # The incident has ended; a summary that could not be written must not keep it open.
             summary = ""
-        context.journal.incidents.set_status(incident.id, _STATUS[verdict], summary=summary or reason)
+        # What is not faithful gives way to the record itself.
+        summary = summary or " ".join(lines)
+        context.journal.incidents.set_status(incident.id, _STATUS[verdict], summary=summary)
         context.journal.record(
             incident.id,
-            IncidentClosed(status=_STATUS[verdict].value, summary=summary or reason),
+            IncidentClosed(status=_STATUS[verdict].value, summary=summary),
             key="closed",
         )
         write_report(

@@ -263,6 +263,11 @@ class Investigation:
         return update | {"verdict": "settle" if diagnosis.cause == NOTHING_WRONG.id else "plan"}
 
     def _tell_diagnosis(self, state: IncidentState, diagnosis: Diagnosis, key: str) -> None:
+        found = {
+            (item.id, finding.text)
+            for item in self._context.journal.incidents.evidence(state["incident"])
+            for finding in item.findings
+        }
         self._context.journal.record(
             state["incident"],
             DiagnosisMade(
@@ -271,7 +276,10 @@ class Investigation:
                 status=DiagnosisStatus(diagnosis.status.value.lower()),
                 probability=diagnosis.probability,
                 claims=tuple(
-                    Claim(text=claim.statement, evidence_ids=(claim.evidence,)) for claim in diagnosis.claims
+                    Claim(text=claim.statement, evidence_ids=(claim.evidence,))
+                    for claim in diagnosis.claims
+                    # A claim cites evidence that exists and says it.
+                    if (claim.evidence, claim.statement) in found
                 ),
             ),
             # A model that is asked again after a crash may choose otherwise: what stands is told last.
@@ -326,9 +334,10 @@ class Investigation:
         for name, values in wanted:
             fact = context.site.registry.fact(name)
             arguments = fact.parse_arguments(values)
-            call = FactCall(
-                fact=name, arguments=arguments.model_dump(mode="json"), about=fact.describe(arguments)
-            )
+            about = fact.describe(arguments)
+            if (name, values) == wanted[0]:
+                about = context.site.told(incident.alert.host, condition)
+            call = FactCall(fact=name, arguments=arguments.model_dump(mode="json"), about=about)
             if call.key not in made and call.about not in {c.about for c in calls.values()}:
                 calls[call.key] = call
         return list(calls.values())

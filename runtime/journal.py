@@ -80,8 +80,11 @@ class Journal:
         return stored
 
     def open(self, alert: Alert) -> Incident:
-        """Open an incident for an alert, or group the alert into the live one; the audit log tells."""
-        return self.incidents.open(alert, witness=self._audit)
+        """Open an incident for an alert, or group the alert into the live one; the audit log tells.
+
+        Secrets in the alert's text are not kept.
+        """
+        return self.incidents.open(alert.redacted(), witness=self._audit)
 
     def _audit(self, event: BaseEvent) -> None:
         self.audit.append(getattr(event, "kind", "event"), event.model_dump(mode="json"))

@@ -45,7 +45,7 @@ class Mitigation:
         for call in examinations(context, spec, hypothesis):
             self._investigation.gather(incident.id, call)
         case = context.case(state)
-        offered = remedies(context, spec, hypothesis, case.evidence)
+        offered = remedies(context, spec, hypothesis, case)
         if not offered:
             return self._give_up(state, "", "no action that the policy allows mends this: it needs a person")
         key = f"remedy:{len(state.get('turns', ()))}"

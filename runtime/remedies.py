@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from watchkeeper.agents import FactCall, Hypothesis
+from watchkeeper.agents import Case, FactCall, Hypothesis
 from watchkeeper.agents.remediator import Remedial
 from watchkeeper.models.interface import ToolSpec
 from watchkeeper.runtime.context import Context
 from watchkeeper.tools.errors import ArgumentError
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.inventory import HostSpec
-from watchkeeper.tools.schema import argument_schema, vocabulary_of
+from watchkeeper.tools.passages import Trusted, passage, stand_in
+from watchkeeper.tools.schema import argument_schema, vocabulary_of, words_of
 
 
 def examinations(context: Context, spec: HostSpec, hypothesis: Hypothesis) -> tuple[FactCall, ...]:
@@ -51,11 +52,23 @@ def narrowed_vocabulary(
     return values
 
 
-def remedies(
-    context: Context, spec: HostSpec, hypothesis: Hypothesis, evidence: tuple[Evidence, ...]
-) -> tuple[Remedial, ...]:
-    """Return the actions that may mend a hypothesis and are not always denied on its host."""
+def remedies(context: Context, spec: HostSpec, hypothesis: Hypothesis, case: Case) -> tuple[Remedial, ...]:
+    """Return the actions that may mend a hypothesis and are not always denied on its host.
+
+    Values that others named stand in the schema of the call as stand-ins.
+    """
+    evidence = case.evidence
     vocabulary = narrowed_vocabulary(context, spec, hypothesis, evidence)
+    stands_for = {
+        str(stand_in(value, case.names)): value
+        for values in vocabulary.values()
+        for value in values
+        if value in case.names and value not in words_of(spec)
+    }
+    told = {
+        name: [next((s for s, real in stands_for.items() if real == value), value) for value in values]
+        for name, values in vocabulary.items()
+    }
     found: list[Remedial] = []
     for name in hypothesis.cause.remedies:
         if not context.team.may_propose(name):
@@ -64,14 +77,19 @@ def remedies(
         if not context.site.policy.allows_ever(action, spec):
             continue
         try:
-            narrowed = argument_schema(action, vocabulary)
+            narrowed = argument_schema(action, told)
         except ArgumentError:
             continue
         found.append(
             Remedial(
                 spec=ToolSpec(name=name, description=action.summary, parameters=argument_schema(action)),
                 narrowed=_at_most_once(narrowed),
-                about=f"{action.summary}: {hypothesis.subject}",
+                about=passage(
+                    "{summary}: {subject}",
+                    summary=Trusted(action.summary),
+                    subject=case.subject(hypothesis.subject),
+                ),
+                names=stands_for,
             )
         )
     return tuple(found)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
+from watchkeeper.agents.case import call_key
 from watchkeeper.runtime.alerts import Condition, expected_status
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import Inventory
+from watchkeeper.tools.passages import Trusted, passage
 from watchkeeper.tools.registry import Registry
+from watchkeeper.tools.schema import words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Site:
         return Target(LocalHost(spec.name), spec, self.home / "hosts" / spec.name)
 
     def describe(self, host: str, condition: Condition) -> str:
-        """Say in words what an alert's condition reads, from trusted values only.
+        """Say in words for people what an alert's condition reads.
 
         Args:
             host: Where it is read.
@@ -54,3 +60,46 @@ class Site:
             return f"GET {url} must answer {expected}"
         fact = self.registry.fact(condition.fact)
         return fact.describe(fact.parse_arguments(dict(condition.arguments)))
+
+    def told(self, host: str, condition: Condition) -> Trusted:
+        """Say the same to agents with tools: values that whoever raised the alert chose are left out.
+
+        Raises:
+            UnknownHostError: If the host is not in the inventory.
+            UnknownToolError: If the fact is not registered.
+        """
+        if self.is_of_inventory(host, condition):
+            return Trusted(self.describe(host, condition))
+        return passage(
+            "{summary}, with values that the alert names",
+            summary=Trusted(self.registry.fact(condition.fact).summary),
+        )
+
+    def is_of_inventory(self, host: str, condition: Condition) -> bool:
+        """Whether every text among a condition's arguments is one of the host's inventory."""
+        known = words_of(self.inventory.host(host))
+        return all(text in known for text in _texts(dict(condition.arguments)))
+
+    def names(self) -> frozenset[str]:
+        """Return the names of all hosts, services and tools."""
+        hosts = self.inventory.hosts
+        named = {host.name for host in hosts} | {s.name for host in hosts for s in host.services}
+        tools = {fact.name for fact in self.registry.facts} | {a.name for a in self.registry.actions}
+        return frozenset(named | tools)
+
+    def call_of(self, condition: Condition) -> str:
+        """Name the call of a fact that a condition makes, as its evidence does."""
+        fact = self.registry.fact(condition.fact)
+        arguments = fact.parse_arguments(dict(condition.arguments)).model_dump(mode="json")
+        return call_key(condition.fact, arguments)
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

@@ -43,3 +43,7 @@ class DriftError(ToolError):
 
 class RollbackError(ToolError):
     """A change could not be undone (a human must decide)."""
+
+
+class UntrustedTextError(ToolError):
+    """Text that others can write was about to be told to an agent with tools (mend the caller)."""

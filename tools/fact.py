@@ -54,6 +54,8 @@ class Fact(ABC, Generic[A, R]):
         summary: What it tells, in a few words; the model reads it.
         provenance: ``UNTRUSTED`` where the result quotes text that others can write.
         kinds: Kinds of findings that it can make; None where that is not said.
+        plain_findings: Whether the texts of its findings hold nothing that others wrote although its result
+            quotes that; then agents with tools may be told them as they are.
         network: Whether its commands need the network; the sandbox that they run in has none otherwise.
     """
 
@@ -61,6 +63,7 @@ class Fact(ABC, Generic[A, R]):
     summary: ClassVar[str]
     provenance: ClassVar[Provenance] = Provenance.TRUSTED
     kinds: ClassVar[frozenset[str] | None] = None
+    plain_findings: ClassVar[bool] = False
     network: ClassVar[bool] = False
     arguments_type: type[A]
     result_type: type[R]

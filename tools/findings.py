@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 class Severity(StrEnum):
@@ -50,8 +51,12 @@ class Finding(BaseModel):
     Attributes:
         kind: What it is about; a tool of a user's own may use any text of its own.
         subject: What it is said of: a service, a path, a process id, an address.
-        text: One short sentence for the model and for people; never text that others can write.
+        text: One short sentence for people; no more of what others wrote than names, made plain.
         severity: How far from normal.
+        told: What agents with tools are told in its place, where ``text`` holds names that others chose:
+            ``{0}``, ``{1}`` stand for ``names``. Empty: the text itself where the fact is trusted, and no
+            more than the kind where it is not.
+        names: Those names as they are; agents know them by stand-ins like ``file-1``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,3 +65,10 @@ class Finding(BaseModel):
     subject: str
     text: str
     severity: Severity = Severity.NORMAL
+    told: str = ""
+    names: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        kept: dict[str, Any] = handler(self)
+        return {name: value for name, value in kept.items() if value or name not in {"told", "names"}}

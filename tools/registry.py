@@ -15,7 +15,8 @@ from watchkeeper.tools.confined import ConfinedHost
 from watchkeeper.tools.enforcement import check_enforceable
 from watchkeeper.tools.errors import ArgumentError, CollectError, UnknownToolError
 from watchkeeper.tools.evidence import Evidence, digest_json
-from watchkeeper.tools.fact import Arguments, Fact
+from watchkeeper.tools.fact import Arguments, Fact, Provenance
+from watchkeeper.tools.findings import Finding
 from watchkeeper.tools.host import Target
 
 AnyFact = Fact[Any, Any]
@@ -120,12 +121,19 @@ class Registry:
             host=target.host.name,
             arguments=arguments.model_dump(mode="json"),
             result=dumped,
-            findings=tuple(fact.findings(result, arguments)),
+            findings=_labelled(fact, fact.findings(result, arguments)),
             provenance=fact.provenance,
             digest=digest_json(dumped),
             collected_at=collected_at,
             seconds=time.monotonic() - started,
         )
+
+
+def _labelled(fact: AnyFact, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Say of the findings of an untrusted fact which may be told as they are."""
+    if fact.provenance is Provenance.TRUSTED or not fact.plain_findings:
+        return tuple(findings)
+    return tuple(f if f.told else f.model_copy(update={"told": f.text}) for f in findings)
 
 
 def _refused(name: str, error: OSError) -> str:

@@ -13,6 +13,7 @@ from watchkeeper.tools.action import Action
 from watchkeeper.tools.errors import ArgumentError
 from watchkeeper.tools.fact import Fact
 from watchkeeper.tools.inventory import HostSpec, HttpCheck
+from watchkeeper.tools.text import shown_path, shown_url
 
 Tool = Fact[Any, Any] | Action[Any]
 Vocabulary = Literal["service", "path", "config", "log", "data", "url", "pid"]
@@ -75,6 +76,24 @@ def folders_of(spec: HostSpec) -> list[str]:
         found |= dict.fromkeys(str(folder) for folder in service.data)
         found |= dict.fromkeys(str(log.parent) for log in service.logs)
     return list(found)
+
+
+def words_of(spec: HostSpec) -> frozenset[str]:
+    """Return every text that a host's inventory holds, as it is and as findings show it."""
+    found: set[str] = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, str):
+            found.update({value, shown_path(value), shown_url(value)})
+        elif isinstance(value, dict):
+            walk(list(value.values()))
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(spec.model_dump(mode="json"))
+    walk(folders_of(spec))
+    return frozenset(found)
 
 
 def vocabulary_of(spec: HostSpec) -> dict[str, list[str]]:

@@ -32,6 +32,7 @@ from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Finding, Severity
 from watchkeeper.tools.inventory import HostSpec
+from watchkeeper.tools.passages import Trusted
 
 HOST = HostSpec.model_validate(
     {
@@ -61,7 +62,9 @@ def evidence(number: int, *findings: tuple[str, str], fact: str = "", **argument
 
 
 def case(*items: Evidence, **changes: Any) -> Case:
-    return Case(host=HOST, service="", condition="GET http://x/ must answer 200", evidence=items, **changes)
+    return Case(
+        host=HOST, service="", condition=Trusted("GET http://x/ must answer 200"), evidence=items, **changes
+    )
 
 
 def cause(**changes: Any) -> Cause:
@@ -238,7 +241,10 @@ def test_options_are_compared_with_how_the_model_likes_them_without_evidence() -
 
 def test_what_was_tried_is_told_to_who_chooses_next() -> None:
     engine = ScriptedEngine()
-    tried = case(evidence(1, ("bad", "api")), attempts=(Attempt("it hangs", "service.restart", "no help"),))
+    tried = case(
+        evidence(1, ("bad", "api")),
+        attempts=(Attempt(Trusted("it hangs"), Trusted("service.restart"), Trusted("no help")),),
+    )
     Team.of(engine).diagnose(tried, HYPOTHESES, min_confidence=0.1)
     assert "service.restart" in engine.requests[0].messages[-1].content
 
@@ -281,7 +287,7 @@ def test_a_remedy_is_written_within_its_narrowed_schema() -> None:
     offered = Remedial(
         spec=ToolSpec("service.restart", "restart a service", schema()),
         narrowed=schema(enum=["api"]),
-        about="restart a service: api",
+        about=Trusted("restart a service: api"),
     )
     engine = ScriptedEngine()
     team = Team.of(engine)

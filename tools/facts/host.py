@@ -82,6 +82,7 @@ class HostCpu(Fact[HostArguments, HostCpuResult]):
     name = "host.cpu"
     summary = "how busy the processors are"
     provenance = Provenance.UNTRUSTED  # processes choose their names
+    plain_findings = True
     kinds = frozenset({FindingKind.CPU_BUSY})
     arguments_type = HostArguments
     result_type = HostCpuResult

@@ -288,20 +288,25 @@ class DiskLargest(Fact[DiskLargestArguments, DiskLargestResult]):
                 shown_path(file.path) if why is None else f"number {rank} below {shown_path(arguments.path)}"
             )
             kind = "log file" if file.is_log else "file"
-            text = (
-                f"The {kind} {name} takes {size_text(file.allocated_bytes)}, "
+            takes = (
+                f"takes {size_text(file.allocated_bytes)}, "
                 f"{file.share_percent:.0f} % of what is used on {shown_path(result.mount)}"
             )
+            text, told = f"The {kind} {name} {takes}", f"The {kind} {{0}} {takes}"
             if file.writers:
                 first = file.writers[0]
                 text += f"; process {first.pid} (named {shown_name(first.name)}) writes to it"
+                told += f"; process {first.pid} writes to it"
             if file.growth_bytes_per_second > 0:
-                text += f"; it grows by {size_text(file.growth_bytes_per_second)} per second"
+                grows = f"; it grows by {size_text(file.growth_bytes_per_second)} per second"
+                text, told = text + grows, told + grows
             yield Finding(
                 kind=FindingKind.LARGE_FILE,
                 subject=name,
                 text=f"{text}.",
                 severity=Severity.WARNING if file.share_percent >= LARGE_SHARE else Severity.NORMAL,
+                told=f"{told}.",
+                names=(file.path,),
             )
             if why is not None:
                 yield Finding(
@@ -309,6 +314,8 @@ class DiskLargest(Fact[DiskLargestArguments, DiskLargestResult]):
                     subject=name,
                     text=f"The name of the file {name} {why}.",
                     severity=Severity.WARNING,
+                    told=f"The name of the file {{0}} {why}.",
+                    names=(file.path,),
                 )
         for item in result.deleted:
             if item.allocated_bytes >= DELETED_BYTES:
@@ -320,16 +327,17 @@ class DiskLargest(Fact[DiskLargestArguments, DiskLargestResult]):
                         f"that take {size_text(item.allocated_bytes)} on {shown_path(result.mount)}."
                     ),
                     severity=Severity.WARNING,
+                    told=(
+                        f"Process {item.pid} keeps deleted files open that take "
+                        f"{size_text(item.allocated_bytes)} on {shown_path(result.mount)}."
+                    ),
                 )
         if result.unreadable:
-            yield Finding(
-                kind=FindingKind.CUSTOM,
-                subject=shown_path(arguments.path),
-                text=(
-                    f"{counted(result.unreadable, 'folder')} below {shown_path(arguments.path)} "
-                    "could not be looked into."
-                ),
+            text = (
+                f"{counted(result.unreadable, 'folder')} below {shown_path(arguments.path)} "
+                "could not be looked into."
             )
+            yield Finding(kind=FindingKind.CUSTOM, subject=shown_path(arguments.path), text=text, told=text)
 
     def offers(self, result: DiskLargestResult) -> dict[str, list[str]]:
         """Offer the log files that were found to actions that take logs."""

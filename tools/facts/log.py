@@ -182,6 +182,7 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
     name = "log.search"
     summary = "what the logs say"
     provenance = Provenance.UNTRUSTED
+    plain_findings = True
     kinds = frozenset({*(rule.kind for rule in RULES), OTHER_KIND, FindingKind.SUSPICIOUS_TEXT})
     arguments_type = LogSearchArguments
     result_type = LogSearchResult
@@ -327,6 +328,7 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
                 subject=shown_path(line.file),
                 text=f"{place} of {shown_path(line.file)} {line.reason}.",
                 severity=Severity.WARNING,
+                told=f"A line of a log of {about} {line.reason}.",
             )
 
     def quotations(self, result: LogSearchResult) -> tuple[str, ...]:

@@ -190,6 +190,7 @@ class ProcessList(Fact[ProcessListArguments, ProcessListResult]):
                 subject=str(pid),
                 text=f"Process {pid} (named {names[pid]}) uses {' and '.join(uses)}.",
                 severity=Severity.CRITICAL if pid in critical else Severity.WARNING,
+                told=f"Process {pid} uses {' and '.join(uses)}.",
             )
 
 

@@ -145,6 +145,7 @@ class SocketList(Fact[SocketListArguments, SocketListResult]):
                     subject=f"port {port.port}",
                     text=f"No process listens on port {port.port}, where {port.service} should answer.",
                     severity=Severity.CRITICAL,
+                    told=f"No process listens on port {port.port}, where {port.service} should answer.",
                 )
             for holder in {s.pid: s for s in holders if s.pid is not None}.values():
                 yield Finding(
@@ -154,6 +155,8 @@ class SocketList(Fact[SocketListArguments, SocketListResult]):
                         f"Process {holder.pid} (named {holder.process}) listens on port {port.port}, "
                         f"where {port.service} should answer."
                     ),
+                    told=f"Process {holder.pid} listens on port {port.port}, where {port.service} "
+                    "should answer.",
                 )
 
 

@@ -34,10 +34,15 @@ def verify(
     key: Annotated[
         str, typer.Option(metavar="SHA256", help="With EXPORT: the key that must have signed it.")
     ] = "",
+    anchors: Annotated[
+        Path | None, typer.Option("--anchor", help="Compare it with what was anchored in this folder too.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every hash, number and signature; ends with code 1 if anything was changed."""
     with mistakes():
+        if file is not None and anchors is not None:
+            raise typer.BadParameter("--anchor belongs to the log itself, not to an export")
         if file is not None:
             _verify_export(file, key, as_json)
             return
@@ -45,6 +50,11 @@ def verify(
             raise typer.BadParameter("--key belongs to an export: name its file")
         log = _log()
         report = log.verify()
+        if anchors is not None:
+            from watchkeeper.runtime.audit_anchor import check_anchors
+
+            problems = (*report.problems, *check_anchors(log, anchors))
+            report = report.model_copy(update={"ok": not problems, "problems": problems})
         if as_json:
             print_json(report)
         else:
@@ -58,6 +68,28 @@ def verify(
             _tell(report.problems)
         if not report.ok:
             raise typer.Exit(1)
+
+
+@app.command()
+def anchor(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of an account that agents do not run as.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Keep the newest checkpoint in a folder that agents cannot write, to compare the log with later."""
+    with mistakes():
+        from watchkeeper.runtime.audit_anchor import anchor as keep
+
+        kept = keep(_log(), folder)
+        if as_json:
+            print_json(kept)
+            return
+        typer.echo(
+            f"{folder}: {kept.count} entries anchored by {kept.checkpoints} checkpoints"
+            + ("" if kept.fresh else ", nothing new")
+        )
+        typer.echo(f"key SHA-256 {kept.key}")
 
 
 @app.command()

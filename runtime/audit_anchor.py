@@ -1,0 +1,145 @@
+"""Anchors: checkpoints of the audit log kept in a folder of another account, and compared with the log.
+
+The account that runs agents can read the key that signs, so with the key and the files it could write a
+whole new log. What was anchored before in a folder that it cannot write can then not be changed unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.audit_keys import PUBLIC, fingerprint, is_signed, load_public
+from watchkeeper.runtime.audit_records import GENESIS, AuditEntry, AuditProblem, Checkpoint
+from watchkeeper.runtime.errors import AuditError
+
+ANCHORS = "anchors.jsonl"
+
+
+class Anchored(BaseModel):
+    """What an anchor holds now.
+
+    Attributes:
+        count: Entries of the log up to the newest anchored checkpoint.
+        checkpoints: How many checkpoints are anchored.
+        key: SHA-256 of the key that signed them.
+        fresh: Whether this call added one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int
+    checkpoints: int
+    key: str
+    fresh: bool
+
+
+def anchor(log: AuditLog, folder: Path) -> Anchored:
+    """Add the newest checkpoint of a sound log to the anchors of a folder.
+
+    Args:
+        log: The log.
+        folder: Made if it is not there. It should belong to an account that agents do not run as.
+
+    Raises:
+        AuditError: If the log is not sound or not the one that was anchored before, is empty, or the folder
+            cannot be written.
+    """
+    report = log.verify()
+    problems = (*report.problems, *check_anchors(log, folder))
+    if problems:
+        first = problems[0]
+        raise AuditError(
+            f"audit log {str(log.path)!r} is not anchored: {first.file} line {first.line}: {first.what}; "
+            "see `watchkeeper audit verify`"
+        )
+    signed = _checkpoints(log.checkpoints_path)
+    if not signed:
+        raise AuditError(f"audit log {str(log.path)!r} has no entry yet: there is nothing to anchor")
+    newest = max(signed, key=lambda checkpoint: checkpoint.count)
+    kept = _checkpoints(folder / ANCHORS)
+    fresh = not kept or newest.count > kept[-1].count
+    public = load_public(log.keys)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (folder / PUBLIC).exists():
+            _append(folder / PUBLIC, (log.keys / PUBLIC).read_bytes())
+        if fresh:
+            _append(folder / ANCHORS, newest.line() + b"\n")
+    except OSError as error:
+        raise AuditError(f"anchor folder {str(folder)!r} cannot be written: {error.strerror}") from error
+    return Anchored(count=newest.count, checkpoints=len(kept) + fresh, key=fingerprint(public), fresh=fresh)
+
+
+def check_anchors(log: AuditLog, folder: Path) -> tuple[AuditProblem, ...]:
+    """Compare the log and its key with what was anchored; nothing where nothing was.
+
+    Raises:
+        AuditError: If a file cannot be read or is not what it should be.
+    """
+    kept = _checkpoints(folder / ANCHORS)
+    if not kept:
+        return ()
+    public = load_public(folder)
+    problems: list[AuditProblem] = []
+    if fingerprint(load_public(log.keys)) != fingerprint(public):
+        problems.append(AuditProblem(file=PUBLIC, line=1, what="is not the key that was anchored"))
+    hashes = _hashes(log.path)
+    if all(checkpoint.count < min(hashes) for checkpoint in kept):
+        what = f"the log begins after entry {min(hashes)}: nothing that was anchored can be compared"
+        problems.append(AuditProblem(file=ANCHORS, line=len(kept), what=what))
+    for line, checkpoint in enumerate(kept, start=1):
+        content = Checkpoint.content(checkpoint.count, checkpoint.head, checkpoint.at)
+        if not is_signed(public, checkpoint.signature, content):
+            problems.append(AuditProblem(file=ANCHORS, line=line, what="is not signed by the anchored key"))
+        elif checkpoint.count > max(hashes):
+            what = f"{checkpoint.count} entries were anchored, the log ends with entry {max(hashes)}"
+            problems.append(AuditProblem(file=ANCHORS, line=line, what=what))
+        elif hashes.get(checkpoint.count, checkpoint.head) != checkpoint.head:
+            what = f"entry {checkpoint.count} of the log is not the one that was anchored"
+            problems.append(AuditProblem(file=ANCHORS, line=line, what=what))
+    return tuple(problems)
+
+
+def _hashes(log: Path) -> dict[int, str]:
+    """Return the hash of each entry by its number; the first is that of the entry before the log begins."""
+    found: dict[int, str] = {}
+    try:
+        for line in _lines(log):
+            entry = AuditEntry.model_validate_json(line)
+            found.setdefault(entry.seq - 1, entry.previous)
+            found[entry.seq] = hashlib.sha256(line).hexdigest()
+    except ValidationError as error:
+        raise AuditError(f"{str(log)!r} holds a line that is no entry: it was edited") from error
+    return found or {0: GENESIS}
+
+
+def _checkpoints(path: Path) -> list[Checkpoint]:
+    try:
+        return [Checkpoint.model_validate_json(line) for line in _lines(path)]
+    except ValidationError as error:
+        raise AuditError(f"{str(path)!r} holds a line that is no checkpoint: it was edited") from error
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Read the whole lines of a file; the remains of one that a crash tore are left out."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise AuditError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    return content.split(b"\n")[:-1]
+
+
+def _append(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
