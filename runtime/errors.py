@@ -71,3 +71,7 @@ class FencedError(OperationError):
 
 class HaltedError(OperationError):
     """Somebody stopped everything: nothing is done until that is lifted (a human must decide)."""
+
+
+class BackupError(OperationError):
+    """A backup cannot be made, or is not one that may be restored (nothing was changed)."""

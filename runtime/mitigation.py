@@ -19,6 +19,7 @@ from watchkeeper.runtime.investigation import Investigation, actions_taken, is_c
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.remedies import examinations, order_of, remedies
+from watchkeeper.runtime.restoring_records import EXPIRED_BY_RESTORE, asked_anew
 from watchkeeper.runtime.state import IncidentState, Turn
 from watchkeeper.runtime.steps import StepStatus
 from watchkeeper.tools.action import ProbeAnswer
@@ -187,6 +188,8 @@ class Mitigation:
             )
         if approval.kind is ApprovalKind.IN_DOUBT:
             return self._settled(state, approval)
+        if asked_anew(approval):
+            return self._ask_anew(state)
         if approval.status in {ApprovalStatus.APPROVED, ApprovalStatus.USED}:
             context.journal.steps.update(state["step"], status=StepStatus.APPROVED)
             context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
@@ -223,6 +226,8 @@ class Mitigation:
         except ObserveOnlyError:
             return self._observed(state)
         except ApprovalError as error:
+            if state["approval"] and asked_anew(context.journal.approvals.get(state["approval"])):
+                return self._ask_anew(state)
             context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
             return {"verdict": "abandon", "reason": str(error)}
         except LimitError as error:
@@ -308,6 +313,13 @@ class Mitigation:
             f"only observed, nothing was changed: would have done: {event.summary} ({event.asked}){before}"
         )
         return {"verdict": "observed", "reason": reason}
+
+    def _ask_anew(self, state: IncidentState) -> Update:
+        """Plan a step again against the target as it is, and ask again: a restore expired its question."""
+        self._context.journal.steps.update(
+            state["step"], status=StepStatus.REFUSED, detail=EXPIRED_BY_RESTORE
+        )
+        return {"repeat": state["repeat"] + 1, "verdict": "propose"}
 
     def _asked(self, state: IncidentState, approval: Approval) -> Update:
         self._context.journal.incidents.set_status(state["incident"], IncidentStatus.AWAITING_APPROVAL)

@@ -322,7 +322,8 @@ class Orchestrator:
             # An incident that ended keeps no checkpoints; one that was cut off while it ended has some.
             going = not self.journal.incidents.get(run.incident_id).status.ended
             return {"incident": run.incident_id}, going and not run.stopping.is_set()
-        if not snapshot.next or run.stopping.is_set():
+        # Not `next`: it leaves out a node whose result was kept right before a crash and not yet taken over.
+        if not snapshot.tasks or run.stopping.is_set():
             return None, False
         questions = [question for task in snapshot.tasks for question in task.interrupts]
         if not questions:

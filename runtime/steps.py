@@ -16,6 +16,9 @@ from watchkeeper.runtime.policy_types import PolicyDecision
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.action import ActionPlan, Reversibility
 
+STEPS_AFTER = "steps-after:"
+"""Name, before an incident's id, of the number that its next step is above after a restore."""
+
 
 class StepStatus(StrEnum):
     """Where a step stands."""
@@ -82,7 +85,7 @@ class Steps:
     def next_id(self, incident_id: str, key: str | None = None) -> str:
         """Return the id to plan a step under: the one kept for ``key``, else the next free one."""
         kept = self.find(incident_id, key) if key is not None else None
-        return kept.id if kept is not None else f"{incident_id}-S{self._count(incident_id) + 1}"
+        return kept.id if kept is not None else f"{incident_id}-S{self._last(incident_id) + 1}"
 
     def add(self, step: Step, *, key: str | None = None) -> Step:
         """Keep a new step under the id that ``next_id`` gave.
@@ -100,7 +103,7 @@ class Steps:
             kept = self.find(step.incident_id, key) if key is not None else None
             if kept is not None:
                 return kept
-            number = self._count(step.incident_id) + 1
+            number = self._last(step.incident_id) + 1
             if step.id != f"{step.incident_id}-S{number}":
                 raise ValueError(
                     f"step {step.id!r} is not the next of incident {step.incident_id!r} ({number})"
@@ -185,9 +188,14 @@ class Steps:
             ).scalars()
             return tuple(Step.model_validate_json(body) for body in rows)
 
-    def _count(self, incident_id: str) -> int:
-        table = schema.steps
+    def _last(self, incident_id: str) -> int:
+        """Number of the last step, or the one that a restore left off at: none may be given twice."""
+        table, meta = schema.steps, schema.meta
         with self._store.reading() as connection:
-            return connection.execute(
-                select(func.count()).select_from(table).where(table.c.incident_id == incident_id)
+            last = connection.execute(
+                select(func.coalesce(func.max(table.c.number), 0)).where(table.c.incident_id == incident_id)
             ).scalar_one()
+            left = connection.execute(
+                select(meta.c.value).where(meta.c.name == f"{STEPS_AFTER}{incident_id}")
+            ).scalar()
+        return max(int(last), int(left or 0))

@@ -27,6 +27,7 @@ def build_app() -> typer.Typer:
         policy,
         tools,
     )
+    from watchkeeper.cli.backup import backup, restore
     from watchkeeper.cli.demo import demo
     from watchkeeper.cli.init import init
     from watchkeeper.cli.run import run
@@ -51,6 +52,8 @@ def build_app() -> typer.Typer:
     app.command()(demo)
     app.command()(init)
     app.command()(run)
+    app.command()(backup)
+    app.command()(restore)
     app.add_typer(incidents.app, name="incidents")
     app.add_typer(approvals.app, name="approvals")
     app.add_typer(escalations.app, name="escalations")

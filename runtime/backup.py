@@ -1,0 +1,233 @@
+"""Backing up a home while incidents run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.audit_check import verify_log
+from watchkeeper.runtime.audit_keys import PRIVATE, PUBLIC
+from watchkeeper.runtime.audit_records import CHECKPOINTS, LOG, PRUNED
+from watchkeeper.runtime.backup_files import (
+    ELSEWHERE,
+    HOME,
+    BackupManifest,
+    copy_file,
+    digest_tree,
+    write_archive,
+)
+from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.errors import AuditError, BackupError
+from watchkeeper.runtime.schema import ENDED
+from watchkeeper.runtime.settings import Settings
+
+DATABASE = "watchkeeper.db"
+MODELS = "models"
+_STAGING = ".watchkeeper-backup-"
+_APART = {MODELS, "locks", "cache", "audit", "keys"}
+"""Folders of the home that are not copied as they are, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was made.
+
+    Attributes:
+        path: The archive.
+        sha256: Of the archive.
+        manifest: What is in it.
+    """
+
+    path: Path
+    sha256: str
+    manifest: BackupManifest
+
+
+def back_up(
+    settings: Settings,
+    target: Path,
+    *,
+    by: str,
+    version: str,
+    with_key: bool = False,
+    config: Path | None = None,
+    now: Clock = utc_now,
+) -> Backup:
+    """Write one archive of a home, whole or not at all; incidents may run meanwhile.
+
+    The database is copied first, in one consistent state, and everything else after it: so the audit log
+    and the hosts' kept files hold at least what the database speaks of. Models are left out.
+
+    Args:
+        settings: Of the site.
+        target: The archive, or the folder to write it into under a name with the time.
+        by: Who makes it.
+        version: Of Watchkeeper.
+        with_key: Include the key that signs the audit log: who has the archive can then forge that log.
+        config: The configuration file, where it lies outside of the home.
+        now: The time.
+
+    Raises:
+        BackupError: If there is nothing to back up, the archive is there already, or it cannot be written.
+        AuditError: If the audit log is not as it was written.
+    """
+    at = now()
+    path = target / f"watchkeeper-{at:%Y%m%dT%H%M%SZ}.tar.gz" if target.is_dir() else target
+    home = settings.home
+    if not (home / DATABASE).is_file():
+        raise BackupError(f"home {str(home)!r} has no database {DATABASE!r}: there is nothing to back up")
+    if path.exists():
+        raise BackupError(f"archive {str(path)!r} is there already: name another, nothing is replaced")
+    try:
+        with _staging(path.parent) as staging:
+            root = staging / "content"
+            kept = root / HOME
+            kept.mkdir(parents=True, mode=0o700)
+            live = _copy_database(home / DATABASE, kept / DATABASE)
+            entries, head = _copy_audit(home, kept, with_key=with_key)
+            _copy_tree(home, kept)
+            elsewhere = _copy_elsewhere(settings, config, root)
+            manifest = BackupManifest(
+                made_at=at,
+                by=by,
+                version=version,
+                home=str(home.absolute()),
+                database=True,
+                with_key=with_key,
+                live=live,
+                audit_entries=entries,
+                audit_head=head,
+                elsewhere=elsewhere,
+                files=digest_tree(root),
+            )
+            return Backup(path, write_archive(path, root, manifest), manifest)
+    except OSError as error:
+        place = error.filename2 or error.filename or str(path)
+        raise BackupError(
+            f"archive {str(path)!r} cannot be written ({place}: {error.strerror}): nothing of it was left; "
+            "make room there or name another place"
+        ) from error
+
+
+@contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """Make a folder that is gone at the end; what a killed backup left of its own is removed, too."""
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for old in parent.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError), _locked(old):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=parent))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _copy_database(source: Path, target: Path) -> tuple[str, ...]:
+    """Copy a database in one consistent state; returns the incidents that are live in it.
+
+    Raises:
+        BackupError: If it is damaged.
+    """
+    target.touch(mode=0o600)
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(source, timeout=30)) as reading,
+            contextlib.closing(sqlite3.connect(target)) as writing,
+        ):
+            reading.backup(writing)
+            # One file, without a log beside it.
+            writing.execute("PRAGMA journal_mode=DELETE")
+            sound = writing.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if sound != "ok":
+                raise sqlite3.DatabaseError(" ".join(str(sound).split()))
+            marks = ", ".join("?" for _ in ENDED)
+            query = f"SELECT id FROM incidents WHERE status NOT IN ({marks}) ORDER BY id"  # noqa: S608
+            return tuple(str(row[0]) for row in writing.execute(query, ENDED))
+    except sqlite3.Error as error:
+        raise BackupError(
+            f"database {str(source)!r} cannot be backed up ({error}): see `watchkeeper doctor`; "
+            "an earlier backup is not touched"
+        ) from error
+
+
+def _copy_audit(home: Path, kept: Path, *, with_key: bool) -> tuple[int, str]:
+    """Copy the audit log up to its last whole entry; returns the number and the hash of that."""
+    log = AuditLog(home)
+    with log.still():
+        for path in _files(log.folder):
+            name = path.relative_to(home)
+            if path.name != "audit.lock":
+                copy_file(path, kept / name, whole_lines=path.name in {LOG, CHECKPOINTS, PRUNED})
+    for name, wanted in ((PUBLIC, True), (PRIVATE, with_key)):
+        if wanted and (log.keys / name).exists():
+            copy_file(log.keys / name, kept / "keys" / name)
+    if with_key and not (kept / "keys" / PRIVATE).exists():
+        raise BackupError(f"key {str(log.keys / PRIVATE)!r} is not there: back up without --with-key")
+    report = verify_log(kept / "audit", kept / "keys")
+    if not report.ok:
+        first = report.problems[0]
+        raise AuditError(
+            f"audit log {str(log.path)!r} is not as it was written ({first.file} line {first.line}: "
+            f"{first.what}), and a backup of it could not be restored; see `watchkeeper audit verify`"
+        )
+    return report.entries, report.head
+
+
+def _copy_tree(home: Path, kept: Path) -> None:
+    for top in sorted(home.iterdir()):
+        if top.name in _APART or top.name.startswith((DATABASE, _STAGING)):
+            continue
+        for path in _files(top):
+            # What is gone since it was seen was no longer needed.
+            with contextlib.suppress(FileNotFoundError):
+                copy_file(path, kept / path.relative_to(home))
+
+
+def _copy_elsewhere(settings: Settings, config: Path | None, root: Path) -> dict[str, str]:
+    """Copy configuration that lies outside of the home; returns where each lay, by its name here."""
+    found: dict[str, str] = {}
+    home = settings.home.resolve()
+    for number, path in enumerate((settings.inventory_path, settings.policy_path, config), start=1):
+        if path is None or not path.is_file() or path.resolve().is_relative_to(home):
+            continue
+        name = f"{ELSEWHERE}/{number}-{path.name}"
+        copy_file(path, root / name)
+        found[name] = str(path.absolute())
+    return found
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """Regular files at or below a place; links are not followed, but for one that is the place itself."""
+    if place.is_file():
+        if not place.name.endswith((".part", ".tmp")):
+            yield place
+        return
+    if place.is_symlink():
+        return
+    for folder, folders, names in os.walk(place):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            if not name.endswith((".part", ".tmp")) and path.is_file() and not path.is_symlink():
+                yield path

@@ -1,0 +1,287 @@
+"""Restoring a home from a backup: everything is checked before anything is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.audit_check import verify_log
+from watchkeeper.runtime.audit_keys import PRIVATE, PUBLIC, fingerprint, load_private, load_public
+from watchkeeper.runtime.audit_records import RESTORED
+from watchkeeper.runtime.backup import DATABASE, MODELS
+from watchkeeper.runtime.backup_files import ELSEWHERE, HOME, BackupManifest, digest_of, read_archive
+from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.errors import AuditError, BackupError
+from watchkeeper.runtime.restoring_records import MadeSafe, make_safe
+from watchkeeper.runtime.store import Store
+
+EARLIER_LOG = "earlier-1"
+FROM_ELSEWHERE = "restored-configuration"
+
+
+class Restored(BaseModel):
+    """What was restored.
+
+    Attributes:
+        home: Where to.
+        aside: Where the home that was there lies now.
+        made_at: When the backup was made.
+        safe: What was live in it, and what became of that.
+        new_key: Whether a new audit log was begun, since nobody has the key of the restored one.
+        elsewhere: Configuration from outside the home: where it lies now, by where it lay.
+        archive_sha256: SHA-256 of the archive.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    aside: Path | None
+    made_at: datetime
+    safe: MadeSafe
+    new_key: bool
+    elsewhere: dict[str, str]
+    archive_sha256: str
+
+
+def restore(
+    archive: Path,
+    home: Path,
+    *,
+    by: str,
+    replace: bool = False,
+    key: Path | None = None,
+    now: Clock = utc_now,
+) -> Restored:
+    """Restore a backup into a home.
+
+    What happened after the backup was made cannot be known from it. So every question that waited and
+    every yes that was not used is expired, and a step that the policy allowed by itself counts as begun:
+    its action's probe, or a person, says whether it was done.
+
+    Args:
+        archive: The backup.
+        home: Where to.
+        by: Who asks for it.
+        replace: Move a home that is there aside; its models move over.
+        key: The key that signs the audit log, where the archive does not hold it. Without one, that of the
+            replaced home is used if it fits; else the restored log is closed and a new one begun.
+        now: The time.
+
+    Raises:
+        BackupError: If the archive is damaged, the home is in use, or there and not to be replaced.
+        StoreError: If its database is damaged or of a newer Watchkeeper.
+        AuditError: If its audit log is not as it was written.
+    """
+    home = home.absolute()
+    _refuse_occupied(home, replace=replace)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        staging = Path(tempfile.mkdtemp(prefix=".watchkeeper-restore-", dir=home.parent))
+    except OSError as error:
+        raise BackupError(f"folder {str(home.parent)!r} cannot be written: {error.strerror}") from error
+    try:
+        manifest = read_archive(archive, staging)
+        new = staging / HOME
+        sha256 = digest_of(archive)
+        _check_audit(new, manifest)
+        moved = _move_elsewhere(staging, home, manifest)
+        _mend_runs(new, home, manifest)
+        new_key = not _find_key(new, home, key)
+        earlier = _close_log(new) if new_key else None
+        safe = _make_safe(new, now())
+        AuditLog(new, now=now).append(
+            RESTORED,
+            {
+                "by": by,
+                "archive_sha256": sha256,
+                "backup_made_at": manifest.made_at.isoformat(),
+                "backup_home": manifest.home,
+                "home": str(home),
+                "incidents": list(safe.live),
+                "approvals_expired": list(safe.expired),
+                "in_doubt": list(safe.in_doubt),
+                **({"earlier_log": earlier} if earlier else {}),
+            },
+        )
+        with _unused(home):
+            aside = _swap(new, home, now())
+    except OSError as error:
+        place = error.filename or str(staging)
+        raise BackupError(
+            f"backup {str(archive)!r} cannot be restored ({place}: {error.strerror}): nothing was replaced"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Restored(
+        home=home,
+        aside=aside,
+        made_at=manifest.made_at,
+        safe=safe,
+        new_key=new_key,
+        elsewhere=moved,
+        archive_sha256=sha256,
+    )
+
+
+def _refuse_occupied(home: Path, *, replace: bool) -> None:
+    with _unused(home):
+        if not replace and home.exists() and any(path.name != MODELS for path in home.iterdir()):
+            raise BackupError(
+                f"home {str(home)!r} is not empty: name another with --home, or move it aside with --replace"
+            )
+
+
+@contextmanager
+def _unused(home: Path) -> Iterator[None]:
+    """Keep others out of a home meanwhile.
+
+    Raises:
+        BackupError: If a process runs an incident in it, or has its database open.
+    """
+    with ExitStack() as stack:
+        for lock in sorted((home / "locks").glob("*.lock")):
+            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+                raise BackupError(
+                    f"home {str(home)!r} is in use: process {holder} runs incident {lock.stem!r}; "
+                    "stop it first, or restore to another home with --home"
+                ) from error
+        if (home / DATABASE).is_file():
+            connection = sqlite3.connect(home / DATABASE, timeout=0, isolation_level=None)
+            stack.callback(connection.close)
+            try:
+                # Only who has a database alone may take it out of this mode.
+                connection.execute("PRAGMA journal_mode=DELETE")
+                connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                    raise BackupError(
+                        f"home {str(home)!r} is in use: another process has its database open; "
+                        "stop it first, or restore to another home with --home"
+                    ) from error
+            except sqlite3.DatabaseError:
+                pass  # a damaged one is what backups are for
+        yield
+
+
+def _check_audit(new: Path, manifest: BackupManifest) -> None:
+    report = verify_log(new / "audit", new / "keys")
+    if not report.ok:
+        first = report.problems[0]
+        raise AuditError(
+            f"the audit log of the backup is not as it was written ({first.file} line {first.line}: "
+            f"{first.what}): nothing was replaced"
+        )
+    if (report.entries, report.head) != (manifest.audit_entries, manifest.audit_head):
+        raise AuditError(
+            "the audit log of the backup is not the one that was backed up: nothing was replaced"
+        )
+
+
+def _find_key(new: Path, home: Path, key: Path | None) -> bool:
+    """Put the key that signs the restored log in its place; whether there is one.
+
+    Raises:
+        BackupError: If the given key is not the log's.
+    """
+    keys = new / "keys"
+    if not (keys / PUBLIC).exists() or (keys / PRIVATE).exists():
+        return True  # no log was begun, or the archive holds the key
+    wanted = fingerprint(load_public(keys))
+    for place in (key, home / "keys" / PRIVATE):
+        if place is None or not place.is_file():
+            if place is not None and place == key:
+                raise BackupError(
+                    f"key {str(key)!r} cannot be read: name the file {PRIVATE!r} of the old home"
+                )
+            continue
+        target = keys / PRIVATE
+        target.touch(mode=0o600)
+        target.write_bytes(place.read_bytes())
+        with contextlib.suppress(AuditError):
+            if fingerprint(load_private(keys).public_key()) == wanted:
+                return True
+        target.unlink()
+        if place == key:
+            raise BackupError(f"key {str(key)!r} is not the one that signed the audit log of the backup")
+    return False
+
+
+def _close_log(new: Path) -> dict[str, object]:
+    """Put a log that nobody can sign any more aside; the next one names it in its first entry."""
+    report = verify_log(new / "audit", new / "keys")
+    old = new / "audit-closed"
+    (new / "audit").rename(old)
+    (new / "keys" / PUBLIC).rename(old / PUBLIC)
+    (new / "audit").mkdir(mode=0o700)
+    old.rename(new / "audit" / EARLIER_LOG)
+    return {"folder": EARLIER_LOG, "entries": report.entries, "head": report.head, "key": report.key}
+
+
+def _make_safe(new: Path, at: datetime) -> MadeSafe:
+    with Store(new / DATABASE) as store:
+        store.check()
+        return make_safe(store, at)
+
+
+def _move_elsewhere(staging: Path, home: Path, manifest: BackupManifest) -> dict[str, str]:
+    if not manifest.elsewhere:
+        return {}
+    (staging / ELSEWHERE).rename(staging / HOME / FROM_ELSEWHERE)
+    return {lay: str(home / FROM_ELSEWHERE / Path(name).name) for name, lay in manifest.elsewhere.items()}
+
+
+def _mend_runs(new: Path, home: Path, manifest: BackupManifest) -> None:
+    """Let run files name the files of the new home where they named those of the old one."""
+    for path in sorted((new / "runs").glob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        for name in ("inventory", "policy"):
+            place = values.get(name) if isinstance(values, dict) else None
+            if isinstance(place, str) and Path(place).is_relative_to(manifest.home):
+                values[name] = str(home / Path(place).relative_to(manifest.home))
+        path.write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def _swap(new: Path, home: Path, at: datetime) -> Path | None:
+    """Put the new home in the place of the old one; returns where that is now, if it held anything."""
+    aside = None
+    if home.exists():
+        found = home.stat()
+        aside = home.with_name(f"{home.name}.replaced-{at:%Y%m%dT%H%M%SZ}")
+        if aside.exists():
+            raise BackupError(f"{str(aside)!r} is there already: try again in a second")
+        if os.geteuid() == 0:
+            os.chown(new, found.st_uid, found.st_gid)
+        home.rename(aside)
+    try:
+        new.rename(home)
+    except OSError:
+        if aside is not None:
+            aside.rename(home)
+        raise
+    if aside is None:
+        return None
+    if (aside / MODELS).exists():
+        (aside / MODELS).rename(home / MODELS)
+    with contextlib.suppress(OSError):
+        aside.rmdir()
+    return aside if aside.exists() else None

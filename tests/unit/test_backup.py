@@ -1,0 +1,288 @@
+"""A backup is whole or not there, and nothing is replaced by one that is not what was backed up."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.lamp import ALERT, ALLOW, Lamp, folder_in_memory, orchestrator, prefers
+from watchkeeper import Settings
+from watchkeeper.cli import build_app
+from watchkeeper.runtime.approvals import ApprovalStatus
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.backup import Backup, back_up
+from watchkeeper.runtime.errors import AuditError, BackupError, StoreError
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.restoring import restore
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with folder_in_memory() as folder:
+        yield folder
+
+
+@pytest.fixture
+def home(folder: Path) -> Path:
+    """A home whose incident waits for an approval."""
+    home = folder / "home"
+    lamp = Lamp.dark(folder, switch="off")
+    with orchestrator(home, lamp, prefers("switch")) as o:
+        list(o.resume(o.open(ALERT).id, wait=False))
+    (home / "hosts" / "house").mkdir(parents=True)
+    (home / "hosts" / "house" / "kept.conf").write_text("good")
+    (home / "models").mkdir()
+    (home / "models" / "weights").write_text("large")
+    (home / "inventory.yaml").write_text("hosts: [{name: house}]\n")
+    return home
+
+
+def save(home: Path, target: Path, *, with_key: bool = False, **settings: Path) -> Backup:
+    return back_up(
+        Settings(home=home, **settings),  # type: ignore[arg-type]
+        target,
+        by="ann",
+        version="0",
+        with_key=with_key,
+    )
+
+
+def names(archive: Path) -> set[str]:
+    with tarfile.open(archive) as tar:
+        return set(tar.getnames())
+
+
+def test_an_archive_holds_what_is_needed_and_neither_models_nor_the_key(home: Path, folder: Path) -> None:
+    (folder / "out").mkdir()
+    made = save(home, folder / "out")
+    held = names(made.path)
+    assert made.path.parent == folder / "out"
+    assert {"home/watchkeeper.db", "home/audit/audit.jsonl", "home/keys/audit.pub"} <= held
+    assert {"home/hosts/house/kept.conf", "home/inventory.yaml"} <= held
+    assert not any("models" in name or "audit.key" in name or "lock" in name for name in held)
+    assert made.path.stat().st_mode & 0o077 == 0
+    assert [path.name for path in (folder / "out").iterdir()] == [made.path.name]
+    assert "home/keys/audit.key" in names(save(home, folder / "with.tar.gz", with_key=True).path)
+
+
+def test_it_is_restored_with_everything_and_the_log_goes_on_where_the_key_is(
+    home: Path, folder: Path
+) -> None:
+    made = save(home, folder / "one.tar.gz", with_key=True)
+    new = folder / "new" / "home"
+    done = restore(made.path, new, by="bob")
+    assert (done.home, done.aside, done.new_key) == (new, None, False)
+    assert (new / "hosts" / "house" / "kept.conf").read_text() == "good"
+    entries = list(AuditLog(new).entries())
+    assert (entries[-1].kind, AuditLog(new).verify().ok) == ("home-restored", True)
+    assert isinstance(entries[-1].data, dict)
+    assert entries[-1].data["archive_sha256"] == made.sha256
+    with Journal(new) as journal:
+        (asked,) = journal.approvals.list()
+        assert asked.status is ApprovalStatus.EXPIRED
+        assert entries[-1].data["approvals_expired"] == [asked.id]
+
+
+def test_without_the_key_the_log_is_closed_and_still_guarded(home: Path, folder: Path) -> None:
+    made = save(home, folder / "one.tar.gz")
+    new = folder / "new" / "home"
+    assert restore(made.path, new, by="bob").new_key
+    log = AuditLog(new)
+    assert (log.verify().ok, log.verify().entries) == (True, 1)
+    old = new / "audit" / "earlier-1"
+    lines = (old / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    (old / "audit.jsonl").write_bytes(b"".join([lines[0].replace(b"dark", b"dim!"), *lines[1:]]))
+    assert log.verify().problems[0].file == "earlier-1/audit.jsonl"
+    (old / "audit.jsonl").write_bytes(b"".join(lines))
+    old.rename(new / "elsewhere")
+    assert "names the earlier log 'earlier-1', which is not there" in log.verify().problems[0].what
+
+
+def test_a_key_that_is_kept_elsewhere_goes_on_with_the_log(home: Path, folder: Path) -> None:
+    made = save(home, folder / "one.tar.gz")
+    key = home / "keys" / "audit.key"
+    assert not restore(made.path, folder / "new", by="bob", key=key).new_key
+    stranger = AuditLog(folder / "stranger")
+    stranger.append("x", {})
+    with pytest.raises(BackupError, match="is not the one that signed"):
+        restore(made.path, folder / "other", by="bob", key=folder / "stranger" / "keys" / "audit.key")
+    assert not (folder / "other").exists()
+
+
+def test_a_home_that_is_there_is_replaced_only_if_that_is_said_and_kept_aside(
+    home: Path, folder: Path
+) -> None:
+    made = save(home, folder / "one.tar.gz")
+    with pytest.raises(BackupError, match="is not empty"):
+        restore(made.path, home, by="bob")
+    (home / "later").write_text("")
+    done = restore(made.path, home, by="bob", replace=True)
+    assert done.aside is not None
+    assert not done.new_key
+    assert (done.aside / "later").exists()
+    assert not (home / "later").exists()
+    assert (home / "models" / "weights").read_text() == "large"
+    assert AuditLog(home).verify().ok
+    assert AuditLog(done.aside).verify().ok
+
+
+def test_a_home_whose_incident_runs_is_not_replaced(home: Path, folder: Path) -> None:
+    made = save(home, folder / "one.tar.gz")
+    with Journal(home) as journal:
+        (incident,) = journal.incidents.list()
+        with journal.incidents.lock(incident.id), pytest.raises(BackupError, match="runs incident"):
+            restore(made.path, home, by="bob", replace=True)
+    assert (home / "models").exists()
+
+
+def repack(archive: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> None:
+    """Write an archive again with other members."""
+    with tarfile.open(archive) as tar:
+        held = [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in held:
+            changed = change(name, content)
+            if changed is not None:
+                info = tarfile.TarInfo(changed[0])
+                info.size = len(changed[1])
+                tar.addfile(info, io.BytesIO(changed[1]))
+
+
+def edited(name: str, content: bytes) -> tuple[str, bytes]:
+    return name, content.replace(b"good", b"evil")
+
+
+def dropped(name: str, content: bytes) -> tuple[str, bytes] | None:
+    return None if name.endswith("kept.conf") else (name, content)
+
+
+def outside(name: str, content: bytes) -> tuple[str, bytes]:
+    if name == "manifest.json":
+        values = json.loads(content)
+        values["files"]["../escaped"] = values["files"].pop("home/hosts/house/kept.conf")
+        return name, json.dumps(values).encode()
+    return name.replace("home/hosts/house/kept.conf", "../escaped"), content
+
+
+def unlisted(name: str, content: bytes) -> tuple[str, bytes]:
+    return name.replace("kept.conf", "other.conf"), content
+
+
+def newer(name: str, content: bytes) -> tuple[str, bytes]:
+    return name, content.replace(b'"format": 1', b'"format": 9') if name == "manifest.json" else content
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (edited, "is not what was backed up"),
+        (dropped, "kept.conf' is missing"),
+        (outside, "which no backup holds"),
+        (unlisted, "does not list"),
+        (newer, "has format 9"),
+    ],
+)
+def test_an_archive_that_was_changed_replaces_nothing(
+    home: Path,
+    folder: Path,
+    change: Callable[[str, bytes], tuple[str, bytes] | None],
+    said: str,
+) -> None:
+    made = save(home, folder / "one.tar.gz")
+    repack(made.path, change)
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(BackupError, match=said):
+        restore(made.path, home, by="bob", replace=True)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("left", [0, 100, 0.5, 0.99])
+def test_an_archive_that_was_cut_off_replaces_nothing(home: Path, folder: Path, left: float) -> None:
+    made = save(home, folder / "one.tar.gz")
+    content = made.path.read_bytes()
+    made.path.write_bytes(content[: int(left if left >= 1 else left * len(content))])
+    with pytest.raises(BackupError, match=r"damaged or cut off|cannot be unpacked|cut off|no backup"):
+        restore(made.path, folder / "new", by="bob")
+    assert not (folder / "new").exists()
+
+
+def test_what_is_damaged_is_not_backed_up(home: Path, folder: Path) -> None:
+    log = home / "audit" / "audit.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"dark", b"dim!", 1))
+    with pytest.raises(AuditError, match="is not as it was written"):
+        save(home, folder / "one.tar.gz")
+    log.write_bytes(whole)
+    (home / "watchkeeper.db").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(BackupError, match="cannot be backed up"):
+        save(home, folder / "one.tar.gz")
+    assert not list(folder.glob("*.tar.gz"))
+    assert not list(folder.glob(".watchkeeper-*"))
+    with pytest.raises(BackupError, match="nothing to back up"):
+        save(folder / "nowhere", folder / "one.tar.gz")
+
+
+def test_a_database_of_a_newer_release_is_not_restored(home: Path, folder: Path) -> None:
+    with sqlite3.connect(home / "watchkeeper.db") as connection:
+        connection.execute("UPDATE watchkeeper_meta SET value = '999' WHERE name = 'schema'")
+    connection.close()
+    made = save(home, folder / "one.tar.gz")
+    with pytest.raises(StoreError):
+        restore(made.path, folder / "new", by="bob")
+    assert not (folder / "new").exists()
+
+
+def test_configuration_from_elsewhere_comes_along(home: Path, folder: Path) -> None:
+    outside = folder / "etc" / "policy.yaml"
+    outside.parent.mkdir()
+    outside.write_text(ALLOW)
+    made = save(home, folder / "one.tar.gz", policy=outside)
+    done = restore(made.path, folder / "new", by="bob")
+    assert Path(done.elsewhere[str(outside)]).read_text() == ALLOW
+
+
+def test_a_yes_that_was_not_used_and_a_step_that_needed_none_are_not_trusted(folder: Path) -> None:
+    lamp = Lamp.dark(folder, switch="off")
+    home = folder / "home"
+    with orchestrator(home, lamp, prefers("switch"), rules=ALLOW) as o:
+        for event in o.resume(o.open(ALERT).id):
+            if event.kind == "policy-decided":
+                break
+    made = save(home, folder / "one.tar.gz", with_key=True)
+    done = restore(made.path, folder / "new", by="bob")
+    with Journal(folder / "new") as journal:
+        (incident,) = journal.incidents.list()
+        (step,) = journal.steps.list(incident.id)
+        (effect,) = journal.ledger.list(incident.id)
+        assert done.safe.in_doubt == (step.id,)
+        assert effect.state is EffectState.INTENDED
+        assert journal.steps.next_id(incident.id) == f"{incident.id}-S1002"
+    # The original goes on and does it; the restored one finds that out, and does not do it again.
+    with orchestrator(home, lamp, prefers("switch"), rules=ALLOW) as o:
+        list(o.resume(incident.id))
+    with orchestrator(folder / "new", lamp, prefers("switch"), rules=ALLOW) as o:
+        list(o.resume(incident.id))
+        assert o.report(incident.id).outcome == "resolved"
+    assert lamp.changes()[step.id] == 1
+
+
+def test_the_commands(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    app = build_app()
+    made = CliRunner().invoke(app, ["backup", str(folder / "one.tar.gz"), "--json"], catch_exceptions=False)
+    told = json.loads(made.stdout)
+    assert told["live_incidents"]
+    again = CliRunner().invoke(app, ["backup", str(folder / "one.tar.gz")], catch_exceptions=False)
+    assert (again.exit_code, "is there already" in again.stderr) == (2, True)
+    refused = CliRunner().invoke(app, ["restore", told["archive"]], catch_exceptions=False)
+    assert (refused.exit_code, "is not empty" in refused.stderr) == (2, True)
+    done = CliRunner().invoke(app, ["restore", told["archive"], "--home", str(folder / "new")])
+    assert f"run --resume {told['live_incidents'][0]}" in done.stdout

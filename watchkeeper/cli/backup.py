@@ -1,0 +1,110 @@
+"""``watchkeeper backup`` and ``watchkeeper restore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watchkeeper.cli.records import Json, mistakes, print_json, when
+
+
+def backup(
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER_OR_FILE", help="Where the archive is written; nothing is replaced."),
+    ],
+    *,
+    with_key: Annotated[
+        bool,
+        typer.Option(
+            "--with-key", help="Include the key that signs the audit log: keep such an archive safe."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Back up the home into one archive, while incidents run; models are left out."""
+    with mistakes():
+        import os
+
+        from watchkeeper import __version__
+        from watchkeeper.cli.output import human_bytes
+        from watchkeeper.runtime.backup import back_up
+        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.settings import load_settings
+
+        named = os.environ.get("WATCHKEEPER_CONFIG")
+        made = back_up(
+            load_settings(),
+            target.absolute(),
+            by=current_person(),
+            version=__version__,
+            with_key=with_key,
+            config=Path(named) if named else None,
+        )
+        size = made.path.stat().st_size
+        if as_json:
+            print_json(
+                {
+                    "archive": str(made.path),
+                    "sha256": made.sha256,
+                    "bytes": size,
+                    "files": len(made.manifest.files),
+                    "with_key": with_key,
+                    "live_incidents": list(made.manifest.live),
+                    "audit_entries": made.manifest.audit_entries,
+                }
+            )
+            return
+        typer.echo(
+            f"{made.path}: {len(made.manifest.files)} files, {human_bytes(size)}, SHA-256 {made.sha256}"
+        )
+        if not with_key:
+            typer.echo(
+                "the key that signs the audit log is not in it: keep keys/audit.key of the home elsewhere"
+            )
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="What `watchkeeper backup` wrote.")],
+    home: Annotated[
+        Path | None, typer.Option(help="Where to; default: Watchkeeper's home.", show_default=False)
+    ] = None,
+    *,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move a home that is there aside; its models move over.")
+    ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The key that signs the audit log, where the archive has none."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a backup and put it in the place of the home; open incidents can be resumed."""
+    with mistakes():
+        from watchkeeper.models.home import home_folder
+        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.restoring import restore as restore_archive
+
+        done = restore_archive(
+            archive, (home or home_folder()).expanduser(), by=current_person(), replace=replace, key=key
+        )
+        if as_json:
+            print_json(done)
+            return
+        typer.echo(f"{done.home} is as it was at {when(done.made_at)} UTC")
+        if done.aside:
+            typer.echo(f"what was there before lies in {done.aside}")
+        for lay, lies in done.elsewhere.items():
+            typer.echo(f"{lay} lay outside of the home; its copy is {lies}")
+        if done.new_key:
+            typer.echo(
+                "nobody has the key of its audit log: it is closed, still verified, and a new one is begun"
+            )
+        if done.safe.expired:
+            typer.echo(f"expired, since they may have been used: {', '.join(done.safe.expired)}")
+        if done.safe.in_doubt:
+            typer.echo(f"in doubt, so it is looked at before anything: {', '.join(done.safe.in_doubt)}")
+        for incident in done.safe.live:
+            typer.echo(f"go on with: watchkeeper run --resume {incident}")
