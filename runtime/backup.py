@@ -179,9 +179,9 @@ def _copy_audit(home: Path, kept: Path, *, with_key: bool) -> tuple[int, str]:
             name = path.relative_to(home)
             if path.name != "audit.lock":
                 copy_file(path, kept / name, whole_lines=path.name in {LOG, CHECKPOINTS, PRUNED})
-    for name, wanted in ((PUBLIC, True), (PRIVATE, with_key)):
-        if wanted and (log.keys / name).exists():
-            copy_file(log.keys / name, kept / "keys" / name)
+    for key, wanted in ((PUBLIC, True), (PRIVATE, with_key)):
+        if wanted and (log.keys / key).exists():
+            copy_file(log.keys / key, kept / "keys" / key)
     if with_key and not (kept / "keys" / PRIVATE).exists():
         raise BackupError(f"key {str(log.keys / PRIVATE)!r} is not there: back up without --with-key")
     report = verify_log(kept / "audit", kept / "keys")

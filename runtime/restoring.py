@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_check import verify_log
@@ -101,20 +101,19 @@ def restore(
         new_key = not _find_key(new, home, key)
         earlier = _close_log(new) if new_key else None
         safe = _make_safe(new, now())
-        AuditLog(new, now=now).append(
-            RESTORED,
-            {
-                "by": by,
-                "archive_sha256": sha256,
-                "backup_made_at": manifest.made_at.isoformat(),
-                "backup_home": manifest.home,
-                "home": str(home),
-                "incidents": list(safe.live),
-                "approvals_expired": list(safe.expired),
-                "in_doubt": list(safe.in_doubt),
-                **({"earlier_log": earlier} if earlier else {}),
-            },
-        )
+        told: dict[str, JsonValue] = {
+            "by": by,
+            "archive_sha256": sha256,
+            "backup_made_at": manifest.made_at.isoformat(),
+            "backup_home": manifest.home,
+            "home": str(home),
+            "incidents": list(safe.live),
+            "approvals_expired": list(safe.expired),
+            "in_doubt": list(safe.in_doubt),
+        }
+        if earlier:
+            told["earlier_log"] = earlier
+        AuditLog(new, now=now).append(RESTORED, told)
         with _unused(home):
             aside = _swap(new, home, now())
     except OSError as error:
@@ -223,7 +222,7 @@ def _find_key(new: Path, home: Path, key: Path | None) -> bool:
     return False
 
 
-def _close_log(new: Path) -> dict[str, object]:
+def _close_log(new: Path) -> dict[str, JsonValue]:
     """Put a log that nobody can sign any more aside; the next one names it in its first entry."""
     report = verify_log(new / "audit", new / "keys")
     old = new / "audit-closed"
