@@ -75,3 +75,11 @@ class HaltedError(OperationError):
 
 class BackupError(OperationError):
     """A backup cannot be made, or is not one that may be restored (nothing was changed)."""
+
+
+class ReviewError(OperationError):
+    """A review does not fit its decision, or cannot be exported."""
+
+
+class RetentionError(OperationError):
+    """Something would be removed that should be kept elsewhere first (a human must decide)."""

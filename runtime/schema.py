@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with every change of a table."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
@@ -82,6 +82,15 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
             "person VARCHAR NOT NULL, reason TEXT NOT NULL)"
         ),
         "CREATE INDEX breaker_resets_by_target ON breaker_resets (action, host, service, at)",
+    ),
+    6: (
+        (
+            "CREATE TABLE decision_reviews (id INTEGER NOT NULL PRIMARY KEY, decision_id VARCHAR NOT NULL "
+            "REFERENCES decisions (id), incident_id VARCHAR NOT NULL REFERENCES incidents (id), "
+            'at VARCHAR(27) NOT NULL, "by" VARCHAR NOT NULL, verdict VARCHAR NOT NULL, should_be INTEGER, '
+            "note TEXT DEFAULT '' NOT NULL)"
+        ),
+        "CREATE INDEX reviews_by_decision ON decision_reviews (decision_id)",
     ),
 }
 """By the version that a database has: the statements that make it one of the next version."""
@@ -187,6 +196,21 @@ decisions = Table(
     UniqueConstraint("incident_id", "number"),
     UniqueConstraint("incident_id", "call_key"),
 )
+
+decision_reviews = Table(
+    "decision_reviews",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("decision_id", String, ForeignKey("decisions.id"), nullable=False),
+    _incident(),
+    Column("at", UtcTime, nullable=False),
+    Column("by", String, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("should_be", Integer),
+    Column("note", Text, nullable=False, server_default=""),
+    Index("reviews_by_decision", "decision_id"),
+)
+"""What people say of decisions afterwards: rows are added, and none is ever changed."""
 
 steps = Table(
     "steps",

@@ -199,7 +199,7 @@ def test_a_database_of_an_older_release_is_brought_up_to_date(tmp_path: Path) ->
     other.execute("DROP TABLE approval_votes")
     for later in ("solo", "quorum", "view", "edited"):
         other.execute(f"ALTER TABLE approvals DROP COLUMN {later}")
-    for later in ("jobs", "leases", "halts", "breaker_resets"):
+    for later in ("jobs", "leases", "halts", "breaker_resets", "decision_reviews"):
         other.execute(f"DROP TABLE {later}")
     for later in (
         *("effects_by_incident", "effects_by_time", "effects_by_target"),

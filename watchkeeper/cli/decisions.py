@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watchkeeper.cli.output import fail
 from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
 
 if TYPE_CHECKING:
-    from watchkeeper.runtime.decisions import DecisionRecord
+    from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Look at why agents chose what they chose.")
+    from watchkeeper.runtime.decisions import DecisionRecord
+    from watchkeeper.runtime.reviews import Reviews
+
+app = typer.Typer(
+    no_args_is_help=True, help="Look at why agents chose what they chose, and say whether that was right."
+)
 
 
 @app.command("list")
@@ -86,6 +94,149 @@ def show(
         for index, option in enumerate(record.options):
             mark = ">" if index == record.chosen else " "
             typer.echo(f"{mark} {option.probability:.3f}  {plain(option.text)}")
+
+
+@app.command()
+def review(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[INCIDENT|DECISION]", callback=upper, help="For example INC-7K3Q-D1."),
+    ] = None,
+    verdict: Annotated[str | None, typer.Option(help="right, wrong or unsure; needs a DECISION.")] = None,
+    should_be: Annotated[
+        int | None,
+        typer.Option(min=1, help="With wrong: the number of the option that would have been right."),
+    ] = None,
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Say whether decisions were right: one by one on a terminal, or one with --verdict."""
+    with opened() as (settings, store):
+        from watchkeeper.cli.output import stdout_console
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.decisions import Decisions
+        from watchkeeper.runtime.incidents import Incidents
+        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.reviews import Reviews, ReviewVerdict
+
+        reviews = Reviews(store, AuditLog(settings.home))
+        one = target if target and "-D" in target else None
+        if verdict is not None:
+            if one is None:
+                fail("--verdict needs a decision, for example INC-7K3Q-D1; see `watchkeeper decisions list`")
+            if verdict not in set(ReviewVerdict):
+                fail(f"verdict {verdict!r} is none: say right, wrong or unsure")
+            index = None if should_be is None else should_be - 1
+            kept = reviews.add(one, ReviewVerdict(verdict), by=current_person(), should_be=index, note=note)
+            if as_json:
+                print_json(kept)
+            else:
+                typer.echo(f"{kept.decision_id}: {kept.verdict.value}, by {kept.by}")
+            return
+        if should_be is not None or note:
+            fail("--should-be and --note go with --verdict")
+        if one is None and target is not None:
+            Incidents(store).get(target)
+        found = (Decisions(store).get(one),) if one else reviews.unreviewed(target)
+        if as_json:
+            print_json(found)
+        elif sys.stdin.isatty() and sys.stdout.isatty() and found:
+            _review_each(found, reviews, stdout_console())
+        else:
+            print_table(
+                ("ID", "ROLE", "SHARE", "OPTIONS", "ANSWER"),
+                [
+                    (r.id, r.role, f"{r.answer.probability:.2f}", str(len(r.options)), r.answer.text)
+                    for r in found
+                ],
+                empty="every decision among several options was reviewed",
+            )
+
+
+@app.command()
+def summary(as_json: Json = False) -> None:
+    """Show how often the decisions of each role were right, as people reviewed them."""
+    with opened() as (settings, store):
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.reviews import Reviews
+
+        found = Reviews(store, AuditLog(settings.home)).summary()
+        if as_json:
+            print_json(found)
+            return
+
+        def share(value: float | None) -> str:
+            return "-" if value is None else f"{value:.0%}"
+
+        print_table(
+            ("ROLE", "DECISIONS", "RIGHT", "WRONG", "UNSURE", "ACCURACY", "STATED BY THE MODEL"),
+            [
+                (
+                    role.role,
+                    str(role.decisions),
+                    str(role.right),
+                    str(role.wrong),
+                    str(role.unsure),
+                    share(role.accuracy),
+                    share(role.stated),
+                )
+                for role in found
+            ],
+            empty="no decisions among several options yet",
+        )
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="Written whole; nothing is replaced.")],
+    *,
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="Only what somebody reviewed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write decisions with their last review as JSON lines, for training and statistics."""
+    with opened() as (settings, store):
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.reviews import Reviews
+
+        count = Reviews(store, AuditLog(settings.home)).export(file, reviewed=reviewed)
+        if as_json:
+            print_json({"file": str(file), "decisions": count})
+        else:
+            typer.echo(f"{file}: {count} decisions")
+
+
+def _review_each(records: tuple[DecisionRecord, ...], reviews: Reviews, console: Console) -> None:
+    """Ask about one decision after the other until there is none, or the person ends it."""
+    from watchkeeper.runtime.people import current_person
+    from watchkeeper.runtime.reviews import ReviewVerdict
+
+    words = {"r": ReviewVerdict.RIGHT, "w": ReviewVerdict.WRONG, "u": ReviewVerdict.UNSURE}
+    for place, record in enumerate(records, start=1):
+        console.rule(f"{record.id} ({place} of {len(records)}), {record.role}")
+        typer.echo(plain(record.question))
+        for number, option in enumerate(record.options, start=1):
+            mark = ">" if number - 1 == record.chosen else " "
+            typer.echo(f"{mark} {number:>2}  {option.probability:.2f}  {plain(option.text)}")
+        word = ""
+        while word not in {*words, "s", "q"}:
+            word = typer.prompt("[r]ight, [w]rong, [u]nsure, [s]kip or [q]uit").strip().lower()[:1]
+        if word == "q":
+            return
+        if word == "s":
+            continue
+        should_be = None
+        while word == "w":
+            said = typer.prompt(
+                "which number would have been right (empty: none of them)", default=""
+            ).strip()
+            if not said:
+                break
+            if said.isdecimal() and 0 < int(said) <= len(record.options) and int(said) - 1 != record.chosen:
+                should_be = int(said) - 1
+                break
+            typer.echo(f"a number from 1 to {len(record.options)} that was not chosen, please")
+        note = typer.prompt("why (may be empty)", default="", show_default=False)
+        reviews.add(record.id, words[word], by=current_person(), should_be=should_be, note=note)
 
 
 def _shares(record: DecisionRecord) -> str:

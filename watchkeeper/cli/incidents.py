@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from watchkeeper.cli.moments import given
 from watchkeeper.cli.records import (
     Json,
     day,
@@ -113,3 +114,36 @@ def show(
         for event in events:
             if said := " ".join(plain(describe_event(event)).split()):
                 typer.echo(f"  {event.seq:>4}  {when(event.at)}  {said}")
+
+
+@app.command()
+def prune(
+    before: Annotated[
+        str, typer.Option(metavar="MOMENT", help="Those that ended before then: 2026-01-01 or 365d.")
+    ],
+    *,
+    with_reviews: Annotated[
+        bool, typer.Option("--with-reviews", help="Also where decisions were reviewed: export those first.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove ended incidents from the store; reports and the audit log stay, and live ones always."""
+    with opened() as (settings, store):
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.retention import prune_incidents
+
+        gone = prune_incidents(
+            store,
+            AuditLog(settings.home),
+            home=settings.home,
+            before=given(before),
+            by=current_person(),
+            with_reviews=with_reviews,
+        )
+        if as_json:
+            print_json(gone)
+            return
+        typer.echo(f"{len(gone.incidents)} incidents removed, {gone.rows} rows")
+        if gone.kept_in_doubt:
+            typer.echo(f"kept, since an effect is in doubt: {', '.join(gone.kept_in_doubt)}")

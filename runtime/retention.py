@@ -1,0 +1,159 @@
+"""Retention: ended incidents that are old enough are removed from the store, and never anything live."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, inspect, or_, select, text
+
+from watchkeeper.runtime import schema
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.errors import RetentionError
+from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.steps import STEPS_AFTER
+from watchkeeper.runtime.store import Store
+
+BATCH = 20
+"""Incidents that one transaction removes: others wait for no more than that."""
+
+_IN_DOUBT = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
+_CHECKPOINTS = ("checkpoints", "writes")
+
+
+class Pruned(BaseModel):
+    """What was removed.
+
+    Attributes:
+        incidents: Ended incidents that are gone.
+        kept_in_doubt: Old ones that stay, since it is not known whether an effect of theirs took place.
+        rows: Rows that are gone.
+        reviews: Reviews of decisions among them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    incidents: tuple[str, ...]
+    kept_in_doubt: tuple[str, ...]
+    rows: int
+    reviews: int
+
+
+def prune_incidents(
+    store: Store, audit: AuditLog, *, home: Path, before: datetime, by: str, with_reviews: bool = False
+) -> Pruned:
+    """Remove incidents that ended before a moment, with everything that the store holds of them.
+
+    Their reports, and the audit log, stay. A crash leaves whole incidents, removed or not.
+
+    Args:
+        store: The store.
+        audit: Where each batch is written before it is removed.
+        home: Folder of the state.
+        before: Incidents that ended at or after this moment stay.
+        by: Who asks for it.
+        with_reviews: Remove reviewed decisions, too; they are what agents can be trained on.
+
+    Raises:
+        RetentionError: If reviewed decisions would be removed unasked.
+        AuditError: If the audit log cannot be written; what is not audited is not removed.
+    """
+    old, doubtful = _old(store, before)
+    reviews = _count_reviews(store, old)
+    if reviews and not with_reviews:
+        raise RetentionError(
+            f"{reviews} reviews of decisions would be removed: keep them first with `watchkeeper decisions "
+            "export --reviewed FILE.jsonl`, and then say --with-reviews"
+        )
+    gone: list[str] = []
+    rows = 0
+    for start in range(0, len(old), BATCH):
+        batch = old[start : start + BATCH]
+        with store.transaction() as connection:
+            # What was taken up again meanwhile is not old any more.
+            batch = [name for name in batch if name in _old_of(connection, before, batch)]
+            rows += _remove(connection, batch)
+            audit.append(
+                "incidents-pruned", {"incidents": list(batch), "before": before.isoformat(), "by": by}
+            )
+        gone += batch
+        for name in batch:
+            for path in (home / "runs" / f"{name}.json", home / "locks" / f"{name}.lock"):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+    return Pruned(incidents=tuple(gone), kept_in_doubt=tuple(doubtful), rows=rows, reviews=reviews)
+
+
+def _old(store: Store, before: datetime) -> tuple[list[str], list[str]]:
+    """Incidents that may go, and those that would but for an effect in doubt."""
+    effects = schema.effects
+    with store.reading() as connection:
+        ended = _old_of(connection, before, None, in_doubt=True)
+        doubtful = set(
+            connection.execute(select(effects.c.incident_id).where(effects.c.state.in_(_IN_DOUBT))).scalars()
+        )
+    return [i for i in ended if i not in doubtful], [i for i in ended if i in doubtful]
+
+
+def _old_of(
+    connection: Connection, before: datetime, among: Sequence[str] | None, *, in_doubt: bool = False
+) -> list[str]:
+    table, effects = schema.incidents, schema.effects
+    query = (
+        select(table.c.id)
+        .where(table.c.status.in_(schema.ENDED), table.c.ended_at < before)
+        .order_by(table.c.ended_at, table.c.id)
+    )
+    if among is not None:
+        query = query.where(table.c.id.in_(among))
+    if not in_doubt:
+        doubtful = select(effects.c.incident_id).where(effects.c.state.in_(_IN_DOUBT))
+        query = query.where(table.c.id.not_in(doubtful))
+    return list(connection.execute(query).scalars())
+
+
+def _count_reviews(store: Store, incidents: Sequence[str]) -> int:
+    table = schema.decision_reviews
+    with store.reading() as connection:
+        rows = connection.execute(
+            select(table.c.incident_id, func.count()).group_by(table.c.incident_id)
+        ).all()
+    wanted = set(incidents)
+    return sum(count for incident_id, count in rows if incident_id in wanted)
+
+
+def _remove(connection: Connection, incidents: Sequence[str]) -> int:
+    """Remove every row that belongs to these incidents, what depends on others first."""
+    rows = 0
+    for table in reversed(schema.metadata.sorted_tables):
+        condition = _belonging(table, incidents)
+        if condition is not None:
+            rows += connection.execute(delete(table).where(condition)).rowcount
+    names = set(inspect(connection).get_table_names())
+    for checkpoints in _CHECKPOINTS:
+        if checkpoints in names:
+            for name in incidents:
+                statement = text(f"DELETE FROM {checkpoints} WHERE thread_id = :name")  # noqa: S608
+                rows += connection.execute(statement, {"name": name}).rowcount
+    held = [f"incident:{name}" for name in incidents]
+    connection.execute(delete(schema.leases).where(schema.leases.c.name.in_(held)))
+    left = [f"{STEPS_AFTER}{name}" for name in incidents]
+    connection.execute(delete(schema.meta).where(schema.meta.c.name.in_(left)))
+    return rows
+
+
+def _belonging(table: Table, incidents: Sequence[str]) -> ColumnElement[bool] | None:
+    """The rows of a table that belong to incidents, by itself or by what it refers to; None for others."""
+    if table is schema.incidents:
+        return table.c.id.in_(incidents)
+    if "incident_id" in table.c:
+        return table.c.incident_id.in_(incidents)
+    ways = []
+    for key in table.foreign_keys:
+        condition = _belonging(key.column.table, incidents)
+        if condition is not None:
+            ways.append(key.parent.in_(select(key.column).where(condition)))
+    return or_(*ways) if ways else None

@@ -1,0 +1,127 @@
+"""Old incidents are removed wholly, live and doubtful ones never, and what is removed is audited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from typer.testing import CliRunner
+
+from tests.lamp import ALERT, ALLOW, Lamp, folder_in_memory, orchestrator, prefers
+from watchkeeper import Orchestrator
+from watchkeeper.cli import incidents as command
+from watchkeeper.runtime import retention, schema
+from watchkeeper.runtime.errors import AuditError, RetentionError, UnknownIncidentError
+from watchkeeper.runtime.reviews import Reviews, ReviewVerdict
+
+LATER = datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.fixture
+def o(tmp_path: Path) -> Iterator[Orchestrator]:
+    """One incident that ended, and one that waits for an answer."""
+    lamp = Lamp.dark(tmp_path, switch="off", bulb="dusty")
+    with folder_in_memory() as folder:
+        with orchestrator(folder / "home", lamp, prefers("bulb"), rules=ALLOW) as first:
+            list(first.resume(first.open(ALERT).id))
+        lamp.put("switch", "off")
+        with orchestrator(folder / "home", lamp, prefers("switch")) as second:
+            list(second.resume(second.open(ALERT).id, wait=False))
+            yield second
+
+
+def counted(o: Orchestrator) -> dict[str, int]:
+    with o.journal.store.reading() as connection:
+        return {
+            table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+            for table in schema.metadata.sorted_tables
+        }
+
+
+def prune(o: Orchestrator, before: datetime = LATER, *, with_reviews: bool = False) -> retention.Pruned:
+    journal = o.journal
+    return retention.prune_incidents(
+        journal.store, journal.audit, home=journal.home, before=before, by="ann", with_reviews=with_reviews
+    )
+
+
+def test_an_ended_incident_goes_and_a_live_one_stays_whole(o: Orchestrator) -> None:
+    live, ended = o.journal.incidents.list()
+    before = o.report(live.id)
+    found = counted(o)
+    gone = prune(o)
+    assert (gone.incidents, gone.kept_in_doubt) == ((ended.id,), ())
+    left = counted(o)
+    assert gone.rows == sum(found.values()) - sum(left.values()) - 1  # its lease is no record
+    assert all(left[name] < found[name] for name in ("events", "evidence", "decisions", "steps", "effects"))
+    with pytest.raises(UnknownIncidentError):
+        o.journal.incidents.get(ended.id)
+    after = o.report(live.id)
+    assert after.model_copy(update={"cost": before.cost}) == before
+    assert (o.journal.home / "reports" / f"{ended.id}.md").exists()
+    entry = list(o.journal.audit.entries())[-1]
+    assert entry.kind == "incidents-pruned"
+    assert entry.data["incidents"] == [ended.id]  # type: ignore[index,call-overload]
+    o.journal.store.check()
+
+
+def test_one_that_is_not_old_stays(o: Orchestrator) -> None:
+    before = counted(o)
+    assert prune(o, datetime.now(UTC) - timedelta(days=1)).incidents == ()
+    assert counted(o) == before
+
+
+def test_one_with_an_effect_in_doubt_stays(o: Orchestrator) -> None:
+    ended = o.journal.incidents.list()[1]
+    with o.journal.store.transaction() as connection:
+        connection.execute(
+            schema.effects.update().where(schema.effects.c.incident_id == ended.id).values(state="intended")
+        )
+    gone = prune(o)
+    assert (gone.incidents, gone.kept_in_doubt) == ((), (ended.id,))
+    assert o.journal.incidents.get(ended.id)
+
+
+def test_what_was_reviewed_goes_only_if_that_is_said(o: Orchestrator) -> None:
+    ended = o.journal.incidents.list()[1]
+    decision = next(d for d in o.journal.decisions.list(ended.id) if len(d.options) > 1)
+    Reviews(o.journal.store, o.journal.audit).add(decision.id, ReviewVerdict.RIGHT, by="ann")
+    with pytest.raises(RetentionError, match="1 reviews of decisions would be removed"):
+        prune(o)
+    assert prune(o, with_reviews=True).reviews == 1
+
+
+def test_what_cannot_be_audited_is_not_removed(o: Orchestrator) -> None:
+    before = counted(o)
+    (o.journal.home / "keys" / "audit.key").chmod(0o644)
+    with pytest.raises(AuditError):
+        prune(o)
+    assert counted(o) == before
+
+
+def test_batches_are_bounded(o: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 1)
+    live = o.journal.incidents.list()[0].id
+    with o.journal.store.transaction() as connection:
+        connection.execute(
+            schema.incidents.update()
+            .where(schema.incidents.c.id == live)
+            .values(status="closed", ended_at=datetime.now(UTC))
+        )
+    assert len(prune(o).incidents) == 2
+    entries = [entry for entry in o.journal.audit.entries() if entry.kind == "incidents-pruned"]
+    assert len(entries) == 2
+    assert sum(v for name, v in counted(o).items() if name != "watchkeeper_meta") == 0
+
+
+def test_the_command(o: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(o.journal.home))
+    before = f"{LATER:%Y-%m-%d}"
+    result = CliRunner().invoke(command.app, ["prune", "--before", before, "--json"], catch_exceptions=False)
+    assert len(json.loads(result.stdout)["incidents"]) == 1
+    again = CliRunner().invoke(command.app, ["prune", "--before", "1d"], catch_exceptions=False)
+    assert again.stdout == "0 incidents removed, 0 rows\n"
