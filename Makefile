@@ -5,11 +5,11 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check
 # Compiled files are kept even where the caller's environment says no: tests start many interpreters.
 PYTEST  = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit
+QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit tests/security
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick crash schemas same soak check dev links models bench alternatives clean
+.PHONY: help demo test test-quick crash schemas same soak check dev links models bench injections alternatives clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ bench: dev models  ## Measure this machine: the command line, the model, inciden
 	@$(BIN)/python benchmarks/command_line.py
 	@$(BIN)/watchkeeper models bench
 	@$(BIN)/python benchmarks/incidents.py
+
+injections: dev models  ## Put public injection texts into real incidents and count what they change (hours; goes on where it stopped)
+	@$(BIN)/python benchmarks/injections.py
 
 alternatives: dev models  ## Ask smolagents, transformers and llama.cpp the same (needs npm)
 	@npm install --silent --prefix build/llama node-llama-cpp@3.22.1
