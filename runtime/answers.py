@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from watchkeeper.runtime.approvals import Answer, Approval, Approvals
+from watchkeeper.runtime.approvals import Answer, Approval, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.incident_jobs import go_on
 from watchkeeper.runtime.store import Store
 
 
@@ -18,6 +19,8 @@ def give_answer(
     reason: str = "",
 ) -> Approval:
     """Answer a question; an answer that cannot be written into the audit log is not given.
+
+    Where the incident was given to workers, the answer has them go on with it.
 
     Args:
         store: Where the question is.
@@ -47,4 +50,6 @@ def give_answer(
                 "self_approved": approval.self_approved,
             },
         )
+        if approval.status is not ApprovalStatus.PENDING:
+            go_on(store, approval.incident_id)
     return approval

@@ -258,16 +258,27 @@ class Jobs:
         )
 
     def hurry(self, key: str) -> bool:
-        """Make the live job of a key due now; whether there is one (it may be running)."""
+        """Make the live job of a key due now; whether there is one.
+
+        One that is running is marked: see `hurried`.
+        """
         table = schema.jobs
         with self._store.transaction() as connection:
             at = self._now()
             connection.execute(
                 update(table)
-                .where(table.c.key == key, table.c.status == JobStatus.QUEUED.value, table.c.due_at > at)
+                .where(
+                    table.c.key == key,
+                    (table.c.status == JobStatus.RUNNING.value)
+                    | ((table.c.status == JobStatus.QUEUED.value) & (table.c.due_at > at)),
+                )
                 .values(due_at=at)
             )
             return self._live(key) is not None
+
+    def hurried(self, claim: Claim) -> bool:
+        """Whether somebody wanted a job to be done at once after it was claimed: what it saw may be old."""
+        return self.get(claim.job.id).due_at != claim.job.due_at
 
     def cancel(self, key: str) -> bool:
         """Take back the live job of a key; whether there was one.

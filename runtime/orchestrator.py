@@ -216,10 +216,15 @@ class Orchestrator:
                     return Applied(applied.state, f"its effect is not there: {verified.detail}")
         return applied
 
-    def stop(self) -> None:
-        """End every run of this orchestrator, a generation within a token; they can be resumed."""
+    def stop(self, incident_id: str | None = None) -> None:
+        """End the runs of this orchestrator, a generation within a token; they can be resumed.
+
+        Args:
+            incident_id: End the run of this incident only.
+        """
         for run in list(self._runs):
-            run.stop()
+            if incident_id in {None, run.incident_id}:
+                run.stop()
 
     def close(self) -> None:
         """Close the state, and the engine where it was not given."""

@@ -31,6 +31,9 @@ def build_app() -> typer.Typer:
     from watchkeeper.cli.demo import demo
     from watchkeeper.cli.init import init
     from watchkeeper.cli.run import run
+    from watchkeeper.cli.serve import serve
+    from watchkeeper.cli.stop import stop
+    from watchkeeper.cli.submit import submit
 
     app = typer.Typer(
         name="watchkeeper",
@@ -54,6 +57,9 @@ def build_app() -> typer.Typer:
     app.command()(run)
     app.command()(backup)
     app.command()(restore)
+    app.command()(submit)
+    app.command()(serve)
+    app.command()(stop)
     app.add_typer(incidents.app, name="incidents")
     app.add_typer(approvals.app, name="approvals")
     app.add_typer(escalations.app, name="escalations")

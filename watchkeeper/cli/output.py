@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MISTAKE = 2
 """Exit code of a user's mistake."""
 
+HALTED = 5
+"""Exit code where somebody stopped everything; see `watchkeeper stop`."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 

@@ -25,12 +25,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """Tell a user's mistake in one line on standard error and end with code 2."""
-    from watchkeeper.runtime.errors import OperationError
+    """Tell a user's mistake in one line on standard error and end with code 2 (5: everything is stopped)."""
+    from watchkeeper.runtime.errors import HaltedError, OperationError
     from watchkeeper.tools.errors import ToolError
 
     try:
         yield
+    except HaltedError as error:
+        output.fail(str(error), output.HALTED)
     except (OperationError, ToolError) as error:
         output.fail(str(error))
 

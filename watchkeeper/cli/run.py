@@ -145,7 +145,7 @@ def run(
     """Handle an alert: find the cause, plan, ask, act, verify, and report.
 
     Ends with code 0 where the incident is resolved or closed, 3 where it waits for an answer, 4 where it was
-    handed to people.
+    handed to people, 5 where everything is stopped (`watchkeeper stop`).
     """
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import print_json, stderr_console
@@ -192,6 +192,7 @@ def run(
         orchestrator = stack.enter_context(
             Orchestrator(inventory=hosts, engine=engine, policy=rules, settings=settings)
         )
+        orchestrator.journal.halts.check()
         if raised is not None:
             ensure_pulled(settings.model, console)
             if is_endpoint(settings.model):

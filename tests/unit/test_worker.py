@@ -1,0 +1,228 @@
+"""A worker does what is due, gives back what it cannot do, and is stopped by a word."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.lamp import ALERT, Lamp, orchestrator, prefers
+from watchkeeper import Orchestrator
+from watchkeeper.models.errors import CancelledError
+from watchkeeper.runtime.errors import HaltedError
+from watchkeeper.runtime.events import Event
+from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, go_on, run_key, submit
+from watchkeeper.runtime.incidents import IncidentStatus
+from watchkeeper.runtime.jobs import Jobs, JobStatus
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.worker import Handler, LaterError, StoppedError, Task, Worker
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "home") as journal:
+        yield journal
+
+
+@pytest.fixture
+def jobs(journal: Journal) -> Jobs:
+    return Jobs(journal.store)
+
+
+def worker(journal: Journal, handler: Handler, said: list[str] | None = None) -> Worker:
+    say: Callable[[str], object] = (lambda _: None) if said is None else said.append
+    return Worker(Jobs(journal.store), journal.halts, {"toy": handler}, name="w", say=say)
+
+
+def raising(error: BaseException) -> Handler:
+    def handler(task: Task) -> None:
+        raise error
+
+    return handler
+
+
+def test_what_is_due_is_done_and_what_follows_too(journal: Journal, jobs: Jobs) -> None:
+    done: list[object] = []
+
+    def handler(task: Task) -> None:
+        done.append(task.job.body["number"])
+        if task.job.body["number"] == 1:
+            with journal.store.transaction():
+                task.complete()
+                task.jobs.add("toy", {"number": 3})
+
+    jobs.add("toy", {"number": 1})
+    jobs.add("toy", {"number": 2})
+    jobs.add("other", {})
+    jobs.add("toy", {"number": 4}, due=journal.store.now() + timedelta(hours=1))
+    worker(journal, handler).run(once=True)
+    assert done == [1, 2, 3]
+    assert [job.status.value for job in jobs.list()] == ["done", "queued", "queued", "done", "done"]
+
+
+def test_what_goes_wrong_is_tried_again_and_told(journal: Journal, jobs: Jobs) -> None:
+    said: list[str] = []
+    jobs.add("toy", {})
+    worker(journal, raising(ValueError("no\nluck")), said).run(once=True)
+    (job,) = jobs.list()
+    assert (job.status, job.attempts, job.error) == (JobStatus.QUEUED, 1, "ValueError: no luck")
+    assert job.due_at > journal.store.now()
+    assert len(said) == 1
+    assert "'toy'" in said[0]
+
+
+def test_what_cannot_be_done_now_counts_as_no_attempt(journal: Journal, jobs: Jobs) -> None:
+    jobs.add("toy", {})
+    worker(journal, raising(LaterError(60, "busy"))).run(once=True)
+    (job,) = jobs.list()
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+    assert job.due_at > journal.store.now() + timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("error", [StoppedError(), CancelledError("stopped")])
+def test_what_was_stopped_half_way_is_given_back(journal: Journal, jobs: Jobs, error: Exception) -> None:
+    started = threading.Event()
+
+    def handler(task: Task) -> None:
+        started.set()
+        assert task.stopping.wait(10)
+        raise error
+
+    jobs.add("toy", {})
+    one = worker(journal, handler)
+    running = threading.Thread(target=one.run)
+    running.start()
+    assert started.wait(10)
+    one.stop()
+    running.join(10)
+    assert not running.is_alive()
+    (job,) = jobs.list()
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+def test_who_lost_a_job_is_told_and_ends_nothing(journal: Journal, jobs: Jobs) -> None:
+    said: list[str] = []
+
+    def handler(task: Task) -> None:
+        jobs.cancel("k")
+        assert task.stopping.wait(10)
+
+    jobs.add("toy", {}, key="k")
+    short = Worker(jobs, journal.halts, {"toy": handler}, lease_seconds=0.3, say=said.append)
+    short.run(once=True)
+    assert jobs.list()[0].status is JobStatus.CANCELLED
+    assert any("void" in line for line in said)
+
+
+def test_a_halt_ends_a_worker_and_keeps_it_from_beginning(journal: Journal, jobs: Jobs) -> None:
+    def handler(task: Task) -> None:
+        journal.halts.stop(by="ann", reason="smoke")
+        assert task.stopping.wait(10)
+        raise StoppedError
+
+    jobs.add("toy", {})
+    with pytest.raises(HaltedError, match="smoke"):
+        worker(journal, handler).run()
+    assert jobs.list()[0].status is JobStatus.QUEUED
+    with pytest.raises(HaltedError, match="smoke"):
+        worker(journal, handler).run()
+
+
+@pytest.fixture
+def lamp(tmp_path: Path) -> Lamp:
+    return Lamp.dark(tmp_path, bulb="broken")
+
+
+@pytest.fixture
+def o(tmp_path: Path, lamp: Lamp) -> Iterator[Orchestrator]:
+    with orchestrator(tmp_path / "home", lamp, prefers("bulb"), approval_ttl_seconds=600) as o:
+        yield o
+
+
+def serve_once(o: Orchestrator, events: list[Event] | None = None) -> None:
+    show: Callable[[Event], object] = (lambda _: None) if events is None else events.append
+    Worker(Jobs(o.journal.store), o.journal.halts, {RUN: IncidentRuns(o, show=show)}).run(once=True)
+
+
+def test_an_incident_that_waits_frees_its_worker_until_it_is_answered(o: Orchestrator, lamp: Lamp) -> None:
+    jobs = Jobs(o.journal.store)
+    incident = submit(o.journal, ALERT)
+    assert submit(o.journal, ALERT).id == incident.id
+    assert len(jobs.list()) == 1
+    serve_once(o)
+    (asked,) = o.journal.approvals.list(incident_id=incident.id)
+    waiting = jobs.find(run_key(incident.id))
+    assert waiting is not None
+    assert (waiting.status, waiting.due_at) == (JobStatus.QUEUED, asked.expires_at)
+    serve_once(o)
+    assert o.journal.incidents.get(incident.id).status is IncidentStatus.AWAITING_APPROVAL
+    o.answer(asked.id, "approve", by="bob")
+    events: list[Event] = []
+    serve_once(o, events)
+    assert o.journal.incidents.get(incident.id).status is IncidentStatus.RESOLVED
+    assert lamp.shines()
+    assert "incident-opened" not in {event.kind for event in events}
+    assert not [job for job in jobs.list() if job.status.live]
+
+
+def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> None:
+    incident = submit(o.journal, ALERT)
+    serve_once(o)
+    (asked,) = o.journal.approvals.list(incident_id=incident.id)
+    o.journal.audit.path.write_text("nonsense\n")
+    with pytest.raises(Exception, match="audit log"):
+        o.answer(asked.id, "approve", by="bob")
+    job = Jobs(o.journal.store).find(run_key(incident.id))
+    assert job is not None
+    assert job.due_at == asked.expires_at
+
+
+def test_silence_brings_a_worker_too(tmp_path: Path, lamp: Lamp) -> None:
+    with orchestrator(tmp_path / "home", lamp, prefers("bulb"), approval_ttl_seconds=1) as o:
+        incident = submit(o.journal, ALERT)
+        serve_once(o)
+        jobs = Jobs(o.journal.store)
+        waiting = jobs.find(run_key(incident.id))
+        assert waiting is not None
+        assert waiting.status is JobStatus.QUEUED
+        threading.Event().wait(max(0, (waiting.due_at - o.journal.store.now()).total_seconds()) + 0.01)
+        serve_once(o)
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.ESCALATED
+    assert not lamp.shines()
+
+
+def test_an_answer_while_the_job_still_runs_is_not_missed(o: Orchestrator) -> None:
+    jobs = Jobs(o.journal.store)
+    incident = submit(o.journal, ALERT)
+
+    def answer_at_once(event: Event) -> None:
+        if event.kind == "approval-requested":
+            o.answer(event.approval_id, "approve", by="bob")  # type: ignore[attr-defined, unused-ignore]
+
+    Worker(jobs, o.journal.halts, {RUN: IncidentRuns(o, show=answer_at_once)}).run(once=True)
+    assert o.journal.incidents.get(incident.id).status is IncidentStatus.RESOLVED
+
+
+def test_an_incident_that_was_not_submitted_is_left_to_whoever_runs_it(o: Orchestrator) -> None:
+    incident = o.open(ALERT)
+    go_on(o.journal.store, incident.id)
+    assert Jobs(o.journal.store).list() == ()
+
+
+def test_an_incident_that_another_process_runs_is_tried_later(o: Orchestrator) -> None:
+    incident = submit(o.journal, ALERT)
+    with o.journal.incidents.lock(incident.id):
+        serve_once(o)
+    job = Jobs(o.journal.store).find(run_key(incident.id))
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+def test_nothing_is_submitted_while_everything_is_stopped(o: Orchestrator) -> None:
+    o.journal.halts.stop(by="ann")
+    with pytest.raises(HaltedError):
+        submit(o.journal, ALERT)
+    assert o.journal.incidents.list() == ()

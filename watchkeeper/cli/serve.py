@@ -1,0 +1,118 @@
+"""`watchkeeper serve`: a worker that does what was submitted."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from watchkeeper.runtime.events import Event
+    from watchkeeper.runtime.orchestrator import Orchestrator
+    from watchkeeper.runtime.worker import Handler
+
+
+def handlers_of(orchestrator: Orchestrator, *, show: Callable[[Event], object]) -> dict[str, Handler]:
+    """Return what a worker does, by kind of job."""
+    from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns
+
+    return {RUN: IncidentRuns(orchestrator, show=show)}
+
+
+def serve(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Incidents that are worked on at a time.")] = 2,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is to be done now.")] = False,
+    inventory: Annotated[Path | None, typer.Option(help="The hosts that may be touched (YAML).")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="What may be done (YAML); default: ask about everything.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Id of a model, a folder, or http://host:port/v1#model.")
+    ] = None,
+    quantization: Annotated[str | None, typer.Option(help="auto, nf4, int8 or none.")] = None,
+    lease: Annotated[
+        float, typer.Option(min=1, max=3600, help="Seconds until others take over what a dead worker did.")
+    ] = 30,
+) -> None:
+    """Work on what was submitted, until Ctrl-C; other workers, here or elsewhere, share the work.
+
+    An incident that waits for an answer of people keeps no worker: the answer has one go on with it.
+    """
+    from watchkeeper.cli.models import ensure_pulled
+    from watchkeeper.cli.output import INTERRUPTED, stderr_console
+    from watchkeeper.cli.records import mistakes
+    from watchkeeper.cli.run import lazy_engine
+    from watchkeeper.runtime.policy import Policy
+    from watchkeeper.runtime.settings import load_settings
+    from watchkeeper.tools.builtin import builtin_registry
+    from watchkeeper.tools.inventory import Inventory
+
+    console = stderr_console()
+    with mistakes(), contextlib.ExitStack() as stack:
+        settings = load_settings(inventory=inventory, policy=policy, model=model, quantization=quantization)
+        engine = lazy_engine(console, settings)
+        stack.callback(engine.close)
+        hosts, registry = Inventory.load(settings.inventory_path), builtin_registry()
+        path = settings.policy_path
+        rules = Policy.load(path, registry) if path else Policy.default(registry)
+        from watchkeeper.runtime.jobs import Jobs
+        from watchkeeper.runtime.orchestrator import Orchestrator
+        from watchkeeper.runtime.worker import Worker
+
+        orchestrator = stack.enter_context(
+            Orchestrator(inventory=hosts, engine=engine, policy=rules, settings=settings, lease_seconds=lease)
+        )
+        journal = orchestrator.journal
+        journal.halts.check()
+        ensure_pulled(settings.model, console)
+        worker = Worker(
+            Jobs(journal.store),
+            journal.halts,
+            handlers_of(orchestrator, show=_shower(console)),
+            lease_seconds=lease,
+            say=lambda text: console.print(text, style="yellow", highlight=False, markup=False),
+        )
+        if not once:
+            engine.preload()
+            console.print(f"{worker.name} works on what is submitted; Ctrl-C stops it", highlight=False)
+        with _stopped_by_signals(worker.stop) as came:
+            worker.run(threads=workers, once=once)
+    if came:
+        console.print("stopped; what was under way goes on where a worker is", highlight=False)
+    if signal.SIGINT in came:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _shower(console: Console) -> Callable[[Event], object]:
+    from watchkeeper.runtime.wording import describe_event, visible
+
+    def show(event: Event) -> None:
+        line = visible(describe_event(event))
+        if line:
+            console.print(f"{event.incident_id} {line}", highlight=False, markup=False)
+
+    return show
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], object]) -> Iterator[list[int]]:
+    """Have Ctrl-C and a polite kill stop the worker; yields those that came."""
+    came: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        del frame
+        came.append(number)
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

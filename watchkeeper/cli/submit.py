@@ -1,0 +1,35 @@
+"""`watchkeeper submit`: give an alert to the workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def submit(
+    alert: Annotated[Path, typer.Argument(metavar="ALERT.yaml", help="The alert to handle.")],
+    inventory: Annotated[Path | None, typer.Option(help="The hosts that may be touched (YAML).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Open an incident for an alert, leave it to `watchkeeper serve`, and print its id."""
+    from watchkeeper.cli.output import print_json
+    from watchkeeper.cli.records import mistakes
+    from watchkeeper.runtime.alerts import Alert
+    from watchkeeper.runtime.incident_jobs import submit as give_to_workers
+    from watchkeeper.runtime.journal import Journal
+    from watchkeeper.runtime.settings import load_settings
+    from watchkeeper.tools.builtin import builtin_registry
+    from watchkeeper.tools.inventory import Inventory
+
+    with mistakes():
+        settings = load_settings(inventory=inventory)
+        raised = Alert.load(alert)
+        raised.check(Inventory.load(settings.inventory_path), builtin_registry())
+        with Journal(settings.home, solo=settings.solo) as journal:
+            incident = give_to_workers(journal, raised)
+    if as_json:
+        print_json(incident.model_dump(mode="json"))
+    else:
+        typer.echo(incident.id)
