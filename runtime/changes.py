@@ -205,6 +205,7 @@ class Changes:
             summary=step.plan.summary,
             requester=self._requester,
             tier=step.policy.tier,
+            quorum=step.policy.quorum,
             diff=step.plan.diff,
             ttl_seconds=self._approval_ttl,
         )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import JsonValue
 
 from watchkeeper.agents import Case, FactCall, Hypothesis
 from watchkeeper.agents.remediator import Remedial
 from watchkeeper.models.interface import ToolSpec
 from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.policy import Policy
 from watchkeeper.tools.errors import ArgumentError
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.inventory import HostSpec
+from watchkeeper.tools.narrowing import without_denied
 from watchkeeper.tools.passages import Trusted, passage, stand_in
+from watchkeeper.tools.registry import AnyAction
 from watchkeeper.tools.schema import argument_schema, vocabulary_of, words_of
 
 
@@ -53,7 +59,7 @@ def narrowed_vocabulary(
 
 
 def remedies(context: Context, spec: HostSpec, hypothesis: Hypothesis, case: Case) -> tuple[Remedial, ...]:
-    """Return the actions that may mend a hypothesis and are not always denied on its host.
+    """Return the actions that may mend a hypothesis, without what is always denied on its host.
 
     Values that others named stand in the schema of the call as stand-ins.
     """
@@ -77,7 +83,7 @@ def remedies(context: Context, spec: HostSpec, hypothesis: Hypothesis, case: Cas
         if not context.site.policy.allows_ever(action, spec):
             continue
         try:
-            narrowed = argument_schema(action, told)
+            narrowed = sayable(context.site.policy, action, spec, told, stands_for=stands_for)
         except ArgumentError:
             continue
         found.append(
@@ -93,6 +99,39 @@ def remedies(context: Context, spec: HostSpec, hypothesis: Hypothesis, case: Cas
             )
         )
     return tuple(found)
+
+
+def sayable(
+    policy: Policy,
+    action: AnyAction,
+    spec: HostSpec,
+    vocabulary: Mapping[str, Sequence[str]],
+    *,
+    stands_for: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the schema of an action without the values that the policy denies at every moment.
+
+    Args:
+        policy: What may be done.
+        action: The action.
+        spec: Where.
+        vocabulary: The values known, by vocabulary name.
+        stands_for: What a stand-in among them stands for: the policy is asked about that.
+
+    Raises:
+        ArgumentError: If an argument has no value left.
+    """
+    meant = stands_for or {}
+
+    def real(value: JsonValue) -> JsonValue:
+        return meant.get(value, value) if isinstance(value, str) else value
+
+    return without_denied(
+        action,
+        argument_schema(action, vocabulary),
+        admits=lambda name, value: policy.allows_ever(action, spec, {name: real(value)}),
+        admits_element=lambda name, value: policy.allows_element(action, spec, name, real(value)),
+    )
 
 
 def _at_most_once(schema: dict[str, Any]) -> dict[str, Any]:

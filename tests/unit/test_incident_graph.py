@@ -324,8 +324,8 @@ def test_what_the_policy_always_denies_is_not_even_offered(tmp_path: Path, home:
 
 def test_what_the_policy_denies_at_the_moment_gives_way_to_the_next_cause(tmp_path: Path, home: Path) -> None:
     rules = ALLOW + (
-        "  - {name: hot, match: {tools: ['switch.*']}, when: 'arguments.position == \"on\"', "
-        "decision: deny, reason: it is hot}\n"
+        "  - {name: hot, match: {tools: ['switch.*']}, when: 'arguments.position == \"on\" && "
+        "incident.actions_taken == 0', decision: deny, reason: it is hot}\n"
     )
     lamp = Lamp.dark(tmp_path, switch="off", bulb="broken")
     with orchestrator(home, lamp, prefers("switch"), rules=rules) as o:

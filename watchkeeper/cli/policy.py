@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from watchkeeper.cli.records import Json, mistakes, plain, print_json, print_pairs
+from watchkeeper.cli.records import Json, mistakes, plain, print_json, print_pairs, print_table, when
 
 if TYPE_CHECKING:
+    from watchkeeper.runtime.blast import BlastRadius
     from watchkeeper.runtime.policy import Policy
+    from watchkeeper.runtime.policy_coverage import Coverage
     from watchkeeper.runtime.settings import Settings
+    from watchkeeper.tools.inventory import Inventory
     from watchkeeper.tools.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Check a policy, and ask what it says.")
@@ -23,27 +27,93 @@ def check(
     file: Annotated[
         Path | None, typer.Argument(help="The policy (default: the one in use).", show_default=False)
     ] = None,
+    *,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if an action on a host is denied by default only.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a policy: its form, its conditions, its patterns and its examples."""
+    """Check a policy: its form, its examples, and whether it speaks of every action on every host."""
     with mistakes():
+        from watchkeeper.runtime.policy_coverage import Covered, coverage
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.builtin import builtin_registry
+        from watchkeeper.tools.inventory import Inventory
 
-        policy = _load(file, load_settings(), builtin_registry())
+        settings, registry = load_settings(), builtin_registry()
+        policy = _load(file, settings, registry)
+        covered = None
+        if strict or settings.inventory_path.exists():
+            covered = coverage(policy, registry, Inventory.load(settings.inventory_path))
+        gaps = [one for one in covered or () if one.covered is Covered.NEVER]
+        sometimes = [one for one in covered or () if one.covered is Covered.SOMETIMES]
+        ok = not (strict and gaps)
         if as_json:
             print_json(
                 {
-                    "ok": True,
+                    "ok": ok,
                     "digest": policy.digest,
                     "rules": [rule.model_dump(mode="json") for rule in policy.rules],
+                    "decisions": None if covered is None else len(covered),
+                    "denied_by_default": [one.model_dump(mode="json") for one in gaps],
+                    "depends": [one.model_dump(mode="json") for one in sometimes],
                 }
             )
-            return
-        examples = sum(len(r.examples.match) + len(r.examples.no_match) for r in policy.rules)
-        typer.echo(
-            f"{len(policy.rules)} rules, {examples} examples: all is well (digest {policy.digest[:16]})"
-        )
+        else:
+            examples = sum(len(r.examples.match) + len(r.examples.no_match) for r in policy.rules)
+            typer.echo(
+                f"{len(policy.rules)} rules, {examples} examples: all is well (digest {policy.digest[:16]})"
+            )
+            _tell_coverage(settings, covered, gaps, len(sometimes))
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command("test")
+def try_cases(
+    file: Annotated[Path, typer.Argument(help="Cases: actions, and what must be answered to them.")],
+    policy_file: Annotated[
+        Path | None, typer.Option("--file", help="The policy (default: the one in use).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a policy about a table of cases of your own; ends with code 1 if one is answered otherwise."""
+    with mistakes():
+        from watchkeeper.runtime.policy_cases import Cases
+        from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.tools.builtin import builtin_registry
+        from watchkeeper.tools.inventory import Inventory
+
+        settings, registry = load_settings(), builtin_registry()
+        policy = _load(policy_file, settings, registry)
+        verified = Cases(file).verify(policy, registry, Inventory.load(settings.inventory_path))
+        failed = sum(bool(one.differences) for one in verified)
+        if as_json:
+            print_json(
+                {
+                    "ok": not failed,
+                    "failed": failed,
+                    "cases": [one.model_dump(mode="json") for one in verified],
+                }
+            )
+        else:
+            print_table(
+                ("result", "decision", "tier", "rule", "case"),
+                [
+                    (
+                        "FAILED" if one.differences else "ok",
+                        one.decision.decision.value,
+                        str(one.decision.tier) if one.decision.decision.value == "ask" else "-",
+                        one.decision.rule,
+                        one.case.title + "".join(f"; {difference}" for difference in one.differences),
+                    )
+                    for one in verified
+                ],
+                empty="no cases",
+            )
+            typer.echo(f"{len(verified)} cases, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -57,9 +127,18 @@ def explain(
     ] = "critical",
     actions_taken: Annotated[int, typer.Option(min=0, help="Actions taken for it before.")] = 0,
     diff_lines: Annotated[int, typer.Option(min=0, help="Lines of the plan's diff.")] = 1,
+    at: Annotated[
+        str | None, typer.Option(help="When, e.g. 2026-11-28T23:00+01:00 (default: now).", show_default=False)
+    ] = None,
+    requester: Annotated[
+        str | None, typer.Option(help="Who wants it (default: you).", show_default=False)
+    ] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="A role of who wants it; may be repeated.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask what a policy says about one action now, and why."""
+    """Ask what a policy says about one action, and why: rules, windows, and what was touched lately."""
     with mistakes():
         from watchkeeper.runtime.people import current_person
         from watchkeeper.runtime.policy_types import PolicyRequest
@@ -71,9 +150,11 @@ def explain(
 
         settings, registry = load_settings(), builtin_registry()
         tool = registry.action(action)
-        spec = Inventory.load(settings.inventory_path).host(host)
+        inventory = Inventory.load(settings.inventory_path)
+        spec = inventory.host(host)
         parsed = parse(tool, _parse_json(arguments))
-        decision = _load(file, settings, registry).decide(
+        policy, moment = _load(file, settings, registry), _moment(at)
+        decision = policy.decide(
             PolicyRequest(
                 action=tool.name,
                 version=tool.version,
@@ -81,25 +162,84 @@ def explain(
                 arguments=parsed.model_dump(mode="json"),
                 host=spec.name,
                 labels=spec.labels,
-                requester=current_person(),
+                requester=requester or current_person(),
+                requester_roles=tuple(role or ()),
+                now=moment,
                 diff_lines=diff_lines,
                 severity=Severity(severity),
                 actions_taken=actions_taken,
+                blast=_touched(settings, inventory, policy, moment),
             )
         )
         if as_json:
             print_json(decision)
             return
+        asks = decision.decision.value == "ask"
         print_pairs(
             [
                 ("decision", decision.decision.value),
-                ("tier", str(decision.tier) if decision.decision.value == "ask" else ""),
+                ("tier", str(decision.tier) if asks else ""),
+                ("people", str(decision.quorum) if asks else ""),
                 ("rule", decision.rule),
                 ("reason", decision.reason),
+                ("at", f"{when(moment)} UTC"),
             ]
         )
         for said in decision.trace:
             typer.echo(f"  {said.rule}: {said.outcome}" + (f" ({plain(said.detail)})" if said.detail else ""))
+        for name, is_open in decision.windows.items():
+            typer.echo(f"  window {name}: {'open' if is_open else 'closed'}")
+        for span, reach in decision.blast.items():
+            typer.echo(
+                f"  within {span}, with this action: {reach.hosts} hosts, {reach.share:.1%} of the fleet, "
+                f"{reach.actions} actions"
+            )
+
+
+def _tell_coverage(
+    settings: Settings, covered: tuple[Coverage, ...] | None, gaps: list[Coverage], depends: int
+) -> None:
+    if covered is None:
+        typer.echo(f"there is no inventory at {str(settings.inventory_path)!r}: nothing is said about hosts")
+        return
+    if gaps:
+        print_table(("action", "host"), [(one.action, one.host) for one in gaps], empty="")
+    typer.echo(
+        f"{len(covered)} actions on hosts: {len(gaps)} denied by default only, {depends} depending on "
+        "arguments or the moment"
+    )
+
+
+def _moment(text: str | None) -> datetime:
+    from watchkeeper.runtime.clock import utc_now
+    from watchkeeper.runtime.errors import ConfigurationError
+
+    if text is None:
+        return utc_now()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--at {text!r} is not a moment: write it as 2026-11-28T23:00+01:00"
+        ) from error
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"--at {text!r} has no offset: write it as {text}+01:00, or {text}Z for UTC")
+    return moment.astimezone(UTC)
+
+
+def _touched(settings: Settings, inventory: Inventory, policy: Policy, moment: datetime) -> BlastRadius:
+    """Read what effects touched before a moment; a store that is not there is not made."""
+    from watchkeeper.runtime.approvals import Approvals
+    from watchkeeper.runtime.blast import BlastRadius
+    from watchkeeper.runtime.ledger import Ledger
+    from watchkeeper.runtime.store import Store
+
+    fleet = {spec.name: spec.labels for spec in inventory}
+    if policy.looks_back is None or not settings.store_path.exists():
+        return BlastRadius(fleet=fleet)
+    with Store(settings.store_path) as store:
+        touches = Ledger(store, Approvals(store)).touches(moment - policy.looks_back)
+    return BlastRadius(touches=tuple(touch for touch in touches if touch.at <= moment), fleet=fleet)
 
 
 def _parse_json(text: str) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""Commands about a policy: what it does not speak of, whether cases hold, and why it says what it says."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from watchkeeper.cli import policy
+from watchkeeper.runtime.alerts import Alert
+from watchkeeper.runtime.changes import effect_key
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.policy_coverage import Covered, coverage
+from watchkeeper.runtime.steps import Step
+from watchkeeper.tools.action import ActionPlan, Outcome, Reversibility
+
+RULES = """version: 1
+windows:
+  maintenance: {zone: Europe/Berlin, weekly: [{days: [sat], from: 22:00, to: "04:00"}]}
+rules:
+  - {name: services, match: {tools: [service.*], hosts: {role: web}}, decision: ask, tier: 2, quorum: 2}
+  - name: nights
+    match: {tools: [disk.*], windows: [maintenance]}
+    decision: allow
+    limit: {hosts: 1, per: 1h}
+  - name: not-the-database
+    when: action.name.startsWith("service.") && arguments.service == "db"
+    decision: deny
+    reason: Ours.
+"""
+INVENTORY = """hosts:
+  - name: web-1
+    labels: {role: web}
+    services: [{name: api, supervisor: {kind: systemd}}, {name: db, supervisor: {kind: systemd}}]
+  - {name: store-1, labels: {role: store}}
+"""
+SATURDAY = "2026-11-28T23:00:00+01:00"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(tmp_path))
+    (tmp_path / "policy.yaml").write_text(RULES)
+    (tmp_path / "inventory.yaml").write_text(INVENTORY)
+    return tmp_path
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(policy.app, arguments)
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_what_is_denied_by_default_only_is_reported(home: Path) -> None:
+    shown = run("check").stdout
+    assert "3 rules, 0 examples: all is well" in shown
+    assert "process.end     web-1" in shown
+    assert "service.restart" not in shown
+    run("check", "--strict", code=1)
+    told = json.loads(run("check", "--strict", "--json", code=1).stdout)
+    assert told["ok"] is False
+    assert {"action": "process.end", "host": "store-1", "covered": "never", "rules": []} in told[
+        "denied_by_default"
+    ]
+    depends = {(one["action"], one["host"]): one["rules"] for one in told["depends"]}
+    assert depends["disk.reclaim", "web-1"] == ["nights"]
+    assert depends["service.restart", "store-1"] == ["not-the-database"]
+    assert ("service.restart", "web-1") not in depends
+
+
+def test_a_policy_that_speaks_of_all_is_strict_enough(home: Path) -> None:
+    (home / "policy.yaml").write_text("version: 1\nrules:\n  - {name: all, decision: ask}\n")
+    assert "0 denied by default only, 0 depending" in run("check", "--strict").stdout
+
+
+def test_without_an_inventory_only_the_policy_is_checked(home: Path) -> None:
+    (home / "inventory.yaml").unlink()
+    assert "there is no inventory" in run("check").stdout
+    assert json.loads(run("check", "--json").stdout)["decisions"] is None
+    assert "inventory.yaml" in run("check", "--strict", code=2).stderr
+
+
+def test_every_action_has_a_decision_on_every_host() -> None:
+    from watchkeeper.runtime.policy import Policy
+    from watchkeeper.tools.builtin import builtin_registry
+    from watchkeeper.tools.inventory import Inventory
+
+    registry = builtin_registry()
+    hosts = Inventory.model_validate({"hosts": [{"name": "a"}, {"name": "b"}]})
+    found = coverage(Policy.default(registry), registry, hosts)
+    assert len(found) == 2 * len(registry.actions)
+    assert {one.covered for one in found} == {Covered.ALWAYS}
+
+
+def cases(home: Path, text: str) -> str:
+    path = home / "cases.yaml"
+    path.write_text("cases:\n" + text)
+    return str(path)
+
+
+GOOD = f"""
+  - {{name: by day, action: service.restart, host: web-1, arguments: {{service: api}},
+      expect: {{decision: ask, tier: 2, quorum: 2, rule: services}}}}
+  - {{action: service.restart, host: web-1, arguments: {{service: db}}, expect: deny}}
+  - {{name: saturday, action: disk.reclaim, host: store-1, arguments: {{files: [/var/log/a]}}, at: {SATURDAY},
+      expect: allow}}
+  - {{name: sunday, action: disk.reclaim, host: store-1, arguments: {{files: [/var/log/a]}},
+      at: 2026-11-29T12:00:00+01:00, expect: deny}}
+  - {{name: too many, action: disk.reclaim, host: store-1, arguments: {{files: [/var/log/a]}}, at: {SATURDAY},
+      blast: {{hosts: 2, share: 0.5, actions: 2}}, expect: deny}}
+  - {{action: service.restart, host: any, labels: {{role: web}}, arguments: {{service: x}}, expect: ask}}
+"""
+
+
+def test_cases_of_a_users_own_are_verified(home: Path) -> None:
+    shown = run("test", cases(home, GOOD)).stdout
+    assert "6 cases, 0 failed" in shown
+    assert "FAILED" not in shown
+    assert "by day" in shown
+
+
+def test_a_case_that_is_answered_otherwise_fails(home: Path) -> None:
+    wrong = GOOD.replace("tier: 2", "tier: 1").replace("labels: {role: web}", "labels: {role: db}")
+    shown = run("test", cases(home, wrong), code=1).stdout
+    assert "by day; tier is 2 instead of 1" in shown
+    assert "decision is deny instead of ask" in shown
+    assert "6 cases, 2 failed" in shown
+    told = json.loads(run("test", cases(home, wrong), "--json", code=1).stdout)
+    assert (told["ok"], told["failed"]) == (False, 2)
+    assert [bool(one["differences"]) for one in told["cases"]] == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("  []\n", "at least 1"),
+        ("  - {action: service.explode, host: web-1, expect: deny}\n", "line 2: cases.0: .*not registered"),
+        ("  - {action: service.stop, host: web-9, arguments: {service: a}, expect: deny}\n", "web-9"),
+        ("  - {action: service.stop, host: web-1, arguments: {servis: a}, expect: deny}\n", "service"),
+        (
+            "  - {action: service.stop, host: web-1, expect: maybe}\n",
+            r"cases\.0\.expect\.decision: .*'maybe'",
+        ),
+        ("  - {action: service.stop, host: web-1}\n", r"cases\.0\.expect: missing"),
+        (
+            "  - {action: x, host: web-1, at: 2026-11-28T23:00:00, expect: deny}\n",
+            r"cases\.0\.at: .*timezone",
+        ),
+    ],
+)
+def test_cases_with_a_mistake_are_refused(home: Path, text: str, said: str) -> None:
+    import re
+
+    refused = run("test", cases(home, text), code=2)
+    assert re.search(said, refused.stderr), refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def touch(home: Path, host: str, at: datetime) -> None:
+    with Journal(home, now=lambda: at) as journal:
+        condition = {"kind": "http", "url": f"http://{host}/"}
+        incident = journal.open(Alert.model_validate({"title": "t", "host": host, "condition": condition})).id
+        step = journal.steps.add(
+            Step(
+                id=journal.steps.next_id(incident),
+                incident_id=incident,
+                host=host,
+                action="disk.reclaim",
+                reversibility=Reversibility.COMPENSABLE,
+                plan=ActionPlan(key="k", summary="reclaim"),
+                digest="1" * 64,
+            )
+        )
+        journal.ledger.intend(incident_id=incident, step_id=step.id, digest=step.digest)
+        journal.ledger.complete(effect_key(step.id, step.digest), ok=True, outcome=Outcome(detail="done"))
+
+
+def test_explain_tells_windows_and_what_was_touched(home: Path) -> None:
+    given = ("explain", "disk.reclaim", "store-1", "--arguments", '{"files": ["/var/log/a"]}')
+    night = datetime.fromisoformat(SATURDAY).astimezone(UTC)
+    fresh = run(*given, "--at", SATURDAY).stdout
+    assert "decision  allow" in fresh
+    assert not (home / "watchkeeper.db").exists()
+    assert "window maintenance: open" in fresh
+    assert "within 1h, with this action: 1 hosts, 50.0% of the fleet, 1 actions" in fresh
+    touch(home, "web-1", night - timedelta(minutes=30))
+    then = run(*given, "--at", SATURDAY).stdout
+    assert "decision  deny" in then
+    assert "nights: limited (2 hosts would be touched within 1h, and 1 may be: allow became deny)" in then
+    assert "decision  allow" in run(*given, "--at", "2026-11-28T22:15:00+01:00").stdout
+    sunday = json.loads(run(*given, "--at", "2026-11-29T12:00Z", "--json").stdout)
+    assert (sunday["decision"], sunday["rule"], sunday["windows"]) == ("deny", "-", {"maintenance": False})
+    assert "2026-11-29 11:00:00 UTC" in run(*given, "--at", "2026-11-29T12:00+01:00").stdout
+
+
+@pytest.mark.parametrize(("at", "said"), [("soon", "is not a moment"), ("2026-11-29T12:00", "has no offset")])
+def test_a_moment_that_is_none_is_refused(home: Path, at: str, said: str) -> None:
+    given = ("explain", "service.stop", "web-1", "--arguments", '{"service": "api"}', "--at", at)
+    assert said in run(*given, code=2).stderr
+
+
+def test_explain_tells_how_many_people_must_say_yes(home: Path) -> None:
+    shown = run("explain", "service.stop", "web-1", "--arguments", '{"service": "api"}').stdout
+    assert "tier      2" in shown
+    assert "people    2" in shown
