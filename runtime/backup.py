@@ -208,7 +208,8 @@ def _copy_elsewhere(settings: Settings, config: Path | None, root: Path) -> dict
     """Copy configuration that lies outside of the home; returns where each lay, by its name here."""
     found: dict[str, str] = {}
     home = settings.home.resolve()
-    for number, path in enumerate((settings.inventory_path, settings.policy_path, config), start=1):
+    named = (settings.inventory_path, settings.policy_path, settings.escalation_path, config)
+    for number, path in enumerate(named, start=1):
         if path is None or not path.is_file() or path.resolve().is_relative_to(home):
             continue
         name = f"{ELSEWHERE}/{number}-{path.name}"

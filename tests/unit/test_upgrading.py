@@ -1,4 +1,4 @@
-"""A home that an older release left with an incident waiting for an answer is opened and goes on to its end."""
+"""A home that an older release left with an incident waiting for an answer goes on to its end."""
 
 from __future__ import annotations
 

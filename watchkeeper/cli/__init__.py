@@ -29,6 +29,7 @@ def build_app() -> typer.Typer:
     )
     from watchkeeper.cli.backup import backup, restore
     from watchkeeper.cli.demo import demo
+    from watchkeeper.cli.doctor import doctor
     from watchkeeper.cli.init import init
     from watchkeeper.cli.run import run
     from watchkeeper.cli.serve import serve
@@ -55,6 +56,7 @@ def build_app() -> typer.Typer:
     app.command()(demo)
     app.command()(init)
     app.command()(run)
+    app.command()(doctor)
     app.command()(backup)
     app.command()(restore)
     app.command()(submit)

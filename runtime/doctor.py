@@ -1,0 +1,264 @@
+"""Looking a home over: what is damaged or wrong, where, and what to do about it; nothing is changed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from watchkeeper.models.catalog import CATALOG, find_model
+from watchkeeper.models.endpoint import is_endpoint
+from watchkeeper.models.errors import ModelError
+from watchkeeper.models.store import is_installed, verify_installed
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.audit_keys import PRIVATE
+from watchkeeper.runtime.backup import DATABASE
+from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.doctor_records import Suspicion, examine_records
+from watchkeeper.runtime.errors import AuditError, ConfigurationError, OperationError, StoreError
+from watchkeeper.runtime.escalation_rules import EscalationRules
+from watchkeeper.runtime.policy import Policy
+from watchkeeper.runtime.runs import RunFile
+from watchkeeper.runtime.schema import SCHEMA_VERSION
+from watchkeeper.runtime.settings import Settings, load_settings
+from watchkeeper.runtime.store import Store
+from watchkeeper.tools.builtin import builtin_registry
+from watchkeeper.tools.errors import ToolError
+from watchkeeper.tools.inventory import Inventory
+
+LEAST_FREE = 512 << 20
+"""Bytes free on the home's file system under which it is nearly full."""
+
+NO_ROOM = 16 << 20
+"""Bytes free under which work stops soon."""
+
+AHEAD = timedelta(minutes=5)
+"""How far clocks may differ before it is said."""
+
+
+class Gravity(StrEnum):
+    """How bad a finding is."""
+
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Found(BaseModel):
+    """One thing that was found.
+
+    Attributes:
+        gravity: How bad it is; a note is nothing wrong.
+        area: What was looked at.
+        place: Where exactly.
+        what: What is found.
+        advice: What to do.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gravity: Gravity
+    area: str
+    place: str
+    what: str
+    advice: str = ""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether something is wrong."""
+        return self.gravity is not Gravity.NOTE
+
+
+def examine(home: Path, *, models: bool = False, now: Clock = utc_now) -> tuple[Found, ...]:
+    """Look a home over; the worst comes first.
+
+    Args:
+        home: The home.
+        models: Hash the files of all models, too; that takes seconds for each gigabyte.
+        now: The time.
+    """
+    doctor = _Doctor(home, now())
+    found = [*doctor.home(), *doctor.configuration(), *doctor.audit(), *doctor.database()]
+    if models:
+        found += doctor.models()
+    order = [Gravity.ERROR, Gravity.WARNING, Gravity.NOTE]
+    return tuple(sorted(found, key=lambda item: order.index(item.gravity)))
+
+
+class _Doctor:
+    def __init__(self, home: Path, now: datetime) -> None:
+        self._home = home
+        self._now = now
+        self._settings = Settings(home=home)
+
+    def home(self) -> Iterator[Found]:
+        """The folder itself, and room on its disk."""
+        if not self._home.is_dir():
+            yield _note("home", self._home, "is not there yet", "run `watchkeeper init`")
+            return
+        for path in (self._home, self._home / DATABASE, self._home / "audit", self._home / "keys"):
+            if path.exists() and path.stat().st_mode & 0o077:
+                mode = f"{path.stat().st_mode & 0o777:o}"
+                advice = f"chmod go-rwx {path}"
+                yield _warning("home", path, f"can be read or written by others (mode {mode})", advice)
+        owner = self._home.stat().st_uid
+        if os.geteuid() not in {0, owner}:
+            yield _error("home", self._home, f"belongs to another user ({owner})", "run as that user")
+        free = shutil.disk_usage(self._home).free
+        if free < LEAST_FREE:
+            report = _error if free < NO_ROOM else _warning
+            said = f"its file system has {free / 1e6:.0f} MB left"
+            yield report("disk", self._home, said, "free some space: nothing goes on unrecorded")
+
+    def configuration(self) -> Iterator[Found]:
+        """Settings, inventory, policy, escalation rules and run files."""
+        try:
+            self._settings = load_settings(home=self._home)
+        except ConfigurationError as error:
+            yield _error("configuration", self._home / "config.yaml", str(error), "mend the file")
+        settings, registry = self._settings, builtin_registry()
+        path = settings.inventory_path
+        if not path.exists():
+            yield _note("inventory", path, "is not there: no host can be touched", "run `watchkeeper init`")
+        else:
+            yield from _loaded("inventory", path, lambda: Inventory.load(path))
+        if (policy := settings.policy_path) is not None:
+            yield from _loaded("policy", policy, lambda: Policy.load(policy, registry))
+        if (rules := settings.escalation_path) is not None:
+            yield from _loaded("escalation rules", rules, lambda: EscalationRules.load(rules))
+        for run in sorted((self._home / "runs").glob("*.json")):
+            yield from _loaded("run file", run, partial(RunFile.read, self._home, run.stem))
+        if not is_endpoint(settings.model):
+            try:
+                if not is_installed(find_model(settings.model), self._home):
+                    advice = f"watchkeeper models pull {settings.model}"
+                    yield _note("models", settings.model, "is configured and not on this machine", advice)
+            except ModelError as error:
+                yield _error("models", settings.model, str(error), "name another model")
+
+    def audit(self) -> Iterator[Found]:
+        """The audit log, its key, and whether its times go forward."""
+        log = AuditLog(self._home)
+        advice = "find out who changed it; restore it from a backup, or move the audit folder aside"
+        try:
+            report = log.verify()
+        except AuditError as error:
+            yield _error("audit", log.path, str(error), "restore it from a backup")
+            return
+        for problem in report.problems:
+            yield _error("audit", f"{log.folder / problem.file} line {problem.line}", problem.what, advice)
+        for note in report.notes:
+            if log.path.exists():
+                yield _note("audit", log.path, note)
+        key = log.keys / PRIVATE
+        if report.entries and not key.exists():
+            yield _error("audit key", key, "is missing: no entry can be signed", "restore it from its copy")
+        elif key.exists() and key.stat().st_mode & 0o077:
+            yield _error("audit key", key, "can be read by others, who could sign", f"chmod 600 {key}")
+        if report.ok:
+            yield from self._times(log)
+
+    def _times(self, log: AuditLog) -> Iterator[Found]:
+        advice = "set the clock right, and keep it so: deadlines and schedules depend on it"
+        before: datetime | None = None
+        with contextlib.suppress(AuditError):
+            for entry in log.entries():
+                place = f"{log.path} entry {entry.seq}"
+                if entry.at > self._now + AHEAD:
+                    yield _warning("clock", place, f"was written in the future, at {entry.at}", advice)
+                    return
+                if before is not None and entry.at < before - AHEAD:
+                    said = f"was written at {entry.at}, after one of {before}: the clock was set back"
+                    yield _warning("clock", place, said, advice)
+                    return
+                before = entry.at
+
+    def database(self) -> Iterator[Found]:
+        """The database: whether it can be read, is of this release, and makes sense."""
+        path = self._home / DATABASE
+        if not path.exists():
+            yield _note("database", path, "is not there yet: nothing happened here")
+            return
+        try:
+            broken, version = _read_raw(path)
+        except sqlite3.Error as error:
+            yield _error("database", path, f"cannot be read ({error})", _RESTORE)
+            return
+        for what in broken:
+            yield _error("database", path, what, _RESTORE)
+        if version is None or not version.isdecimal():
+            yield _error("database", path, "is not one of Watchkeeper", "name another WATCHKEEPER_HOME")
+        elif int(version) > SCHEMA_VERSION:
+            said = f"has schema {version}, this release knows {SCHEMA_VERSION}"
+            yield _error("database", path, said, "use the release that wrote it")
+        elif int(version) < SCHEMA_VERSION:
+            said = f"has schema {version} and becomes {SCHEMA_VERSION} when it is opened next"
+            yield _note("database", path, said, "back it up first: `watchkeeper backup`")
+        elif not broken:
+            try:
+                with Store(path) as store:
+                    for suspicion in examine_records(store, self._now):
+                        yield _of(suspicion, path)
+            except StoreError as error:
+                yield _error("database", path, str(error), _RESTORE)
+
+    def models(self) -> Iterator[Found]:
+        """The files of every model that is installed."""
+        for entry in CATALOG:
+            if not (self._home / "models" / entry.id).is_dir():
+                continue
+            try:
+                verify_installed(entry, self._home)
+            except (ModelError, OSError) as error:
+                advice = f"watchkeeper models remove {entry.id}, and pull it again"
+                yield _error("models", entry.id, str(error), advice)
+
+
+_RESTORE = "restore a backup with `watchkeeper restore`, or move it aside to start anew"
+
+
+def _read_raw(path: Path) -> tuple[list[str], str | None]:
+    """Say what is broken in a database file, and of which schema it is, without changing it."""
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        said = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
+        broken = [] if said == ["ok"] else [f"is damaged: {' '.join(what.split())}" for what in said]
+        for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+            broken.append(f"row {row} of {table!r} belongs to a row of {parent!r} that is not there")
+        try:
+            query = "SELECT value FROM watchkeeper_meta WHERE name = 'schema'"
+            version = connection.execute(query).fetchone()
+        except sqlite3.OperationalError:
+            return broken, None
+        return broken[:20], None if version is None else str(version[0])
+
+
+def _loaded(area: str, path: Path, load: Callable[[], object]) -> Iterator[Found]:
+    try:
+        load()
+    except (OperationError, ToolError) as error:
+        yield _error(area, path, str(error), "mend the file")
+
+
+def _of(suspicion: Suspicion, path: Path) -> Found:
+    report = {"error": _error, "warning": _warning, "note": _note}[suspicion.gravity]
+    return report(suspicion.area, f"{path} {suspicion.place}", suspicion.what, suspicion.advice)
+
+
+def _note(area: str, place: Path | str, what: str, advice: str = "") -> Found:
+    return Found(gravity=Gravity.NOTE, area=area, place=str(place), what=what, advice=advice)
+
+
+def _warning(area: str, place: Path | str, what: str, advice: str) -> Found:
+    return Found(gravity=Gravity.WARNING, area=area, place=str(place), what=what, advice=advice)
+
+
+def _error(area: str, place: Path | str, what: str, advice: str) -> Found:
+    return Found(gravity=Gravity.ERROR, area=area, place=str(place), what=what, advice=advice)

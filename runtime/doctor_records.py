@@ -1,0 +1,185 @@
+"""Records that cannot be: what no run and no crash leaves in a store, and what waits for people."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import Connection, func, inspect, select, text
+
+from watchkeeper.runtime import schema
+from watchkeeper.runtime.approvals import ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.incidents import IncidentStatus
+from watchkeeper.runtime.jobs import JobStatus
+from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.steps import StepStatus
+from watchkeeper.runtime.store import Store
+
+_AHEAD = timedelta(minutes=5)
+_BEGUN = (
+    StepStatus.APPLIED.value,
+    StepStatus.VERIFIED.value,
+    StepStatus.ROLLED_BACK.value,
+    StepStatus.IN_DOUBT.value,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A record that is not as it should be.
+
+    Attributes:
+        gravity: How bad it is.
+        area: What was looked at.
+        place: Which record.
+        what: What is found.
+        advice: What to do.
+    """
+
+    gravity: Literal["error", "warning", "note"]
+    area: str
+    place: str
+    what: str
+    advice: str
+
+
+def examine_records(store: Store, now: datetime) -> tuple[Suspicion, ...]:
+    """Look at what the records of a sound database say together.
+
+    Args:
+        store: The store.
+        now: The time.
+
+    Raises:
+        StoreError: If it cannot be read.
+    """
+    running = _running(store.path.parent / "locks")
+    with store.reading() as connection:
+        return (
+            *_effects(connection, running),
+            *_approvals(connection, now),
+            *_incidents(connection, running),
+            *_jobs(connection),
+            *_times(connection, now),
+        )
+
+
+def _effects(connection: Connection, running: set[str]) -> Iterator[Suspicion]:
+    effects, steps = schema.effects, schema.steps
+    doubtful = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
+    for row in connection.execute(select(effects).where(effects.c.state.in_(doubtful))):
+        if row.incident_id in running:
+            continue
+        what = f"was begun at {row.intended_at:%Y-%m-%d %H:%M} UTC, and whether it took place is not known"
+        advice = f"watchkeeper run --resume {row.incident_id}: it looks, and asks where it cannot tell"
+        yield Suspicion("warning", "effect in doubt", f"step {row.step_id}", what, advice)
+    known = select(steps.c.id)
+    for key in connection.execute(select(effects.c.key).where(effects.c.step_id.not_in(known))).scalars():
+        yield Suspicion("error", "effect", key, "belongs to no step", _EDITED)
+    with_effect = select(effects.c.step_id)
+    begun = select(steps.c.id, steps.c.status).where(
+        steps.c.status.in_(_BEGUN), steps.c.id.not_in(with_effect)
+    )
+    for row in connection.execute(begun):
+        what = f"is {row.status!r}, and the ledger knows of no effect"
+        yield Suspicion("error", "step", row.id, what, _EDITED)
+
+
+def _approvals(connection: Connection, now: datetime) -> Iterator[Suspicion]:
+    table, effects, incidents = schema.approvals, schema.effects, schema.incidents
+    used = select(effects.c.approval_id).where(effects.c.approval_id.is_not(None))
+    unused = select(table.c.id).where(table.c.status == ApprovalStatus.USED.value, table.c.id.not_in(used))
+    for name in connection.execute(unused).scalars():
+        yield Suspicion("error", "approval", name, "was used, and no effect used it", _EDITED)
+    stolen = select(table.c.id, table.c.status).where(
+        table.c.id.in_(used), table.c.status != ApprovalStatus.USED.value
+    )
+    for row in connection.execute(stolen):
+        what = f"is {row.status!r}, and an effect used it"
+        yield Suspicion("error", "approval", row.id, what, _EDITED)
+    pending = (
+        select(table, incidents.c.status.label("incident_status"))
+        .join(incidents, incidents.c.id == table.c.incident_id)
+        .where(table.c.status == ApprovalStatus.PENDING.value)
+    )
+    for row in connection.execute(pending):
+        if row.incident_status in schema.ENDED:
+            what = f"waits for an answer, and incident {row.incident_id} has ended"
+            advice = f"watchkeeper approvals reject {row.id} --reason ended"
+            if row.kind == ApprovalKind.IN_DOUBT.value:
+                advice = f"watchkeeper approvals done (or not-done) {row.id}"
+            yield Suspicion("warning", "approval", row.id, what, advice)
+        elif row.expires_at <= now:
+            what = f"was not answered before {row.expires_at:%Y-%m-%d %H:%M} UTC, which nobody noticed yet"
+            advice = f"watchkeeper run --resume {row.incident_id}: silence is a no"
+            yield Suspicion("warning", "approval", row.id, what, advice)
+
+
+def _incidents(connection: Connection, running: set[str]) -> Iterator[Suspicion]:
+    table = schema.incidents
+    kept: set[str] = set()
+    if "checkpoints" in inspect(connection).get_table_names():
+        kept = set(connection.execute(text("SELECT DISTINCT thread_id FROM checkpoints")).scalars())
+    live = select(table.c.id, table.c.status).where(table.c.status.not_in(schema.ENDED))
+    for row in connection.execute(live):
+        if row.id in running:
+            continue
+        resume = f"watchkeeper run --resume {row.id}"
+        if row.id in kept:
+            yield Suspicion("note", "incident", row.id, f"is {row.status!r}, and nobody works on it", resume)
+        elif row.status == IncidentStatus.OPEN.value:
+            yield Suspicion("note", "incident", row.id, "is open, and nobody began to work on it", resume)
+        else:
+            what = f"is {row.status!r}, and where it stands is not kept: it would begin anew"
+            yield Suspicion("error", "incident", row.id, what, f"restore a backup, or begin anew: {resume}")
+
+
+def _jobs(connection: Connection) -> Iterator[Suspicion]:
+    table, halts = schema.jobs, schema.halts
+    dead = select(table.c.id, table.c.kind, table.c.error).where(table.c.status == JobStatus.DEAD.value)
+    for row in connection.execute(dead):
+        what = f"failed too often and was put aside: {row.error:.120}"
+        yield Suspicion("warning", "job", f"{row.kind} {row.id}", what, "mend the cause, and begin it again")
+    for row in connection.execute(select(halts).where(halts.c.lifted_at.is_(None))):
+        what = f"everything was stopped by {row.by!r} at {row.at:%Y-%m-%d %H:%M} UTC: {row.reason}"
+        yield Suspicion("note", "stop", str(row.id), what, "lift it when it may go on")
+
+
+def _times(connection: Connection, now: datetime) -> Iterator[Suspicion]:
+    for table, column in (
+        (schema.events, schema.events.c.at),
+        (schema.incidents, schema.incidents.c.updated_at),
+        (schema.approvals, schema.approvals.c.requested_at),
+        (schema.effects, schema.effects.c.intended_at),
+    ):
+        latest = connection.execute(select(func.max(column))).scalar()
+        if latest is not None and latest > now + _AHEAD:
+            what = f"was written in the future, at {latest:%Y-%m-%d %H:%M} UTC: the clock jumped"
+            yield Suspicion(
+                "warning", "clock", table.name, what, "set the clock right: deadlines depend on it"
+            )
+
+
+def _running(locks: Path) -> set[str]:
+    """Incidents that a living process of this machine works on; what the dead left locks nothing."""
+    found = set()
+    for path in locks.glob("*.lock"):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found.add(path.stem)
+        finally:
+            os.close(descriptor)
+    return found
+
+
+_EDITED = "no crash leaves this: somebody edited the database; compare with `watchkeeper audit show`"
