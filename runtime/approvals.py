@@ -268,7 +268,7 @@ class Approvals:
 
     def _unknown(self, approval_id: str) -> ApprovalError:
         return ApprovalError(
-            f"approval {approval_id!r} is unknown: it is not in {str(self._store.path)!r}; "
+            f"approval {approval_id!r} is unknown: it is not in {self._store.place!r}; "
             "see `watchkeeper approvals list`"
         )
 

@@ -141,7 +141,7 @@ class Decisions:
             body = connection.execute(select(table.c.body).where(table.c.id == decision_id)).scalar()
         if body is None:
             raise UnknownRecordError(
-                f"decision {decision_id!r} is not in {str(self._store.path)!r}; "
+                f"decision {decision_id!r} is not in {self._store.place!r}; "
                 "see `watchkeeper decisions list INCIDENT`"
             )
         return DecisionRecord.model_validate_json(body)

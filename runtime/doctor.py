@@ -25,9 +25,9 @@ from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.doctor_records import Suspicion, examine_records
 from watchkeeper.runtime.errors import AuditError, ConfigurationError, OperationError, StoreError
 from watchkeeper.runtime.escalation_rules import EscalationRules
+from watchkeeper.runtime.migrations import newest_schema
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.runs import RunFile
-from watchkeeper.runtime.schema import SCHEMA_VERSION
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.builtin import builtin_registry
@@ -196,11 +196,11 @@ class _Doctor:
             yield _error("database", path, what, _RESTORE)
         if version is None or not version.isdecimal():
             yield _error("database", path, "is not one of Watchkeeper", "name another WATCHKEEPER_HOME")
-        elif int(version) > SCHEMA_VERSION:
-            said = f"has schema {version}, this release knows {SCHEMA_VERSION}"
+        elif int(version) > newest_schema():
+            said = f"has schema {version}, this release knows {newest_schema()}"
             yield _error("database", path, said, "use the release that wrote it")
-        elif int(version) < SCHEMA_VERSION:
-            said = f"has schema {version} and becomes {SCHEMA_VERSION} when it is opened next"
+        elif int(version) < newest_schema():
+            said = f"has schema {version} and becomes {newest_schema()} when it is opened next"
             yield _note("database", path, said, "back it up first: `watchkeeper backup`")
         elif not broken:
             try:

@@ -58,7 +58,7 @@ def examine_records(store: Store, now: datetime) -> tuple[Suspicion, ...]:
     Raises:
         StoreError: If it cannot be read.
     """
-    running = _running(store.path.parent / "locks")
+    running = _running(Path(store.place).parent / "locks")
     with store.reading() as connection:
         return (
             *_effects(connection, running),

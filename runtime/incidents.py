@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -16,6 +14,7 @@ from sqlalchemy import Row, func, select, update
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.clock import Clock, short_id, utc_now
+from watchkeeper.runtime.database import HeldError
 from watchkeeper.runtime.errors import (
     FencedError,
     IncidentBusyError,
@@ -171,8 +170,7 @@ class Incidents:
             ).first()
         if row is None:
             raise UnknownIncidentError(
-                f"incident {incident_id!r} is not in {str(self._store.path)!r}; "
-                "see `watchkeeper incidents list`"
+                f"incident {incident_id!r} is not in {self._store.place!r}; see `watchkeeper incidents list`"
             )
         return _incident(row)
 
@@ -394,7 +392,7 @@ class Incidents:
 
         It is held by a lease, which is renewed until the block ends: where its process dies it is anybody's
         after ``seconds``. What is written from within the block is refused once another process has taken it
-        over. On one machine the kernel keeps a lock besides, which is free at once when its process ends.
+        over. A lock is kept besides, which is free at once when its process ends.
 
         Args:
             incident_id: The incident.
@@ -408,8 +406,8 @@ class Incidents:
         self.get(incident_id)
         leases = Leases(self._store)
         name = f"incident:{incident_id}"
-        with self._kernel_lock(incident_id):
-            # Who held the lease held the kernel's lock, too, and has neither any more.
+        with self._lock(incident_id):
+            # Who held the lease held the lock, too, and has neither any more.
             lease = leases.acquire(name, new_holder(), seconds=seconds, force=True)
             if lease is None:
                 raise IncidentBusyError(
@@ -420,28 +418,15 @@ class Incidents:
                 yield lease
 
     @contextmanager
-    def _kernel_lock(self, incident_id: str) -> Iterator[None]:
-        path = self._store.path.parent / "locks" / f"{incident_id}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(f"lock {str(path)!r} cannot be made: {error.strerror}") from error
-        try:
+    def _lock(self, incident_id: str) -> Iterator[None]:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+                stack.enter_context(self._store.hold(incident_id))
+            except HeldError as error:
                 raise IncidentBusyError(
-                    f"incident {incident_id!r} is being run by process {holder}; wait for it or stop it first"
+                    f"incident {incident_id!r} is being run by {error}; wait for it or stop it first"
                 ) from error
-            # Who holds it is for messages only; a full disk must not look like a lock that is held.
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
-        finally:
-            os.close(descriptor)
 
     def _free_id(self) -> str:
         with self._store.reading() as connection:

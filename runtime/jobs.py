@@ -303,7 +303,7 @@ class Jobs:
         with self._store.reading() as connection:
             row = connection.execute(select(schema.jobs).where(schema.jobs.c.id == number)).first()
         if row is None:
-            raise LookupError(f"job {number} is not in {str(self._store.path)!r}")
+            raise LookupError(f"job {number} is not in {self._store.place!r}")
         return _job(row)
 
     def find(self, key: str) -> Job | None:

@@ -19,6 +19,7 @@ from watchkeeper.runtime.events import BaseEvent, DecisionMade, Event, Option, P
 from watchkeeper.runtime.halt import Halts
 from watchkeeper.runtime.incidents import Incident, Incidents
 from watchkeeper.runtime.ledger import Ledger
+from watchkeeper.runtime.settings import STORE
 from watchkeeper.runtime.steps import Steps
 from watchkeeper.runtime.store import Store
 
@@ -31,6 +32,7 @@ class Journal:
 
     Args:
         home: Folder of Watchkeeper's state; created if missing.
+        store: Where the store is, a file or a URL (default: a SQLite file in the folder).
         solo: Whether one person alone may approve low tiers of what is asked here.
         now: The time.
         observe_only: Whether no effect may begin.
@@ -41,10 +43,16 @@ class Journal:
     """
 
     def __init__(
-        self, home: Path, *, solo: bool = False, now: Clock = utc_now, observe_only: bool = False
+        self,
+        home: Path,
+        *,
+        store: Path | str | None = None,
+        solo: bool = False,
+        now: Clock = utc_now,
+        observe_only: bool = False,
     ) -> None:
         self.home = home
-        self.store = Store(home / "watchkeeper.db")
+        self.store = Store(store or home / STORE)
         self.incidents = Incidents(self.store, now=now)
         self.decisions = Decisions(self.store, now=now)
         self.steps = Steps(self.store, now=now)

@@ -99,7 +99,10 @@ class Orchestrator:
             rules = policy if isinstance(policy, Policy) else Policy.load(Path(policy), registry)
         self.site = Site(hosts, registry, rules, self.settings.home)
         self.journal = Journal(
-            self.settings.home, solo=self.settings.solo, observe_only=self.settings.observe_only
+            self.settings.home,
+            store=self.settings.store_place,
+            solo=self.settings.solo,
+            observe_only=self.settings.observe_only,
         )
         self._requester = requester or current_person()
         self._lease_seconds = lease_seconds
@@ -112,7 +115,7 @@ class Orchestrator:
             observe_only=self.settings.observe_only,
             limits=self.settings.limits,
         )
-        self._checkpoints = open_checkpoints(self.journal.store.path)
+        self._checkpoints = open_checkpoints(Path(self.journal.store.place))
 
     def open(self, alert: Alert) -> Incident:
         """Open an incident for an alert, or group the alert into the one that is open for the same thing.
@@ -312,7 +315,7 @@ class Orchestrator:
                 return
             except sqlite3.Error as error:
                 raise StoreError(
-                    f"checkpoints in {str(self.journal.store.path)!r} cannot be written: {error}; "
+                    f"checkpoints in {self.journal.store.place!r} cannot be written: {error}; "
                     f"mend that and go on with `watchkeeper run --resume {incident_id}`"
                 ) from error
             if self.journal.incidents.get(incident_id).status.ended:

@@ -1,4 +1,18 @@
-"""Tables of the store."""
+"""Tables of the store.
+
+A change of the tables is made in two places: here, for databases that are new, and in one further file of
+``runtime/migrations/versions/``, for those that are there (Alembic; a test compares the two on each
+database). The file is ``rNNNN_what_changes.py`` with the next free number; it sets ``revision = "NNNN"``
+and ``down_revision`` to the one before, and its ``upgrade()`` says the change with ``alembic.op``, spelled
+out in its own words, since tables go on changing here:
+
+    def upgrade() -> None:
+        op.create_table("jobs", sa.Column("id", sa.String(), primary_key=True), ...)
+        op.create_index("jobs_by_state", "jobs", ["state"])
+
+Where two changes took the same number, the later one is renumbered (file, ``revision``,
+``down_revision``). A column of a table that SQLite cannot alter goes through ``op.batch_alter_table``.
+"""
 
 from __future__ import annotations
 
@@ -21,79 +35,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import Dialect
-
-SCHEMA_VERSION = 7
-"""Raised with every change of a table."""
-
-MIGRATIONS: dict[int, tuple[str, ...]] = {
-    1: ("ALTER TABLE approvals ADD COLUMN solo BOOLEAN NOT NULL DEFAULT 0",),
-    2: ("ALTER TABLE approvals ADD COLUMN first_by VARCHAR",),
-    3: (
-        """CREATE TABLE jobs (
-            id INTEGER NOT NULL, kind VARCHAR NOT NULL, "key" VARCHAR, status VARCHAR NOT NULL,
-            due_at VARCHAR(27) NOT NULL, body TEXT NOT NULL, attempts INTEGER NOT NULL,
-            fence INTEGER NOT NULL, worker VARCHAR, lease_until VARCHAR(27), error TEXT DEFAULT '' NOT NULL,
-            created_at VARCHAR(27) NOT NULL, ended_at VARCHAR(27), PRIMARY KEY (id))""",
-        "CREATE INDEX jobs_by_due ON jobs (status, due_at)",
-        "CREATE UNIQUE INDEX one_live_job_a_key ON jobs (\"key\") WHERE status IN ('queued', 'running')",
-        """CREATE TABLE leases (
-            name VARCHAR NOT NULL, holder VARCHAR, fence INTEGER NOT NULL, expires_at VARCHAR(27),
-            PRIMARY KEY (name))""",
-        """CREATE TABLE halts (
-            id INTEGER NOT NULL, "by" VARCHAR NOT NULL, at VARCHAR(27) NOT NULL, reason TEXT NOT NULL,
-            lifted_by VARCHAR, lifted_at VARCHAR(27), PRIMARY KEY (id))""",
-    ),
-    4: (
-        (
-            "CREATE TABLE approval_votes (approval_id VARCHAR NOT NULL REFERENCES approvals (id), "
-            "person VARCHAR NOT NULL, number INTEGER NOT NULL, name VARCHAR NOT NULL, "
-            "at VARCHAR(27) NOT NULL, reason TEXT DEFAULT '' NOT NULL, "
-            "PRIMARY KEY (approval_id, person), UNIQUE (approval_id, number))"
-        ),
-        (
-            "INSERT INTO approval_votes (approval_id, person, number, name, at) SELECT id, "
-            "lower(trim(first_by)), 1, first_by, requested_at FROM approvals WHERE first_by IS NOT NULL"
-        ),
-        "ALTER TABLE approvals DROP COLUMN first_by",
-        "ALTER TABLE approvals ADD COLUMN quorum INTEGER DEFAULT '1' NOT NULL",
-        "UPDATE approvals SET quorum = 2 WHERE tier >= 3 AND kind = 'action'",
-        "ALTER TABLE approvals ADD COLUMN view TEXT DEFAULT '' NOT NULL",
-        "ALTER TABLE approvals ADD COLUMN edited TEXT",
-    ),
-    5: (
-        "ALTER TABLE effects ADD COLUMN action VARCHAR NOT NULL DEFAULT ''",
-        "ALTER TABLE effects ADD COLUMN host VARCHAR NOT NULL DEFAULT ''",
-        "ALTER TABLE effects ADD COLUMN service VARCHAR NOT NULL DEFAULT ''",
-        (
-            "UPDATE effects SET (action, host, service) = (SELECT json_extract(body, '$.action'), "
-            "json_extract(body, '$.host'), coalesce(json_extract(body, '$.arguments.service'), '') "
-            "FROM steps WHERE steps.id = effects.step_id)"
-        ),
-        "ALTER TABLE incidents ADD COLUMN worked_seconds FLOAT NOT NULL DEFAULT 0",
-        "CREATE INDEX effects_by_incident ON effects (incident_id)",
-        "CREATE INDEX effects_by_time ON effects (intended_at)",
-        "CREATE INDEX effects_by_target ON effects (action, host, service, intended_at)",
-        "CREATE INDEX incidents_by_fingerprint ON incidents (fingerprint, opened_at)",
-        "CREATE INDEX approvals_by_incident ON approvals (incident_id, requested_at)",
-        "CREATE INDEX approvals_by_step ON approvals (step_id)",
-        (
-            "CREATE TABLE breaker_resets (id INTEGER NOT NULL PRIMARY KEY, action VARCHAR NOT NULL, "
-            "host VARCHAR NOT NULL, service VARCHAR NOT NULL, at VARCHAR(27) NOT NULL, "
-            "person VARCHAR NOT NULL, reason TEXT NOT NULL)"
-        ),
-        "CREATE INDEX breaker_resets_by_target ON breaker_resets (action, host, service, at)",
-    ),
-    6: (
-        (
-            "CREATE TABLE decision_reviews (id INTEGER NOT NULL PRIMARY KEY, decision_id VARCHAR NOT NULL "
-            "REFERENCES decisions (id), incident_id VARCHAR NOT NULL REFERENCES incidents (id), "
-            'at VARCHAR(27) NOT NULL, "by" VARCHAR NOT NULL, verdict VARCHAR NOT NULL, should_be INTEGER, '
-            "note TEXT DEFAULT '' NOT NULL)"
-        ),
-        "CREATE INDEX reviews_by_decision ON decision_reviews (decision_id)",
-    ),
-}
-"""By the version that a database has: the statements that make it one of the next version."""
 
 
 class UtcTime(TypeDecorator[datetime]):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from watchkeeper.models.home import home_folder
@@ -16,6 +16,9 @@ from watchkeeper.tools.documents import Document, DocumentError, read_document
 
 PREFIX = "WATCHKEEPER_"
 FILE = "config.yaml"
+STORE = "watchkeeper.db"
+"""File of the database in the home, where no other store is set."""
+
 _DAY = 86_400.0
 
 
@@ -24,6 +27,8 @@ class Settings(BaseSettings):
 
     Attributes:
         home: Folder of all state.
+        store: Where the state of incidents is kept: a file (SQLite) or the URL of a PostgreSQL database
+            (default: ``watchkeeper.db`` in the home). It may hold a password, so it is never shown.
         model: Catalog id of the language model.
         quantization: How its weights are held.
         inventory: The hosts that may be touched (default: ``inventory.yaml`` in the home).
@@ -46,6 +51,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     home: Path = Field(default_factory=home_folder)
+    store: SecretStr | None = Field(default=None, min_length=1)
     model: str = Field(default="qwen2.5-coder-0.5b-instruct", min_length=1)
     quantization: Literal["auto", "nf4", "int8", "none"] = "auto"
     inventory: Path | None = None
@@ -91,9 +97,12 @@ class Settings(BaseSettings):
         return own if own.exists() else None
 
     @property
-    def store_path(self) -> Path:
-        """The database."""
-        return self.home / "watchkeeper.db"
+    def store_place(self) -> Path | str:
+        """The database: a file, or a URL, which may hold a password."""
+        if self.store is None:
+            return self.home / STORE
+        place = self.store.get_secret_value()
+        return place if "://" in place else Path(place).expanduser()
 
 
 def load_settings(path: Path | None = None, **given: Any) -> Settings:
@@ -123,6 +132,8 @@ def load_settings(path: Path | None = None, **given: Any) -> Settings:
     for name in ("home", "inventory", "policy", "escalation"):
         if isinstance(data.get(name), str):
             data[name] = document.path.parent / Path(data[name]).expanduser()
+    if isinstance(data.get("store"), str) and data["store"] and "://" not in data["store"]:
+        data["store"] = str(document.path.parent / Path(data["store"]).expanduser())
     try:
         return Settings(**{**data, **EnvSettingsSource(Settings)(), **given})
     except ValidationError as error:

@@ -176,7 +176,7 @@ class Steps:
         with self._store.reading() as connection:
             body = connection.execute(select(table.c.body).where(table.c.id == step_id)).scalar()
         if body is None:
-            raise UnknownRecordError(f"step {step_id!r} is not in {str(self._store.path)!r}")
+            raise UnknownRecordError(f"step {step_id!r} is not in {self._store.place!r}")
         return Step.model_validate_json(body)
 
     def list(self, incident_id: str) -> tuple[Step, ...]:

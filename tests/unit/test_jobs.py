@@ -69,7 +69,7 @@ def test_what_is_due_longest_comes_first_and_nothing_before_its_time(jobs: Jobs,
 
 def test_a_due_time_survives_a_restart(jobs: Jobs, store: Store, time: Time) -> None:
     jobs.add("toy", {}, due=START + timedelta(seconds=60), key="timer")
-    with Store(store.path) as again:
+    with Store(store.place) as again:
         found = Jobs(again, now=time).find("timer")
         assert found is not None
         assert found.due_at == START + timedelta(seconds=60)

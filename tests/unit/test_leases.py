@@ -105,7 +105,7 @@ def test_who_lost_a_name_can_write_nothing_more_under_it(leases: Leases, store: 
     old = taken(leases)
     with store.fenced(old):
         jobs.add("toy", {})
-        with Store(store.path) as other:
+        with Store(store.place) as other:
             new = taken(Leases(other), "b", force=True)
             with other.fenced(new):
                 Jobs(other).add("toy", {})

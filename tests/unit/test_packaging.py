@@ -82,7 +82,11 @@ def needed() -> dict[str, str]:
     extras = SETUP["project"]["optional-dependencies"].values()
     own = [*SETUP["project"]["dependencies"], *(text for extra in extras for text in extra)]
     own = [text for text in own if Requirement(text).name != "watchkeeper"]
-    open_ = [(canonicalize_name(Requirement(text).name), "") for text in (*own, "setuptools")]
+    open_ = [
+        (canonicalize_name(Requirement(text).name), extra)
+        for text in (*own, "setuptools")
+        for extra in ("", *Requirement(text).extras)
+    ]
     while open_:
         name, extra = open_.pop()
         if (name, extra) in done:

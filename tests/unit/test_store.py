@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from watchkeeper.runtime.alerts import Alert
-from watchkeeper.runtime.approvals import Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_keys import create_keys
 from watchkeeper.runtime.errors import AuditError, OperationError, StoreError
 from watchkeeper.runtime.incidents import Incidents
-from watchkeeper.runtime.schema import SCHEMA_VERSION
 from watchkeeper.runtime.store import Store
 
 
@@ -171,53 +169,6 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(StoreError, match="not one of Watchkeeper"):
         Store(path)
-
-
-def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "w.db"
-    Store(path).close()
-    other = sqlite3.connect(path)
-    other.execute(f"UPDATE watchkeeper_meta SET value='{SCHEMA_VERSION + 1}' WHERE name='schema'")
-    other.commit()
-    other.close()
-    said = rf"schema {SCHEMA_VERSION + 1}, this Watchkeeper knows {SCHEMA_VERSION}"
-    with pytest.raises(StoreError, match=said):
-        Store(path)
-
-
-def test_a_database_of_an_older_release_is_brought_up_to_date(tmp_path: Path) -> None:
-    def columns(path: Path) -> list[tuple[object, ...]]:
-        with sqlite3.connect(path) as connection:
-            # Where a column stands does not matter: all statements name the columns that they use.
-            return sorted(row[1:4] for row in connection.execute("PRAGMA table_info(approvals)"))
-
-    path = tmp_path / "w.db"
-    with Store(path) as store:
-        Incidents(store).open(alert())
-    fresh = columns(path)
-    other = sqlite3.connect(path)
-    other.execute("DROP TABLE approval_votes")
-    for later in ("solo", "quorum", "view", "edited"):
-        other.execute(f"ALTER TABLE approvals DROP COLUMN {later}")
-    for later in ("jobs", "leases", "halts", "breaker_resets", "decision_reviews"):
-        other.execute(f"DROP TABLE {later}")
-    for later in (
-        *("effects_by_incident", "effects_by_time", "effects_by_target"),
-        *("incidents_by_fingerprint", "approvals_by_incident", "approvals_by_step"),
-    ):
-        other.execute(f"DROP INDEX {later}")
-    for later in ("action", "host", "service"):
-        other.execute(f"ALTER TABLE effects DROP COLUMN {later}")
-    other.execute("ALTER TABLE incidents DROP COLUMN worked_seconds")
-    other.execute("UPDATE watchkeeper_meta SET value='1' WHERE name='schema'")
-    other.commit()
-    other.close()
-    assert columns(path) != fresh
-    for _ in range(2):
-        with Store(path) as store:
-            assert len(Incidents(store).list()) == 1
-            assert Approvals(store).list() == ()
-    assert columns(path) == fresh
 
 
 def test_damage_inside_the_database_is_found_by_a_check(tmp_path: Path) -> None:

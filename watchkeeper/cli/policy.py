@@ -235,9 +235,10 @@ def _touched(settings: Settings, inventory: Inventory, policy: Policy, moment: d
     from watchkeeper.runtime.store import Store
 
     fleet = {spec.name: spec.labels for spec in inventory}
-    if policy.looks_back is None or not settings.store_path.exists():
+    place = settings.store_place
+    if policy.looks_back is None or (isinstance(place, Path) and not place.exists()):
         return BlastRadius(fleet=fleet)
-    with Store(settings.store_path) as store:
+    with Store(place) as store:
         touches = Ledger(store, Approvals(store)).touches(moment - policy.looks_back)
     return BlastRadius(touches=tuple(touch for touch in touches if touch.at <= moment), fleet=fleet)
 

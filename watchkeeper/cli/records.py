@@ -45,7 +45,7 @@ def opened() -> Iterator[tuple[Settings, Store]]:
         from watchkeeper.runtime.store import Store
 
         settings = load_settings()
-        with Store(settings.store_path) as store:
+        with Store(settings.store_place) as store:
             yield settings, store
 
 
