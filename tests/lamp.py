@@ -36,6 +36,7 @@ from watchkeeper import (
     fact,
 )
 from watchkeeper.models.interface import ChoiceRequest, Engine, GenerationRequest
+from watchkeeper.runtime.leases import LEASE_SECONDS
 from watchkeeper.tools.errors import ApplyError, PlanError
 from watchkeeper.tools.fact import Arguments, Fact, Provenance, Raw
 from watchkeeper.tools.registry import AnyAction, AnyFact
@@ -334,6 +335,7 @@ def orchestrator(
     requester: str = "ann",
     rules: str | None = None,
     knows: bool = True,
+    lease_seconds: float = LEASE_SECONDS,
     **settings: Any,
 ) -> Orchestrator:
     """Return an orchestrator of the lamp that does not wait where nothing is to be waited for."""
@@ -349,4 +351,5 @@ def orchestrator(
         policy=None if rules is None else path,
         settings=Settings(home=home, **values),
         requester=requester,
+        lease_seconds=lease_seconds,
     )
