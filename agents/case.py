@@ -82,9 +82,10 @@ class Case:
         """Say a finding without a word of strangers."""
         if not self._is_worded(item):
             if finding.told:
-                told = finding.told
+                told, known = finding.told, words_of(self.host)
                 for place, name in enumerate(finding.names):
-                    told = told.replace(f"{{{place}}}", stand_in(name, self.names))
+                    shown = name if name in known else stand_in(name, self.names)
+                    told = told.replace(f"{{{place}}}", shown)
                 return Trusted(told)
             if item.provenance is Provenance.TRUSTED:
                 return Trusted(finding.text)

@@ -19,6 +19,7 @@ from watchkeeper.demo.faults import inject, unavailable
 from watchkeeper.demo.judge import OracleCheck, judge
 from watchkeeper.demo.site import Site
 from watchkeeper.models.interface import Engine
+from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.approvals import Approval
 from watchkeeper.runtime.events import ApprovalRequested, DiagnosisMade, Event
 from watchkeeper.runtime.orchestrator import Orchestrator
@@ -118,6 +119,7 @@ class Player:
         expect_refusal: Whether every question is answered no, so that nothing may have changed.
         on_event: Sees every event as it happens.
         on_site: Told of the site once the fault is there.
+        on_alert: Changes the alert before it is raised.
     """
 
     engine: Engine
@@ -126,6 +128,7 @@ class Player:
     expect_refusal: bool = False
     on_event: Callable[[Event], None] = lambda _: None
     on_site: Callable[[DemoEnvironment], None] = lambda _: None
+    on_alert: Callable[[Alert], Alert] = lambda alert: alert
 
     def play(self, scenario: str, seed: int) -> ScenarioResult:
         """Play one scenario from an empty folder to the oracle's judgement.
@@ -153,7 +156,7 @@ class Player:
             inventory=inventory, engine=self.engine, settings=self.settings, policy=self.settings.policy_path
         ) as orchestrator:
             started = time.monotonic()
-            incident = orchestrator.open(environment.alert())
+            incident = orchestrator.open(self.on_alert(environment.alert()))
             RunFile.of(self.settings, inventory=inventory).write(self.settings.home, incident.id)
             for event in orchestrator.resume(incident.id):
                 self.on_event(event)
