@@ -1,27 +1,31 @@
 """Runs of incidents in processes of their own, each killed where it is told to be.
 
 Run as a program it is a server: it imports everything once and then forks a process for each job, so that
-every run begins as a fresh process does and hundreds of them take minutes, not hours.
+every run begins as a fresh process does and hundreds of them take minutes, not hours. Each may be killed by
+itself, at a chosen place, or by its parent, at a chosen moment; SIGKILL it is in both cases.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Literal, Self
 
-from tests.lamp import ALERT, Lamp, orchestrator, prefers
+from tests.lamp import ALERT, CAUSES, SURGE, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper import Alert, Orchestrator, Settings
 from watchkeeper.demo.environment import DemoEnvironment
 from watchkeeper.demo.faults import inject
@@ -33,9 +37,9 @@ from watchkeeper.runtime.approvals import Answer, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.events import ApprovalRequested
 from watchkeeper.runtime.runs import RunFile
 
-Place = Literal["event", "node", "line", "effect"]
+Place = Literal["event", "node", "line", "effect", "moment"]
 """After an event was written; where a node begins or ends; before a line of what surrounds an effect, or of
-what asks for the effect itself (1: before it, 3: after it)."""
+what asks for the effect itself (1: before it, 3: after it); or after so many microseconds, wherever it is."""
 
 ROOT = Path(__file__).parent.parent
 REPEATS = 2  # of a line that count: once for the first step of an incident, once for the second
@@ -63,6 +67,7 @@ class Job:
         doubt: What is answered where people are asked whether something was done; ``silence`` waits until
             that is a no; empty leaves the question open.
         ttl: Seconds to answer.
+        surge: Whether the one cause is a surge, whose remedy takes three actions.
         demo: Seed of a demo environment, which this job makes and breaks where it is not there.
     """
 
@@ -76,7 +81,23 @@ class Job:
     rules: str | None = None
     doubt: str = ""
     ttl: float = 3600
+    surge: bool = False
     demo: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a job went.
+
+    Attributes:
+        killed: Whether it was killed.
+        places: How many places it came by at which it could have been killed; 0 if it was.
+        seconds: Time that it took.
+    """
+
+    killed: bool
+    places: int
+    seconds: float
 
 
 class Crashes:
@@ -97,13 +118,21 @@ class Crashes:
         Raises:
             AssertionError: If it failed in another way.
         """
+        return self.ask(job).killed
+
+    def ask(self, job: Job) -> Ran:
+        """Run a job to its end, and say how that went.
+
+        Raises:
+            AssertionError: If it failed in another way than by being killed.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
         self._process.stdin.flush()
         said = json.loads(self._process.stdout.readline())
         assert said["status"] in {0, -signal.SIGKILL}, said
-        return bool(said["status"])
+        return Ran(killed=bool(said["status"]), places=said["places"], seconds=said["seconds"])
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +158,7 @@ class Killer:
         self._kill = job.kill
         self._at = job.at
         self._only = job.only
-        self._count = 0
+        self.places = 0
         self._visits: dict[tuple[CodeType, int], int] = {}
         self._lock = threading.Lock()
 
@@ -137,15 +166,15 @@ class Killer:
         """Begin to count."""
         if self._kill == "event":
             o.journal.listen(lambda e: self._reach() if self._only in {"", e.kind} else None)
-        elif self._kill:
+        elif self._kill in {"node", "line", "effect"}:
             # Nodes run in threads of their own.
-            traces = {"node": self._node, "line": self._line, "effect": self._effect}
+            traces: dict[str, Any] = {"node": self._node, "line": self._line, "effect": self._effect}
             threading.settrace(traces[self._kill])
 
     def _reach(self) -> None:
         with self._lock:
-            self._count += 1
-            if self._count == self._at:
+            self.places += 1
+            if self.places == self._at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def _node(self, frame: FrameType, event: str, argument: Any) -> Any:
@@ -177,27 +206,34 @@ class Killer:
         return self._effect
 
 
-def run(job: Job) -> None:
-    """Do a job in this process."""
+def run(job: Job) -> int:
+    """Do a job in this process; returns how many places it came by at which it could have been killed."""
     if job.demo is not None:
         with demo_orchestrator(job) as (o, alert):
-            _handle(job, o, alert)
-        return
+            return _handle(job, o, alert)
     lamp = Lamp(Path(job.world))
     engine = prefers(*job.likes)
     with orchestrator(
-        Path(job.home), lamp, engine, rules=job.rules, knows=job.knows, approval_ttl_seconds=job.ttl
+        Path(job.home),
+        lamp,
+        engine,
+        rules=job.rules,
+        knows=job.knows,
+        causes=SURGE if job.surge else CAUSES,
+        approval_ttl_seconds=job.ttl,
     ) as o:
-        _handle(job, o, ALERT)
+        return _handle(job, o, ALERT)
 
 
-def _handle(job: Job, o: Orchestrator, alert: Alert) -> None:
+def _handle(job: Job, o: Orchestrator, alert: Alert) -> int:
     known = o.journal.incidents.list()
     incident = known[0] if known else o.open(alert)
-    Killer(job).arm(o)
+    killer = Killer(job)
+    killer.arm(o)
     for event in o.resume(incident.id):
         if isinstance(event, ApprovalRequested) and not _answered(job, o, event.approval_id):
-            return
+            break
+    return killer.places
 
 
 def _answered(job: Job, o: Orchestrator, approval_id: str) -> bool:
@@ -243,29 +279,52 @@ def sensible() -> Engine:
     return ScriptedEngine(choose=choose)
 
 
-def _forked(work: Callable[[], None]) -> int:
+def _forked(job: Job) -> dict[str, Any]:
+    """Do a job in a process of its own, kill it where it is to die at a moment, and say how it ended."""
+    reading, writing = os.pipe()
+    began = time.monotonic()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            work()
+            os.close(reading)
+            os.write(writing, str(run(job)).encode())
             status = 0
         except BaseException:  # noqa: BLE001 (whatever it is, it ends this process and is told)
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
+    os.close(writing)
+    if job.kill == "moment":
+        # What it writes is read only at its end, so this also notices one that ended before.
+        ready, _, _ = select.select([reading], [], [], job.at / 1e6)
+        if not ready:
+            os.kill(child, signal.SIGKILL)
     _, ended = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(ended)
+    with os.fdopen(reading) as pipe:
+        places = pipe.read()
+    seconds = time.monotonic() - began
+    return {"status": os.waitstatus_to_exitcode(ended), "places": int(places or 0), "seconds": seconds}
+
+
+def _warmed() -> None:
+    """Do what every first run of a process does, once, so that no fork has to."""
+    with folder_in_memory() as folder:
+        Lamp.dark(folder, switch="off")
+        run(Job(home=str(folder / "home"), world=str(folder)))
+    assert threading.active_count() == 1  # what a fork would lose
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:
     """Serve jobs: a line of JSON in, a line of JSON out."""
+    _warmed()
     for line in sys.stdin:
         values = json.loads(line)
         values["likes"] = tuple(values["likes"])
-        job = Job(**values)
-        print(json.dumps({"status": _forked(lambda: run(job))}), flush=True)  # noqa: B023 (called at once)
+        print(json.dumps(_forked(Job(**values))), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +36,10 @@ from watchkeeper import (
     action,
     fact,
 )
+from watchkeeper.agents.causes import FollowUp
 from watchkeeper.models.interface import ChoiceRequest, Engine, GenerationRequest
 from watchkeeper.runtime.leases import LEASE_SECONDS
-from watchkeeper.tools.errors import ApplyError, PlanError
+from watchkeeper.tools.errors import ApplyError, PlanError, RollbackError
 from watchkeeper.tools.fact import Arguments, Fact, Provenance, Raw
 from watchkeeper.tools.registry import AnyAction, AnyFact
 
@@ -67,6 +69,21 @@ CAUSES = (
         remedies=("fuse.bridge",),
     ),
 )
+SURGE = (
+    Cause(
+        id="surge",
+        text="a surge went through all parts",
+        supported_by=("switch-odd",),
+        remedies=("switch.set",),
+        follow_up=(
+            (
+                "switch.set",
+                lambda *_: (FollowUp("bulb.replace", {}), FollowUp("fuse.replace", {})),
+            ),
+        ),
+    ),
+)
+"""One cause, whose remedy takes three actions."""
 AGENTS = (
     Agent(role=AgentRole.DIAGNOSTICIAN, instructions="You find out why a lamp is dark.", causes=CAUSES),
     Agent(role=AgentRole.INVESTIGATOR, instructions="You look at a lamp.", facts=FACTS),
@@ -175,6 +192,7 @@ class Lamp:
 
         set_switch = action("switch.set", summary="set the switch", reversibility="reversible")
         replace = action("bulb.replace", summary="put in a new bulb", reversibility="reversible")
+        exchange = action("fuse.replace", summary="put in a new fuse", reversibility="compensable")
         bridge = action("fuse.bridge", summary="bridge the fuse", reversibility="irreversible")
         return (
             light,
@@ -185,6 +203,7 @@ class Lamp:
             set_switch(_switch_setting(self, knows=knows)),
             replace(_replacing(self, "bulb", "new", knows=knows)),
             bridge(_replacing(self, "fuse", "whole", knows=knows)),
+            exchange(_replacing(self, "fuse", "whole", knows=knows)),
         )
 
 
@@ -275,7 +294,10 @@ def _plan(lamp: Lamp, key: str, part: str, value: str) -> ActionPlan:
 
 def _apply(lamp: Lamp, target: Target, plan: ActionPlan) -> Outcome:
     part, after = str(plan.details["part"]), str(plan.details["after"])
-    if lamp.parts().get("jinx"):
+    jinx = lamp.parts().get("jinx")
+    if jinx == part:
+        lamp.change(target, plan.key, part, "cracked")
+    if jinx in {part, "yes"}:
         raise ApplyError(f"the {part} broke off")
     lamp.change(target, plan.key, part, after)
     return Outcome(detail=f"the {part} is {after}", changed=(part,))
@@ -292,6 +314,8 @@ def _probe(lamp: Lamp, plan: ActionPlan) -> ProbeAnswer:
 
 def _rollback(lamp: Lamp, target: Target, plan: ActionPlan) -> Outcome:
     part, before = str(plan.details["part"]), str(plan.details["before"])
+    if lamp.parts().get("glued") == part:
+        raise RollbackError(f"the {part} is glued in")
     if lamp.parts()[part] != before:
         lamp.change(target, f"undo-{plan.key}", part, before)
     return Outcome(detail=f"the {part} is {before} again", changed=(part,))
@@ -336,6 +360,7 @@ def orchestrator(
     rules: str | None = None,
     knows: bool = True,
     lease_seconds: float = LEASE_SECONDS,
+    causes: tuple[Cause, ...] = CAUSES,
     **settings: Any,
 ) -> Orchestrator:
     """Return an orchestrator of the lamp that does not wait where nothing is to be waited for."""
@@ -347,7 +372,7 @@ def orchestrator(
         inventory=INVENTORY,
         engine=engine,
         tools=lamp.tools(knows=knows),
-        agents=AGENTS,
+        agents=(replace(AGENTS[0], causes=causes), *AGENTS[1:]),
         policy=None if rules is None else path,
         settings=Settings(home=home, **values),
         requester=requester,
