@@ -25,7 +25,8 @@ test: check models  ## Check everything: format, types, rules, units, real parts
 test-quick: dev  ## Unit tests alone, under a minute: no model, no server
 	@$(QUICK)
 
-crash: dev models  ## Kill processes many times, everywhere (long)
+crash: dev models  ## Kill processes more than 1,000 times, everywhere (long; goes on where it was cut off)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m tests.crash_campaign $(CRASHES)
 	@$(PYTEST) -m crash
 
 schemas: dev models  ## Try 1,000 generated schemas of tools on a small model (long)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from watchkeeper.models.errors import ModelError
+from watchkeeper.runtime.budgets import handover
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.events import Escalated, IncidentClosed, StageEntered
+from watchkeeper.runtime.events import IncidentClosed, StageEntered
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.report import build_report, record_lines
 from watchkeeper.runtime.report_markdown import write_report
@@ -27,10 +28,9 @@ class Ending:
         self._context = context
 
     def escalate(self, state: IncidentState) -> Update:
-        """Hand the incident to people, with the reason and whatever was found."""
-        reason = state.get("reason") or "no reason was given"
+        """Hand the incident to people, with the reason and what was found, spent and left undone."""
         self._context.journal.record(state["incident"], StageEntered(stage="escalate"), key="stage:escalate")
-        self._context.journal.record(state["incident"], Escalated(reason=reason), key="escalated")
+        self._context.journal.record(state["incident"], handover(self._context, state), key="escalated")
         return {"verdict": "escalate"}
 
     def report(self, state: IncidentState) -> Update:

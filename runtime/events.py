@@ -275,11 +275,34 @@ class RolledBack(BaseEvent):
     detail: str
 
 
+class Spent(Record):
+    """What an incident took of its budgets, and how much each allows."""
+
+    tokens: int
+    max_tokens: int
+    seconds: float
+    max_seconds: float
+    actions: int
+    max_actions: int
+    facts: int
+    max_facts: int
+
+
 class Escalated(BaseEvent):
-    """The incident is handed to people."""
+    """The incident is handed to people.
+
+    Attributes:
+        reason: Why.
+        found: What was found out.
+        left: What was left undone, or could not be taken back.
+        spent: What was spent.
+    """
 
     kind: Literal["escalated"] = "escalated"
     reason: str
+    found: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    spent: Spent | None = None
 
 
 class IncidentClosed(BaseEvent):

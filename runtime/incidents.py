@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.alerts import Alert
@@ -18,6 +19,7 @@ from watchkeeper.runtime.database import HeldError
 from watchkeeper.runtime.errors import (
     FencedError,
     IncidentBusyError,
+    OperationError,
     StoreError,
     TransitionError,
     UnknownIncidentError,
@@ -108,6 +110,8 @@ class Incidents:
         self._store = store
         self._now = now
         self._short = short
+        self._watches: dict[str, datetime] = {}
+        self._lock = threading.Lock()
 
     def open(self, alert: Alert, *, witness: Callable[[IncidentOpened], object] | None = None) -> Incident:
         """Open an incident for an alert, or group the alert into the live one of its fingerprint.
@@ -283,9 +287,49 @@ class Incidents:
                     body=stored.model_dump_json(),
                 )
             )
+            self._work_on(connection, incident_id)
             if witness is not None:
                 witness(stored)
         return stored
+
+    @contextmanager
+    def working(self, incident_id: str) -> Iterator[None]:
+        """Count the time of the block as work on an incident; every event that is written keeps it."""
+        self.rested(incident_id)
+        try:
+            yield
+        finally:
+            with suppress(OperationError), self._store.transaction() as connection:
+                self._work_on(connection, incident_id)
+            self._watches.pop(incident_id, None)
+
+    def rested(self, incident_id: str) -> None:
+        """Leave out the time since the last event: it was spent waiting for people."""
+        self._watches[incident_id] = self._now()
+
+    def worked(self, incident_id: str) -> float:
+        """Return the seconds that were worked on an incident, without waiting for people.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        since = self._watches.get(incident_id)
+        running = (self._now() - since).total_seconds() if since is not None else 0.0
+        return self.get(incident_id).worked_seconds + max(0.0, running)
+
+    def _work_on(self, connection: Connection, incident_id: str) -> None:
+        """Keep the time since it was kept last; a clock that is set back takes none of it away."""
+        table = schema.incidents
+        with self._lock:
+            since, now = self._watches.get(incident_id), self._now()
+            if since is None or now <= since:
+                return
+            self._watches[incident_id] = now
+        connection.execute(
+            update(table)
+            .where(table.c.id == incident_id)
+            .values(worked_seconds=table.c.worked_seconds + (now - since).total_seconds())
+        )
 
     def events(self, incident_id: str, *, after: int = 0) -> tuple[Event, ...]:
         """Return the events of an incident in their order, those with ``seq`` above ``after``.

@@ -12,6 +12,7 @@ from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.agents.diagnostician import diagnosis_of
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.runtime.alerts import Alert
+from watchkeeper.runtime.budgets import exhausted, remaining_calls, unread
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import (
     Call,
@@ -27,12 +28,10 @@ from watchkeeper.runtime.events import (
     Verified,
 )
 from watchkeeper.runtime.incidents import IncidentStatus
-from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.readings import reading_evidence, without_secrets
 from watchkeeper.runtime.state import FactTask, IncidentState, Turn
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Severity
-from watchkeeper.tools.schema import candidate_calls
 from watchkeeper.tools.suspicion import suspicion
 
 FACTS_A_ROUND = 5
@@ -92,13 +91,14 @@ class Investigation:
         """Choose what to look at next; the first round reads the alert's condition and services."""
         number = state["round"]
         self._enter(state, f"investigate:{number}")
-        calls = self._remaining(state)
+        calls = remaining_calls(self._context, state)
         if number == 0:
-            chosen = tuple(call for call in calls if self._is_baseline(state, call))
+            baseline = [call for call in calls if self._is_baseline(state, call)]
+            chosen = tuple(baseline[: self._context.settings.max_facts])
             probabilities: tuple[float, ...] = ()
         else:
             left = self._context.settings.max_facts - len(state.get("gathered", ()))
-            if not calls or left <= 0:
+            if not calls or left <= 0 or exhausted(self._context, state):
                 return {"calls": [], "round": number + 1}
             chosen, decision = self._context.team.next_facts(
                 self._context.case(state), calls, take=min(FACTS_A_ROUND, left)
@@ -210,17 +210,22 @@ class Investigation:
         context = self._context
         turn = len(state.get("turns", ()))
         self._enter(state, f"diagnose:{turn}:{state['round']}")
-        spent = self._spent(state)
+        spent = exhausted(context, state)
         if spent:
             return {"verdict": "escalate", "reason": spent}
         case = context.case(state)
         tried = [t["hypothesis"] for t in state.get("turns", ())]
         hypotheses = supported(context.team.causes, case, without=tried)
-        more = bool(self._remaining(state)) and len(state["gathered"]) < context.settings.max_facts
+        more = (
+            bool(remaining_calls(self._context, state))
+            and len(state["gathered"]) < context.settings.max_facts
+        )
         if not hypotheses:
             if more:
                 return {"verdict": "investigate"}
-            reason = f"INCONCLUSIVE: {_nothing_left(state)}"
+            reason = "; ".join(
+                filter(None, [f"INCONCLUSIVE: {_nothing_left(state)}", unread(context, state)])
+            )
             stale = not context.fires(
                 context.incident(state), context.read_condition(context.incident(state))
             )
@@ -237,6 +242,7 @@ class Investigation:
             if more:
                 return {"verdict": "investigate"}
             best = f"the best cause has probability {diagnosis.probability:.2f}, below {threshold:.2f}"
+            best = "; ".join(filter(None, [best, unread(context, state)]))
             return {
                 "diagnosis": diagnosis.model_dump(mode="json"),
                 "verdict": "escalate",
@@ -319,29 +325,6 @@ class Investigation:
             state["incident"], StageEntered(stage=stage.split(":")[0]), key=f"stage:{stage}"
         )
 
-    def _remaining(self, state: IncidentState) -> list[FactCall]:
-        """Every call that makes sense on the host and was not made yet, in the registry's order."""
-        context = self._context
-        incident = context.incident(state)
-        spec = context.site.inventory.host(incident.alert.host)
-        condition = incident.alert.condition
-        made = set(state.get("gathered", ()))
-        calls: dict[str, FactCall] = {}
-        wanted = [(condition.fact, dict(condition.arguments))]
-        for fact in context.site.registry.facts:
-            if context.team.may_ask(fact.name):
-                wanted += [(fact.name, values) for values in candidate_calls(fact, spec)]
-        for name, values in wanted:
-            fact = context.site.registry.fact(name)
-            arguments = fact.parse_arguments(values)
-            about = fact.describe(arguments)
-            if (name, values) == wanted[0]:
-                about = context.site.told(incident.alert.host, condition)
-            call = FactCall(fact=name, arguments=arguments.model_dump(mode="json"), about=about)
-            if call.key not in made and call.about not in {c.about for c in calls.values()}:
-                calls[call.key] = call
-        return list(calls.values())
-
     def _is_baseline(self, state: IncidentState, call: FactCall) -> bool:
         alert = self._context.incident(state).alert
         condition = self._context.site.registry.fact(alert.condition.fact)
@@ -361,28 +344,6 @@ class Investigation:
                 needed.add(name)
                 waiting += host.service(name).depends_on
         return needed
-
-    def _spent(self, state: IncidentState) -> str:
-        """Say which budget of the incident is spent, or nothing."""
-        context = self._context
-        settings = context.settings
-        incident = context.incident(state)
-        usage = context.journal.usage(incident.id)
-        tokens = usage.prompt_tokens - usage.cached_tokens + usage.generated_tokens
-        age = (context.journal.now() - incident.opened_at).total_seconds()
-        if tokens > settings.max_tokens:
-            return f"the budget of {settings.max_tokens} tokens is spent ({tokens})"
-        if usage.seconds > settings.max_seconds:
-            return (
-                f"the budget of {settings.max_seconds} s of model time is spent ({age:.0f} s since it opened)"
-            )
-        return ""
-
-
-def actions_taken(context: Context, incident_id: str) -> int:
-    """Count the effects of an incident that took place, or may have."""
-    effects = context.journal.ledger.list(incident_id)
-    return len([effect for effect in effects if effect.state is not EffectState.NOT_DONE])
 
 
 def _nothing_left(state: IncidentState) -> str:

@@ -9,13 +9,14 @@ from langgraph.types import interrupt
 from watchkeeper.agents import Diagnosis, DiagnosisStatus
 from watchkeeper.models.errors import BudgetExceededError, GrammarError
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.budgets import actions_taken, exhausted
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.errors import ApprovalError, LimitError, ObserveOnlyError
 from watchkeeper.runtime.events import ApprovalDecided, DiagnosisMade, PlanRefused, StageEntered, Verified
 from watchkeeper.runtime.events import DiagnosisStatus as StoredStatus
 from watchkeeper.runtime.incidents import IncidentStatus
-from watchkeeper.runtime.investigation import Investigation, actions_taken, is_clear
+from watchkeeper.runtime.investigation import Investigation, is_clear
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.remedies import examinations, order_of, remedies
@@ -40,6 +41,9 @@ class Mitigation:
         """Let the model choose the action and write its arguments; runbook steps follow it."""
         context = self._context
         self._enter(state, "plan")
+        spent = exhausted(context, state)
+        if spent:
+            return {"verdict": "escalate", "reason": spent}
         hypothesis, _ = context.hypothesis(state)
         incident = context.incident(state)
         spec = context.site.inventory.host(incident.alert.host)
@@ -293,13 +297,15 @@ class Mitigation:
                 "reason": f"{state['reason']}; this could not be taken back: {what}",
             }
         if state["verdict"] == "abandon":
-            return {"verdict": "escalate", "applied": [], "queue": [], "reason": state["reason"]}
+            return {"verdict": "escalate", "applied": [], "reason": state["reason"]}
         hypothesis, _ = context.hypothesis(state)
         turn = Turn(
             hypothesis=hypothesis.key,
             text=hypothesis.text,
             action=actions[-1] if actions else state["queue"][0]["action"],
-            result="it did not help and was taken back",
+            result=f"{state['reason'].partition(':')[0]} and was taken back"
+            if state["reason"].startswith("it did not help")
+            else f"{state['reason']}; all of it was taken back",
         )
         context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
         return {"verdict": "investigate", "turns": [turn], "applied": [], "queue": [], "repeat": 0}

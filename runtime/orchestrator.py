@@ -300,7 +300,10 @@ class Orchestrator:
         team = replace(self._team, cancel=run.cancel)
         context = Context(self.site, team, self.journal, self.settings, self._requester)
         graph = build_graph(context, self.changes, self._checkpoints)
-        with self.journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds):
+        with (
+            self.journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds),
+            self.journal.incidents.working(incident_id),
+        ):
             try:
                 while True:
                     given, going = self._next_input(graph, config, run)
@@ -339,7 +342,9 @@ class Orchestrator:
         approval_id = str(questions[0].value["approval"])
         while self.journal.approvals.get(approval_id).status is ApprovalStatus.PENDING:
             if not run.wait or run.stopping.wait(_POLL):
+                self.journal.incidents.rested(run.incident_id)
                 return None, False
+        self.journal.incidents.rested(run.incident_id)
         return Command(resume={questions[0].id: approval_id}), True
 
 

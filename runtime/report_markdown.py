@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from watchkeeper.runtime.events import Escalated
 from watchkeeper.runtime.report import Report
 from watchkeeper.runtime.wording import describe_event, visible
 from watchkeeper.tools.findings import Severity
@@ -53,6 +54,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"> {plain(report.summary)}"
         yield ">"
         yield "> (written by the model; every number and path in it was checked against the record)"
+    yield from _handed_over(report)
     yield from _diagnosis(report)
     yield from _observed(report)
     yield from _changes(report)
@@ -74,6 +76,24 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"- {event.at:%H:%M:%S} {plain(said)}"
     yield from _decisions(report)
     yield from _figures(report)
+
+
+def _handed_over(report: Report) -> Iterator[str]:
+    """What people take over: the parts of the last escalation."""
+    told = [event for event in report.timeline if isinstance(event, Escalated)]
+    if not told or told[-1].spent is None:
+        return
+    last, spent = told[-1], told[-1].spent
+    yield ""
+    yield "## Handed over"
+    yield ""
+    for title, lines in (("Found", last.found), ("Left undone", last.left)):
+        yield f"- {title}: {'; '.join(plain(line) for line in lines) or 'nothing'}"
+    yield (
+        f"- Spent: {spent.tokens} of {spent.max_tokens} tokens, "
+        f"{spent.seconds:.1f} of {spent.max_seconds:g} s, "
+        f"{spent.actions} of {spent.max_actions} actions, {spent.facts} of {spent.max_facts} facts"
+    )
 
 
 def _diagnosis(report: Report) -> Iterator[str]:

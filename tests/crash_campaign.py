@@ -1,8 +1,9 @@
 """Many kills: whole incidents, each killed somewhere and gone on with, judged by a witness outside.
 
-``python -m tests.crash_campaign`` kills at every node boundary, at every event, before every line around an
-effect, and at random moments; what a run has done is kept, so that one that was cut off goes on. It ends with
-a count as JSON, and with exit code 1 if anything was done twice, lost, or came to another end.
+``python -m tests.crash_campaign`` kills at node boundaries, at events, before lines around an effect, and at
+random moments (with ``--kills 0`` at every one of them). What a run has done is kept, so that one that was
+cut off goes on. It ends with a count as JSON, and with exit code 1 if anything was done twice, lost, or came
+to another end.
 """
 
 from __future__ import annotations
@@ -301,7 +302,9 @@ def run(
 def main() -> int:
     """Run a campaign, with progress on standard error and the count on standard output."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, help="incidents to kill, from everywhere (default: every place)")
+    parser.add_argument(
+        "--kills", type=int, default=1100, help="incidents to kill, evenly from everywhere; 0: every place"
+    )
     parser.add_argument("--moments", type=int, default=400, help="incidents killed at random moments")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
@@ -319,7 +322,7 @@ def main() -> int:
         with folder_in_memory() as memory:
             campaign = Campaign(memory)
             places = campaign.survey(servers[0])
-            wanted = plan(places, moments=given.moments, limit=given.kills, seed=given.seed)
+            wanted = plan(places, moments=given.moments, limit=given.kills or None, seed=given.seed)
             print(f"{len(places)} places, {given.moments} moments: {len(wanted)} incidents", file=sys.stderr)
             for one in run(wanted, campaign, servers, given.results):
                 found.append(one)

@@ -1,4 +1,7 @@
-"""An incident whose process is killed anywhere goes on to the end it would have had, and repeats nothing."""
+"""An incident whose process is killed anywhere goes on to the end it would have had, and repeats nothing.
+
+These look closely at a few places; ``tests.crash_campaign`` looks at all of them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,18 +154,16 @@ def undisturbed(crashes: Crashes) -> Iterator[End]:
         ("event", 13),
         ("node", 17),
         ("line", 53),
-        *(pytest.param(kill, 1, marks=LONG) for kill in ("event", "node", "line")),
     ],
 )
 def test_an_incident_that_is_killed_once_ends_as_if_it_had_not_been(
     crashes: Crashes, undisturbed: End, kill: Place, stride: int
 ) -> None:
-    at, killed, states = 1, True, Counter[str]()
+    at, killed = 1, True
     with folder_in_memory() as memory:
         while killed:
             job = fresh(memory / str(at), kill=kill, at=at)
             killed = crashes.run(job)
-            states.update(effect.state.value for effect in End.of(job).effects)
             assert not crashes.run(dataclasses.replace(job, kill=""))
             try:
                 check(End.of(job), undisturbed)
@@ -172,12 +172,6 @@ def test_an_incident_that_is_killed_once_ends_as_if_it_had_not_been(
             shutil.rmtree(memory / str(at))
             at += stride
     assert at > 50
-    if stride == 1:
-        # Every state that a crash can leave an effect in was met.
-        wanted = (
-            {"intended", "done", "rolling-back", "rolled-back"} if kill == "line" else {"done", "rolled-back"}
-        )
-        assert wanted <= set(states)
 
 
 @pytest.mark.parametrize("stride", [13, pytest.param(1, marks=LONG)])
@@ -196,11 +190,11 @@ def test_an_incident_that_is_killed_again_and_again_gets_there(
         assert deaths > 40 // stride
 
 
-@pytest.mark.parametrize("stride", [53, pytest.param(1, marks=LONG)])
+@pytest.mark.parametrize("stride", [53])
 def test_what_no_probe_can_tell_waits_for_a_person_and_goes_on_from_the_answer(
     crashes: Crashes, undisturbed: End, stride: int
 ) -> None:
-    at, killed, answered = 1, True, Counter[str]()
+    at, killed = 1, True
     with folder_in_memory() as memory:
         while killed:
             job = fresh(memory / str(at), kill="line", at=at, knows=False)
@@ -217,7 +211,6 @@ def test_what_no_probe_can_tell_waits_for_a_person_and_goes_on_from_the_answer(
                 assert any(isinstance(event, EffectInDoubt) for event in end.events)
                 # The person looks at the lamp, and says what they see. Their word may be cut off, too.
                 truth = "done" if end.lamp.changes()[asked.step_id] else "not-done"
-                answered[truth] += 1
                 telling = dataclasses.replace(job, kill="event", at=1 + at % 5, doubt=truth)
                 crashes.run(telling)
                 assert not crashes.run(dataclasses.replace(telling, kill=""))
@@ -227,8 +220,6 @@ def test_what_no_probe_can_tell_waits_for_a_person_and_goes_on_from_the_answer(
                 raise AssertionError(f"killed at line {at}") from error
             shutil.rmtree(memory / str(at))
             at += stride
-    if stride == 1:
-        assert min(answered["done"], answered["not-done"]) > 1
 
 
 @pytest.mark.parametrize(
