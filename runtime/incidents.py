@@ -299,8 +299,10 @@ class Incidents:
         try:
             yield
         finally:
+            # What has ended is reported already: its figures stay as they were told.
             with suppress(OperationError), self._store.transaction() as connection:
-                self._work_on(connection, incident_id)
+                if not self.get(incident_id).status.ended:
+                    self._work_on(connection, incident_id)
             self._watches.pop(incident_id, None)
 
     def rested(self, incident_id: str) -> None:
