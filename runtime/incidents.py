@@ -111,7 +111,7 @@ class Incidents:
         self._now = now
         self._short = short
         self._watches: dict[str, datetime] = {}
-        self._lock = threading.Lock()
+        self._watching = threading.Lock()
 
     def open(self, alert: Alert, *, witness: Callable[[IncidentOpened], object] | None = None) -> Incident:
         """Open an incident for an alert, or group the alert into the live one of its fingerprint.
@@ -322,7 +322,7 @@ class Incidents:
     def _work_on(self, connection: Connection, incident_id: str) -> None:
         """Keep the time since it was kept last; a clock that is set back takes none of it away."""
         table = schema.incidents
-        with self._lock:
+        with self._watching:
             since, now = self._watches.get(incident_id), self._now()
             if since is None or now <= since:
                 return
