@@ -73,12 +73,21 @@ def test_its_links_lead_somewhere() -> None:
 
 
 def test_its_files_are_accepted(tmp_path: Path) -> None:
-    inventory, alert = FILES
+    inventory = next(text for text in FILES if text.startswith("hosts:"))
+    alert = next(text for text in FILES if text.startswith("title:"))
     (tmp_path / "inventory.yaml").write_text(inventory)
     (tmp_path / "alert.yaml").write_text(alert)
     hosts = Inventory.load(tmp_path / "inventory.yaml")
     Alert.load(tmp_path / "alert.yaml").check(hosts, builtin_registry())
     assert set(yaml.safe_load(inventory)) == {"hosts"}
+
+
+def test_its_policy_answers_its_cases_as_it_says(tmp_path: Path) -> None:
+    for name, first in (("inventory", "hosts:"), ("policy", "version: 1"), ("cases", "cases:")):
+        text = next(text for text in FILES if text.startswith(first))
+        (tmp_path / f"{name}.yaml").write_text(text)
+    done = python(tmp_path, "-m", "watchkeeper.cli", "policy", "test", str(tmp_path / "cases.yaml"))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "5 cases, 0 failed"), done.stdout
 
 
 @pytest.mark.model

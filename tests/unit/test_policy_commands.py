@@ -1,7 +1,9 @@
 """Commands about a policy: what it does not speak of, whether cases hold, and why it says what it says."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -151,11 +153,31 @@ def test_a_case_that_is_answered_otherwise_fails(home: Path) -> None:
     ],
 )
 def test_cases_with_a_mistake_are_refused(home: Path, text: str, said: str) -> None:
-    import re
-
     refused = run("test", cases(home, text), code=2)
     assert re.search(said, refused.stderr), refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def uncommented(text: str) -> str:
+    """Switch on what a file to begin with shows in comments: windows and rules, up to an empty line."""
+    lines: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        inside = bool(line) and (inside or line.startswith("# windows:") or "# - name:" in line)
+        lines.append(line.replace("# ", "", 1) if inside else line)
+    return "\n".join(lines) + "\n"
+
+
+def test_what_the_file_to_begin_with_shows_in_comments_is_right(home: Path) -> None:
+    starter = files("watchkeeper.cli") / "starter" / "policy.yaml"
+    (home / "policy.yaml").write_text(uncommented(starter.read_text(encoding="utf-8")))
+    told = json.loads(run("check", "--json").stdout)
+    assert {rule["name"] for rule in told["rules"]} >= {
+        "no-reboots-while-people-work",
+        "not-all-at-once",
+        "hands-off-databases",
+        "restart-on-staging",
+    }
 
 
 def touch(home: Path, host: str, at: datetime) -> None:
