@@ -206,7 +206,7 @@ def test_explain_tells_windows_and_what_was_touched(home: Path) -> None:
     assert "decision  allow" in fresh
     assert not (home / "watchkeeper.db").exists()
     assert "window maintenance: open" in fresh
-    assert "within 1h, with this action: 1 hosts, 50.0% of the fleet, 1 actions" in fresh
+    assert "within 1h, with this action: 1 host, 50.0% of the fleet, 1 action" in fresh
     touch(home, "web-1", night - timedelta(minutes=30))
     then = run(*given, "--at", SATURDAY).stdout
     assert "decision  deny" in then

@@ -147,6 +147,7 @@ def explain(
         from watchkeeper.tools.findings import Severity
         from watchkeeper.tools.inventory import Inventory
         from watchkeeper.tools.registry import parse
+        from watchkeeper.tools.text import counted
 
         settings, registry = load_settings(), builtin_registry()
         tool = registry.action(action)
@@ -191,8 +192,8 @@ def explain(
             typer.echo(f"  window {name}: {'open' if is_open else 'closed'}")
         for span, reach in decision.blast.items():
             typer.echo(
-                f"  within {span}, with this action: {reach.hosts} hosts, {reach.share:.1%} of the fleet, "
-                f"{reach.actions} actions"
+                f"  within {span}, with this action: {counted(reach.hosts, 'host')}, {reach.share:.1%} of the "
+                f"fleet, {counted(reach.actions, 'action')}"
             )
 
 
