@@ -192,8 +192,8 @@ def explain(
             typer.echo(f"  window {name}: {'open' if is_open else 'closed'}")
         for span, reach in decision.blast.items():
             typer.echo(
-                f"  within {span}, with this action: {counted(reach.hosts, 'host')}, {reach.share:.1%} of the "
-                f"fleet, {counted(reach.actions, 'action')}"
+                f"  within {span}, with this action: {counted(reach.hosts, 'host')}, "
+                f"{reach.share:.1%} of the fleet, {counted(reach.actions, 'action')}"
             )
 
 
