@@ -65,7 +65,8 @@ def back_up(
     """Write one archive of a home, whole or not at all; incidents may run meanwhile.
 
     The database is copied first, in one consistent state, and everything else after it: so the audit log
-    and the hosts' kept files hold at least what the database speaks of. Models are left out.
+    and the hosts' kept files hold at least what the database speaks of. Models are left out. A database on
+    a server is not copied: dump that with its own tools, before this.
 
     Args:
         settings: Of the site.
@@ -83,8 +84,11 @@ def back_up(
     at = now()
     path = target / f"watchkeeper-{at:%Y%m%dT%H%M%SZ}.tar.gz" if target.is_dir() else target
     home = settings.home
-    if not (home / DATABASE).is_file():
-        raise BackupError(f"home {str(home)!r} has no database {DATABASE!r}: there is nothing to back up")
+    database = settings.store_place
+    if isinstance(database, Path) and not database.is_file():
+        raise BackupError(
+            f"home {str(home)!r} has no database {str(database)!r}: there is nothing to back up"
+        )
     if path.exists():
         raise BackupError(f"archive {str(path)!r} is there already: name another, nothing is replaced")
     try:
@@ -92,7 +96,7 @@ def back_up(
             root = staging / "content"
             kept = root / HOME
             kept.mkdir(parents=True, mode=0o700)
-            live = _copy_database(home / DATABASE, kept / DATABASE)
+            live = _copy_database(database, kept / DATABASE) if isinstance(database, Path) else ()
             entries, head = _copy_audit(home, kept, with_key=with_key)
             _copy_tree(home, kept)
             elsewhere = _copy_elsewhere(settings, config, root)
@@ -101,7 +105,7 @@ def back_up(
                 by=by,
                 version=version,
                 home=str(home.absolute()),
-                database=True,
+                database=isinstance(database, Path),
                 with_key=with_key,
                 live=live,
                 audit_entries=entries,

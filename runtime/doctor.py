@@ -183,7 +183,12 @@ class _Doctor:
 
     def database(self) -> Iterator[Found]:
         """The database: whether it can be read, is of this release, and makes sense."""
-        path = self._home / DATABASE
+        place = self._settings.store_place
+        if isinstance(place, str):
+            # One on a server is opened as any command does, and judged by its records alone.
+            yield from self._records(place, "database")
+            return
+        path = place
         if not path.exists():
             yield _note("database", path, "is not there yet: nothing happened here")
             return
@@ -203,12 +208,15 @@ class _Doctor:
             said = f"has schema {version} and becomes {newest_schema()} when it is opened next"
             yield _note("database", path, said, "back it up first: `watchkeeper backup`")
         elif not broken:
-            try:
-                with Store(path) as store:
-                    for suspicion in examine_records(store, self._now):
-                        yield _of(suspicion, path)
-            except StoreError as error:
-                yield _error("database", path, str(error), _RESTORE)
+            yield from self._records(path, str(path))
+
+    def _records(self, place: Path | str, shown: str) -> Iterator[Found]:
+        try:
+            with Store(place) as store:
+                for suspicion in examine_records(store, self._now, locks=self._home / "locks"):
+                    yield _of(suspicion, shown)
+        except StoreError as error:
+            yield _error("database", shown, str(error), _RESTORE)
 
     def models(self) -> Iterator[Found]:
         """The files of every model that is installed."""
@@ -247,9 +255,9 @@ def _loaded(area: str, path: Path, load: Callable[[], object]) -> Iterator[Found
         yield _error(area, path, str(error), "mend the file")
 
 
-def _of(suspicion: Suspicion, path: Path) -> Found:
+def _of(suspicion: Suspicion, shown: str) -> Found:
     report = {"error": _error, "warning": _warning, "note": _note}[suspicion.gravity]
-    return report(suspicion.area, f"{path} {suspicion.place}", suspicion.what, suspicion.advice)
+    return report(suspicion.area, f"{shown} {suspicion.place}", suspicion.what, suspicion.advice)
 
 
 def _note(area: str, place: Path | str, what: str, advice: str = "") -> Found:

@@ -48,17 +48,18 @@ class Suspicion:
     advice: str
 
 
-def examine_records(store: Store, now: datetime) -> tuple[Suspicion, ...]:
+def examine_records(store: Store, now: datetime, *, locks: Path) -> tuple[Suspicion, ...]:
     """Look at what the records of a sound database say together.
 
     Args:
         store: The store.
         now: The time.
+        locks: Folder of the locks of incidents that run on this machine.
 
     Raises:
         StoreError: If it cannot be read.
     """
-    running = _running(Path(store.place).parent / "locks")
+    running = _running(locks)
     with store.reading() as connection:
         return (
             *_effects(connection, running),

@@ -62,6 +62,7 @@ def restore(
     by: str,
     replace: bool = False,
     key: Path | None = None,
+    store: str | None = None,
     now: Clock = utc_now,
 ) -> Restored:
     """Restore a backup into a home.
@@ -77,6 +78,7 @@ def restore(
         replace: Move a home that is there aside; its models move over.
         key: The key that signs the audit log, where the archive does not hold it. Without one, that of the
             replaced home is used if it fits; else the restored log is closed and a new one begun.
+        store: The database on a server, restored before with its own tools, where the archive has none.
         now: The time.
 
     Raises:
@@ -100,7 +102,7 @@ def restore(
         _mend_runs(new, home, manifest)
         new_key = not _find_key(new, home, key)
         earlier = _close_log(new) if new_key else None
-        safe = _make_safe(new, now())
+        safe = _make_safe(_database(new, manifest, store), now())
         told: dict[str, JsonValue] = {
             "by": by,
             "archive_sha256": sha256,
@@ -233,8 +235,22 @@ def _close_log(new: Path) -> dict[str, JsonValue]:
     return {"folder": EARLIER_LOG, "entries": report.entries, "head": report.head, "key": report.key}
 
 
-def _make_safe(new: Path, at: datetime) -> MadeSafe:
-    with Store(new / DATABASE) as store:
+def _database(new: Path, manifest: BackupManifest, store: str | None) -> Path | str:
+    """The database whose live work is made safe."""
+    if manifest.database:
+        if store is not None:
+            raise BackupError("the archive holds its database: leave out --store")
+        return new / DATABASE
+    if store is None:
+        raise BackupError(
+            "the archive holds no database, which is on a server: restore that first with its own tools "
+            "(pg_restore, psql), and name it with --store"
+        )
+    return store
+
+
+def _make_safe(place: Path | str, at: datetime) -> MadeSafe:
+    with Store(place) as store:
         store.check()
         return make_safe(store, at)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from tests.lamp import ALERT, ALLOW, Lamp, folder_in_memory, orchestrator, prefers
@@ -247,6 +249,23 @@ def test_configuration_from_elsewhere_comes_along(home: Path, folder: Path) -> N
     made = save(home, folder / "one.tar.gz", policy=outside)
     done = restore(made.path, folder / "new", by="bob")
     assert Path(done.elsewhere[str(outside)]).read_text() == ALLOW
+
+
+def test_a_database_on_a_server_is_dumped_apart_and_made_safe_where_it_is(home: Path, folder: Path) -> None:
+    settings = Settings(home=home, store=SecretStr("postgresql://ann:secret@db.example/wk"))
+    made = back_up(settings, folder / "one.tar.gz", by="ann", version="0", with_key=True)
+    assert (made.manifest.database, "home/watchkeeper.db" in names(made.path)) == (False, False)
+    assert b"secret" not in made.manifest.model_dump_json().encode()
+    with pytest.raises(BackupError, match="restore that first with its own tools"):
+        restore(made.path, folder / "new", by="bob")
+    assert not (folder / "new").exists()
+    shutil.copy(home / "watchkeeper.db", folder / "server.db")
+    done = restore(made.path, folder / "new", by="bob", store=f"sqlite:///{folder / 'server.db'}")
+    assert len(done.safe.expired) == 1
+    assert AuditLog(folder / "new").verify().ok
+    whole = save(home, folder / "whole.tar.gz")
+    with pytest.raises(BackupError, match="leave out --store"):
+        restore(whole.path, folder / "other", by="bob", store="postgresql://db.example/wk")
 
 
 def test_a_yes_that_was_not_used_and_a_step_that_needed_none_are_not_trusted(folder: Path) -> None:

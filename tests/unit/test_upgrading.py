@@ -12,7 +12,7 @@ import pytest
 from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper.runtime.approvals import ApprovalStatus
 
-SCHEMAS = Path(__file__).parents[1] / "golden" / "stores"
+SCHEMAS = Path(__file__).parents[1] / "golden" / "databases"
 CHECKPOINTS = ("checkpoints", "writes")
 
 
@@ -47,7 +47,7 @@ def make_old(path: Path, version: int) -> None:
     new.unlink()
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("answered", [False, True])
 def test_an_incident_that_waits_is_answered_and_resumed_by_this_release(
     tmp_path: Path, folder: Path, version: int, answered: bool

@@ -52,6 +52,7 @@ def backup(
                     "bytes": size,
                     "files": len(made.manifest.files),
                     "with_key": with_key,
+                    "database": made.manifest.database,
                     "live_incidents": list(made.manifest.live),
                     "audit_entries": made.manifest.audit_entries,
                 }
@@ -60,6 +61,11 @@ def backup(
         typer.echo(
             f"{made.path}: {len(made.manifest.files)} files, {human_bytes(size)}, SHA-256 {made.sha256}"
         )
+        if not made.manifest.database:
+            typer.echo(
+                "THE DATABASE IS NOT IN IT: it is on a server; dump it with pg_dump right before each backup",
+                err=True,
+            )
         if not with_key:
             typer.echo(
                 "the key that signs the audit log is not in it: keep keys/audit.key of the home elsewhere"
@@ -79,6 +85,12 @@ def restore(
         Path | None,
         typer.Option(metavar="FILE", help="The key that signs the audit log, where the archive has none."),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The PostgreSQL database, restored before, where the archive has none."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a backup and put it in the place of the home; open incidents can be resumed."""
@@ -88,7 +100,12 @@ def restore(
         from watchkeeper.runtime.restoring import restore as restore_archive
 
         done = restore_archive(
-            archive, (home or home_folder()).expanduser(), by=current_person(), replace=replace, key=key
+            archive,
+            (home or home_folder()).expanduser(),
+            by=current_person(),
+            replace=replace,
+            key=key,
+            store=store,
         )
         if as_json:
             print_json(done)
