@@ -44,6 +44,7 @@ class Case:
         names: What others named, in the order in which it was found: `stand_in` numbers it.
         worded: Key of the fact and arguments that the alert words with values that are not in the
             inventory; empty where it has none. Of what it finds only the kinds are told.
+        answers: What people who were asked about an action answered in words.
     """
 
     host: HostSpec
@@ -53,6 +54,7 @@ class Case:
     attempts: tuple[Attempt, ...] = ()
     names: tuple[str, ...] = ()
     worded: str = ""
+    answers: tuple[Trusted, ...] = ()
 
     def findings(self) -> Iterator[tuple[str, Finding]]:
         """Yield each finding with its evidence's id; a newer reading of the same fact replaces the older."""
@@ -100,6 +102,11 @@ class Case:
             if vouched and any(finding.subject == name for finding in item.findings):
                 return Trusted(name)
         return stand_in(name, self.names)
+
+    @property
+    def remarks(self) -> tuple[Trusted, ...]:
+        """Write what people answered as lines of a prompt; empty where nobody did."""
+        return tuple(passage("A person in charge said: {answer}", answer=answer) for answer in self.answers)
 
     @property
     def state(self) -> Trusted:

@@ -40,6 +40,7 @@ def _prompt(
                 )
                 for attempt in case.attempts
             ]
+        said += case.remarks
         said += [case.state] if case.state else []
     return trusted_prompt(agent, *said, Trusted("What is the root cause of the alert?"))
 

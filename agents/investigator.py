@@ -18,6 +18,7 @@ def _prompt(agent: Agent, case: Case, *, observations: bool) -> tuple[Message, .
     return trusted_prompt(
         agent,
         passage("Alert: {condition}.\nObservations so far:\n{seen}", condition=case.condition, seen=seen),
+        *(case.remarks if observations else ()),
         Trusted("Which check tells most about the cause of the alert?"),
     )
 

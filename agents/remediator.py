@@ -43,7 +43,7 @@ class Remedial:
 def _prompt(agent: Agent, case: Case, hypothesis: Hypothesis | None) -> tuple[Message, ...]:
     said = [passage("Alert: {condition}.", condition=case.condition)]
     if hypothesis:
-        said += [Trusted("Observations:"), case.observations()]
+        said += [Trusted("Observations:"), case.observations(), *case.remarks]
         said.append(passage("Root cause: {cause}.", cause=hypothesis.told(case)))
     return trusted_prompt(agent, *said, Trusted("Which single action mends this?"))
 

@@ -1,10 +1,15 @@
-"""Answers of people to questions: given and audited as one, wherever they come from."""
+"""Answers of people to questions: authenticated, given and audited as one, wherever they come from."""
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from watchkeeper.runtime.approvals import Answer, Approval, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.errors import IdentityError
 from watchkeeper.runtime.incident_jobs import go_on
+from watchkeeper.runtime.people import People, Person, check_answer
+from watchkeeper.runtime.roles import needed_for, permitted
 from watchkeeper.runtime.store import Store
 
 
@@ -12,11 +17,14 @@ def give_answer(
     store: Store,
     approvals: Approvals,
     audit: AuditLog,
+    people: People,
     approval_id: str,
     answer: Answer,
     *,
-    by: str,
+    by: Person | str | None = None,
+    token: str | None = None,
     reason: str = "",
+    arguments: dict[str, JsonValue] | None = None,
 ) -> Approval:
     """Answer a question; an answer that cannot be written into the audit log is not given.
 
@@ -26,17 +34,26 @@ def give_answer(
         store: Where the question is.
         approvals: The questions of that store.
         audit: Where the answer is written, too.
+        people: Who there is.
         approval_id: The question.
         answer: The answer.
-        by: Who answers.
-        reason: Why.
+        by: Who answers (default: the user of this process).
+        token: Their token, where it is not this process's user.
+        reason: Why; the words of a response.
+        arguments: The arguments of an edit, as its tool validated them.
 
     Raises:
         ApprovalError: If the question is unknown, answered or expired, or not this person's to answer.
+        IdentityError: If there is a users file, and it is not known who this is, or their roles do not do.
         AuditError: If the audit log cannot be written; the question is then still open.
     """
+    person = people.confirm(by, token=token)
     with store.transaction():
-        approval = approvals.decide(approval_id, answer, by=by, reason=reason)
+        asked = approvals.get(approval_id)
+        check_answer(person, asked, answer)
+        if answer is Answer.APPROVE:
+            _check_votes(people, asked)
+        approval = approvals.decide(approval_id, answer, by=person.name, reason=reason, arguments=arguments)
         audit.append(
             "approval-answered",
             {
@@ -45,11 +62,29 @@ def give_answer(
                 "step_id": approval.step_id,
                 "digest": approval.digest,
                 "answer": answer.value,
-                "by": by,
+                "by": person.name,
+                "known_by": person.proof.value,
                 "reason": reason,
+                "edited": approval.edited,
+                "votes": [vote.by for vote in approval.votes],
+                "quorum": approval.quorum,
                 "self_approved": approval.self_approved,
             },
         )
         if approval.status is not ApprovalStatus.PENDING:
             go_on(store, approval.incident_id)
     return approval
+
+
+def _check_votes(people: People, asked: Approval) -> None:
+    """Count no yes of somebody who may not say it any more."""
+    users = people.users
+    if users is None:
+        return
+    for vote in asked.votes:
+        user = users.named(vote.by)
+        if user is None or not permitted(user.roles, needed_for(asked, Answer.APPROVE)):
+            raise IdentityError(
+                f"approval {asked.id!r}: {vote.by!r}, who said yes before, may not any more; reject it, "
+                "and have it asked anew"
+            )

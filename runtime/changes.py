@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
+from watchkeeper.runtime.approval_types import same_person
 from watchkeeper.runtime.approvals import (
     SOLO_TIER,
     Approval,
@@ -36,7 +39,15 @@ from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verd
 from watchkeeper.runtime.repeats import Repeats
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step, StepStatus
-from watchkeeper.tools.action import ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
+from watchkeeper.tools.action import (
+    Action,
+    ActionPlan,
+    ActionView,
+    Outcome,
+    ProbeAnswer,
+    Reversibility,
+    Verification,
+)
 from watchkeeper.tools.errors import DriftError, ToolError
 from watchkeeper.tools.registry import AnyAction, parse
 
@@ -102,6 +113,7 @@ class Changes:
         action: str,
         arguments: dict[str, Any],
         hypothesis: str = "",
+        requester: str = "",
         key: str,
     ) -> Step:
         """Plan an action on its target and keep it as a step; changes nothing.
@@ -112,6 +124,7 @@ class Changes:
             action: Registered name.
             arguments: Its arguments.
             hypothesis: The diagnosis it acts on.
+            requester: Whose edit it is (default: in the name of who runs the incident).
             key: Name of this occasion; the same key gives the same step.
 
         Raises:
@@ -143,6 +156,7 @@ class Changes:
                 reversibility=tool.reversibility,
                 plan=plan,
                 digest=self._digest(tool, host, values, plan),
+                requester=requester,
             ),
             key=key,
         )
@@ -184,8 +198,8 @@ class Changes:
 
     def beyond_solo(self, step_id: str) -> bool:
         """Whether nobody may answer for a step: one person alone runs this, and its tier needs another."""
-        policy = self._journal.steps.get(step_id).policy
-        return self._journal.approvals.solo and policy is not None and policy.tier > SOLO_TIER
+        step = self._journal.steps.get(step_id)
+        return self._solo(step) and step.policy is not None and step.policy.tier > SOLO_TIER
 
     def ask(self, step_id: str) -> Approval:
         """Ask people about a step, once: asking again returns the question, whatever was answered.
@@ -203,14 +217,51 @@ class Changes:
             step_id=step.id,
             digest=step.digest,
             summary=step.plan.summary,
-            requester=self._requester,
+            requester=step.requester or self._requester,
             tier=step.policy.tier,
             quorum=step.policy.quorum,
             diff=step.plan.diff,
+            view=self._view(step),
             ttl_seconds=self._approval_ttl,
+            solo=self._solo(step),
         )
         self._tell_question(approval)
         return approval
+
+    def check_edit(self, step_id: str, arguments: dict[str, Any], *, by: str) -> dict[str, JsonValue]:
+        """Say whether a step could be done with other arguments; changes nothing and keeps nothing.
+
+        Args:
+            step_id: The step that people are asked about.
+            arguments: What they want instead.
+            by: Whose edit it is.
+
+        Returns:
+            The arguments as the tool validated them.
+
+        Raises:
+            UnknownToolError: If this program does not know the tool.
+            ArgumentError: If the arguments are not valid.
+            PlanError: If the action makes no sense with them.
+            ApprovalError: If they are those that were asked about, would change nothing, or if the policy
+                denies them.
+        """
+        step = self._journal.steps.get(step_id)
+        tool = self._site.registry.action(step.action)
+        parsed = parse(tool, arguments)
+        values: dict[str, JsonValue] = parsed.model_dump(mode="json")
+        if values == step.arguments:
+            raise ApprovalError(f"step {step_id!r} has these arguments already: approve it, or reject it")
+        plan = tool.plan(self._site.target(step.host), parsed, key=step.plan.key)
+        if plan.is_empty:
+            raise ApprovalError(
+                f"step {step_id!r} would change nothing with these arguments: reject it instead"
+            )
+        edited = step.model_copy(update={"arguments": values, "plan": plan, "requester": by})
+        decision = self._answer_now(edited)
+        if decision.decision is Verdict.DENY:
+            raise ApprovalError(f"step {step_id!r} is denied with these arguments: {decision.reason}")
+        return values
 
     def ask_in_doubt(self, step_id: str) -> Approval:
         """Ask people whether an effect took place that a crash hid, once.
@@ -385,6 +436,31 @@ class Changes:
             return Applied(effect.state, "a crash hid whether this was done, and its probe cannot tell")
         return self._tell_effect(step, effect.state, effect.outcome.detail if effect.outcome else "")
 
+    def _solo(self, step: Step) -> bool:
+        """Whether who asks may approve: the edit of another person is not part of working alone."""
+        own = not step.requester or same_person(step.requester, self._requester)
+        return self._journal.approvals.solo and own
+
+    def _roles(self, step: Step) -> tuple[str, ...]:
+        """Roles of who wants a step."""
+        if not step.requester or same_person(step.requester, self._requester):
+            return self._requester_roles
+        users = self._journal.people.users
+        user = users.named(step.requester) if users is not None else None
+        return tuple(role.value for role in user.roles) if user is not None else ()
+
+    def _view(self, step: Step) -> str:
+        """What an action says of itself to people; what cannot be read now is left out."""
+        tool = self._site.registry.action(step.action)
+        target = self._site.target(step.host)
+        try:
+            view = tool.view(target, step.plan)
+        except ToolError as error:
+            view = ActionView(
+                undo=Action.view(tool, target, step.plan).undo, lines=(("not readable now", str(error)),)
+            )
+        return view.model_dump_json()
+
     def _check_drift(self, step: Step, tool: AnyAction) -> None:
         """Refuse a step whose target, tool or policy is no longer what it was bound to.
 
@@ -487,8 +563,8 @@ class Changes:
                 arguments=step.arguments,
                 host=step.host,
                 labels=self._site.inventory.host(step.host).labels,
-                requester=self._requester,
-                requester_roles=self._requester_roles,
+                requester=step.requester or self._requester,
+                requester_roles=self._roles(step),
                 now=now,
                 diff_lines=len(step.plan.diff.splitlines()),
                 severity=incident.severity,

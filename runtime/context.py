@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from watchkeeper.agents import Attempt, Case, Diagnosis, Hypothesis, Team
 from watchkeeper.agents.hypotheses import Support
+from watchkeeper.runtime.approvals import Answer, ApprovalStatus
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.settings import Settings
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.state import IncidentState
+from watchkeeper.runtime.wording import visible
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Finding
@@ -51,6 +53,7 @@ class Context:
             condition=self.site.told(host, condition),
             evidence=evidence,
             names=self._names(evidence),
+            answers=self._answers(incident.id),
             worded="" if self.site.is_of_inventory(host, condition) else self.site.call_of(condition),
         )
         causes = {cause.id: cause for cause in self.team.causes}
@@ -76,6 +79,15 @@ class Context:
             for values in fact.offers(fact.result_type.model_validate(item.result)).values():
                 found |= dict.fromkeys(value for value in values if not value.isdigit())
         return tuple(found)
+
+    def _answers(self, incident_id: str) -> tuple[Trusted, ...]:
+        """What people answered in words, the oldest first; each one line."""
+        found = self.journal.approvals.list(
+            incident_id=incident_id, status=ApprovalStatus.ANSWERED, limit=10_000
+        )
+        said = [a.reason for a in reversed(found) if a.answer is Answer.RESPOND]
+        # Whoever may answer for an action may also be heard by the agents.
+        return tuple(Trusted(visible(" ".join(text.split()))) for text in said)
 
     def hypothesis(self, state: IncidentState) -> tuple[Hypothesis, Diagnosis]:
         """Return the hypothesis whose turn it is.

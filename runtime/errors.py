@@ -33,6 +33,10 @@ class DeliveryUnknownError(OperationError):
     """Whether a notification was sent cannot be told (it is not sent again, a human must look)."""
 
 
+class IdentityError(ApprovalError):
+    """It is not known who somebody is, or they may not do this (a person with the role must)."""
+
+
 class AuditError(OperationError):
     """The audit log cannot be trusted or written (a human must look)."""
 

@@ -195,6 +195,7 @@ class ApprovalDecided(BaseEvent):
     answer: str
     by: str
     reason: str = ""
+    edited: dict[str, JsonValue] | None = None
     self_approved: bool = False
 
 

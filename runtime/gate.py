@@ -9,7 +9,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 from pydantic import JsonValue
 
-from watchkeeper.runtime.approvals import ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, ApprovalStatus
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.policy_types import Verdict
@@ -24,7 +24,9 @@ class GateState(TypedDict, total=False):
         incident: Id of the incident that the action is for; given.
         host: Where; given.
         action: Registered name; given.
-        arguments: Its arguments; given.
+        arguments: Its arguments; given, and changed by the edit of a person.
+        editor: Whose edit it is; empty where it was not edited.
+        answer: What was answered; empty where nobody was asked, or nobody answered.
         step: Id of the planned step.
         approval: Id of the question to people; empty where nobody is asked.
         diff: What would change.
@@ -36,6 +38,8 @@ class GateState(TypedDict, total=False):
     host: str
     action: str
     arguments: dict[str, Any]
+    editor: str
+    answer: str
     step: str
     approval: str
     diff: str
@@ -63,10 +67,12 @@ class Gate:
             host=state["host"],
             action=state["action"],
             arguments=state["arguments"],
+            requester=state.get("editor", ""),
             key=f"gate:{len(before)}:{digest_json(asked)}",
         )
         return {
             "step": step.id,
+            "answer": "",
             "approval": "",
             "diff": step.plan.diff,
             "permitted": False,
@@ -101,15 +107,23 @@ class Gate:
         return {}
 
     def open(self, state: GateState) -> str:
-        """Who resumes a graph before there is an answer waits again."""
+        """Who resumes a graph before there is an answer waits again; an edit is proposed anew."""
         found = self._journal.approvals.get(state["approval"])
+        if found.answer is Answer.EDIT:
+            return "propose"
         return "ask" if found.status is ApprovalStatus.PENDING else END
 
     def answered(self, state: GateState) -> dict[str, Any]:
         """Read the answer from the store; whatever the graph was resumed with, only that counts."""
         found = self._journal.approvals.get(state["approval"])
         said = found.answer.value if found.answer else found.status.value
-        return {
+        if found.answer is not None and found.status not in {ApprovalStatus.APPROVED, ApprovalStatus.USED}:
+            self._journal.steps.update(state["step"], status=StepStatus.REFUSED, detail=f"answered {said}")
+        changed: dict[str, Any] = {}
+        if found.answer is Answer.EDIT:
+            changed = {"arguments": found.edited, "editor": found.decided_by}
+        return changed | {
+            "answer": found.answer.value if found.answer else "",
             "permitted": found.status is ApprovalStatus.APPROVED,
             "reason": f"{said} by {found.decided_by or 'nobody'} {found.reason}".strip(),
         }
@@ -132,5 +146,5 @@ def build_gate(changes: Changes, journal: Journal) -> CompiledStateGraph[Any, An
     graph.add_conditional_edges("propose", gate.planned, ["decide", END])
     graph.add_conditional_edges("decide", gate.asked, ["ask", END])
     graph.add_edge("ask", "answered")
-    graph.add_conditional_edges("answered", gate.open, ["ask", END])
+    graph.add_conditional_edges("answered", gate.open, ["ask", "propose", END])
     return graph.compile()

@@ -38,11 +38,20 @@ _NEXT: dict[str, dict[str, str]] = {
         "observed": "escalate",
     },
     "answered": _CHANGE
-    | {"approve": "approve", "execute": "execute", "abandon": "abandon", "escalate": "escalate"},
+    | {
+        "approve": "approve",
+        "execute": "execute",
+        "investigate": "investigate",
+        "abandon": "abandon",
+        "respond": "rollback",
+        "terminate": "rollback",
+        "closed": "report",
+        "escalate": "escalate",
+    },
     "execute": _CHANGE | {"abandon": "abandon", "observed": "escalate"},
     "doubt": {"approve": "approve", "escalate": "escalate"},
     "verify": {"resolved": "report", "rollback": "rollback"},
-    "rollback": {"investigate": "investigate", "escalate": "escalate"},
+    "rollback": {"investigate": "investigate", "closed": "report", "escalate": "escalate"},
 }
 """From each node by its verdict to the next; a verdict that is not here is a programming error."""
 

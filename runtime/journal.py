@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from pydantic import JsonValue
+
 from watchkeeper.agents.decision import Decision
 from watchkeeper.models.interface import Usage
 from watchkeeper.runtime.alerts import Alert
@@ -19,6 +21,7 @@ from watchkeeper.runtime.events import BaseEvent, DecisionMade, Event, Option, P
 from watchkeeper.runtime.halt import Halts
 from watchkeeper.runtime.incidents import Incident, Incidents
 from watchkeeper.runtime.ledger import Ledger
+from watchkeeper.runtime.people import People, Person
 from watchkeeper.runtime.settings import STORE
 from watchkeeper.runtime.steps import Steps
 from watchkeeper.runtime.store import Store
@@ -60,6 +63,7 @@ class Journal:
         self.ledger = Ledger(self.store, self.approvals, now=now, observe_only=observe_only)
         self.audit = AuditLog(home, now=now)
         self.halts = Halts(self.store, self.audit, now=now)
+        self.people = People(home)
         self.now = now
         self._listeners: list[Listener] = []
 
@@ -125,9 +129,29 @@ class Journal:
         )
         return kept
 
-    def answer(self, approval_id: str, answer: Answer, *, by: str, reason: str = "") -> Approval:
+    def answer(
+        self,
+        approval_id: str,
+        answer: Answer,
+        *,
+        by: Person | str | None = None,
+        token: str | None = None,
+        reason: str = "",
+        arguments: dict[str, JsonValue] | None = None,
+    ) -> Approval:
         """Answer a question, and write it into the audit log; see `give_answer`."""
-        return give_answer(self.store, self.approvals, self.audit, approval_id, answer, by=by, reason=reason)
+        return give_answer(
+            self.store,
+            self.approvals,
+            self.audit,
+            self.people,
+            approval_id,
+            answer,
+            by=by,
+            token=token,
+            reason=reason,
+            arguments=arguments,
+        )
 
     def usage(self, incident_id: str) -> Usage:
         """What the model cost so far."""

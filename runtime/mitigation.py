@@ -13,13 +13,14 @@ from watchkeeper.runtime.budgets import actions_taken, exhausted
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.errors import ApprovalError, LimitError, ObserveOnlyError
-from watchkeeper.runtime.events import ApprovalDecided, DiagnosisMade, PlanRefused, StageEntered, Verified
+from watchkeeper.runtime.events import DiagnosisMade, PlanRefused, StageEntered, Verified
 from watchkeeper.runtime.events import DiagnosisStatus as StoredStatus
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.investigation import Investigation, is_clear
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.remedies import examinations, order_of, remedies
+from watchkeeper.runtime.replies import follow_answer, tell_answer
 from watchkeeper.runtime.restoring_records import EXPIRED_BY_RESTORE, asked_anew
 from watchkeeper.runtime.state import IncidentState, Turn
 from watchkeeper.runtime.steps import StepStatus
@@ -89,6 +90,8 @@ class Mitigation:
         step = state["queue"][0]
         turn = len(state.get("turns", ()))
         key = f"step:{turn}:{len(state['applied'])}:{state['repeat']}"
+        if step.get("edit"):
+            key += f":{step['edit']}"
         try:
             planned = self._changes.propose(
                 incident.id,
@@ -96,6 +99,7 @@ class Mitigation:
                 action=step["action"],
                 arguments=step["arguments"],
                 hypothesis=hypothesis.text,
+                requester=step.get("by") or "",
                 key=key,
             )
         except (PlanError, ArgumentError) as error:
@@ -178,36 +182,12 @@ class Mitigation:
         approval = context.journal.approvals.get(state["approval"])
         if approval.status is ApprovalStatus.PENDING:
             return {"verdict": "approve"}
-        if approval.answer is not None:
-            context.journal.record(
-                state["incident"],
-                ApprovalDecided(
-                    approval_id=approval.id,
-                    answer=approval.answer.value,
-                    by=approval.decided_by or "",
-                    reason=approval.reason,
-                    self_approved=approval.self_approved,
-                ),
-                key=f"answer:{approval.id}",
-            )
+        tell_answer(context, approval)
         if approval.kind is ApprovalKind.IN_DOUBT:
             return self._settled(state, approval)
         if asked_anew(approval):
             return self._ask_anew(state)
-        if approval.status in {ApprovalStatus.APPROVED, ApprovalStatus.USED}:
-            context.journal.steps.update(state["step"], status=StepStatus.APPROVED)
-            context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
-            return {"verdict": "execute"}
-        if approval.status is ApprovalStatus.REJECTED:
-            reason = f"{approval.decided_by} refused: {approval.summary}"
-            if approval.reason:
-                reason += f" ({approval.reason})"
-        elif approval.answer is not None:
-            reason = f"{approval.decided_by} approved it, but the yes lapsed unused: {approval.summary}"
-        else:
-            reason = f"nobody answered in time, which is a no: {approval.summary}"
-        context.journal.steps.update(state["step"], status=StepStatus.REFUSED, detail=reason)
-        return {"verdict": "abandon", "reason": reason}
+        return follow_answer(context, state, approval)
 
     def execute(self, state: IncidentState) -> Update:
         """Do it, at most once."""
@@ -296,16 +276,15 @@ class Mitigation:
                 "verdict": "escalate",
                 "reason": f"{state['reason']}; this could not be taken back: {what}",
             }
-        if state["verdict"] == "abandon":
-            return {"verdict": "escalate", "applied": [], "reason": state["reason"]}
+        if state["verdict"] in {"abandon", "terminate"}:
+            end = "escalate" if state["verdict"] == "abandon" else "closed"
+            return {"verdict": end, "applied": [], "reason": state["reason"]}
         hypothesis, _ = context.hypothesis(state)
         turn = Turn(
             hypothesis=hypothesis.key,
             text=hypothesis.text,
             action=actions[-1] if actions else state["queue"][0]["action"],
-            result=f"{state['reason'].partition(':')[0]} and was taken back"
-            if state["reason"].startswith("it did not help")
-            else f"{state['reason']}; all of it was taken back",
+            result=_taken_back(state),
         )
         context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
         return {"verdict": "investigate", "turns": [turn], "applied": [], "queue": [], "repeat": 0}
@@ -401,3 +380,12 @@ class Mitigation:
             f"stage:{stage}:{len(state.get('turns', ()))}:{len(state.get('applied', ()))}:{state['repeat']}"
         )
         self._context.journal.record(state["incident"], StageEntered(stage=stage), key=name)
+
+
+def _taken_back(state: IncidentState) -> str:
+    """Say in a sentence of our own why what was applied was taken back."""
+    if state["verdict"] == "respond":
+        return "it was taken back, since a person answered"
+    if state["reason"].startswith("it did not help"):
+        return f"{state['reason'].partition(':')[0]} and was taken back"
+    return f"{state['reason']}; all of it was taken back"

@@ -24,16 +24,17 @@ from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, Approv
 from watchkeeper.runtime.changes import Applied, Changes
 from watchkeeper.runtime.checkpoints import open_checkpoints
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.errors import OperationError, StoreError
+from watchkeeper.runtime.errors import IdentityError, OperationError, StoreError
 from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.gate import build_gate
 from watchkeeper.runtime.graph import build_graph
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.leases import LEASE_SECONDS
-from watchkeeper.runtime.people import current_person
+from watchkeeper.runtime.people import Person, Proof
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.report import Report, build_report
+from watchkeeper.runtime.roles import Permission
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.site import Site
 from watchkeeper.tools.builtin import builtin_registry
@@ -59,13 +60,16 @@ class Orchestrator:
         tools: Facts and actions besides the built-in ones.
         agents: Agents that take the place of the built-in ones of their roles.
         settings: Thresholds, budgets and the folder of the state.
-        requester: In whose name actions are asked for (default: the user of this process).
+        requester: In whose name actions are asked for (default: the user of this process). Where there is
+            a users file, a name needs the token of that user, unless the account of this process is theirs.
+        token: The token of who asks.
         lease_seconds: Time after which another process may take over what this one runs, if it is silent.
 
     Raises:
         InventoryError: If the inventory is not usable.
         PolicyError: If the policy is not usable.
         StoreError: If the state cannot be opened.
+        IdentityError: If there is a users file, and it is not known from it who asks.
         ValueError: If both an engine and a model are given, or two agents take one role.
     """
 
@@ -80,6 +84,7 @@ class Orchestrator:
         agents: Iterable[Agent] = (),
         settings: Settings | None = None,
         requester: str | None = None,
+        token: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         if engine is not None and model is not None:
@@ -104,13 +109,19 @@ class Orchestrator:
             solo=self.settings.solo,
             observe_only=self.settings.observe_only,
         )
-        self._requester = requester or current_person()
+        try:
+            self._person = self.journal.people.at_terminal(by=requester, token=token)
+        except IdentityError:
+            self.journal.close()
+            raise
+        self._requester = self._person.name
         self._lease_seconds = lease_seconds
         self._runs: list[_Run] = []
         self.changes = Changes(
             self.site,
             self.journal,
             requester=self._requester,
+            requester_roles=tuple(role.value for role in self._person.roles or ()),
             approval_ttl=self.settings.approval_ttl_seconds,
             observe_only=self.settings.observe_only,
             limits=self.settings.limits,
@@ -122,7 +133,9 @@ class Orchestrator:
 
         Raises:
             ConfigurationError: If the alert speaks of a host, a service or a fact that is not there.
+            IdentityError: If who asks may not have incidents handled.
         """
+        self._person.check(Permission.RUN, "have an incident handled")
         alert.check(self.site.inventory, self.site.registry)
         return self.journal.open(alert)
 
@@ -162,26 +175,46 @@ class Orchestrator:
             FencedError: If another process took the incident over, since this one was taken for dead.
             StoreError: If the state cannot be written.
         """
+        self._person.check(Permission.RUN, "have an incident handled")
         self.journal.incidents.get(incident_id)
         self.journal.halts.check()
         return self._stream(incident_id, wait=wait)
 
     def answer(
-        self, approval_id: str, answer: Answer | str, *, by: str | None = None, reason: str = ""
+        self,
+        approval_id: str,
+        answer: Answer | str,
+        *,
+        by: Person | str | None = None,
+        token: str | None = None,
+        reason: str = "",
+        arguments: dict[str, Any] | None = None,
     ) -> Approval:
-        """Answer a question: ``approve`` or ``reject``, or ``done`` or ``not-done`` for an effect in doubt.
+        """Answer a question.
 
         Args:
             approval_id: The question.
-            answer: The answer.
-            by: Who answers (default: the user of this process).
-            reason: Why.
+            answer: ``approve``, ``edit``, ``reject``, ``respond``, ``escalate`` or ``terminate``; of an
+                effect in doubt ``done`` or ``not-done``.
+            by: Who answers (default: the user of this process). Where there is a users file, a name needs
+                the token of that user, unless the account of this process is theirs.
+            token: The token of who answers.
+            reason: Why; the words of a response.
+            arguments: The new arguments of an edit.
 
         Raises:
             ApprovalError: If the question is unknown, answered or expired, or not this person's to answer.
+            IdentityError: If it is not known who answers, or their roles do not allow it.
+            ToolError: If the arguments of an edit are not valid or cannot be planned.
             AuditError: If the answer cannot be written into the audit log; it is then not given.
         """
-        return self.journal.answer(approval_id, Answer(answer), by=by or current_person(), reason=reason)
+        if by is None and token is None and self._person.proof is not Proof.SAID:
+            by = self._person
+        person = self.journal.people.confirm(by, token=token)
+        if arguments is not None:
+            asked = self.journal.approvals.get(approval_id)
+            arguments = self.changes.check_edit(asked.step_id, arguments, by=person.name)
+        return self.journal.answer(approval_id, Answer(answer), by=person, reason=reason, arguments=arguments)
 
     def report(self, incident_id: str) -> Report:
         """Return the report of an incident as it stands."""
@@ -192,7 +225,11 @@ class Orchestrator:
 
         See `watchkeeper.runtime.gate.GateState` for what it reads and writes; apply a permitted step with
         `apply`.
+
+        Raises:
+            IdentityError: If who asks may not have anything done.
         """
+        self._person.check(Permission.RUN, "have an action done")
         return build_gate(self.changes, self.journal)
 
     def apply(self, step_id: str) -> Applied:

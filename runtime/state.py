@@ -26,7 +26,8 @@ class IncidentState(TypedDict, total=False):
             parallel are numbered as they were chosen, not as they end.
         gathered: Keys of the fact calls that were made.
         diagnosis: JSON of the `Diagnosis` whose turn it is.
-        queue: Steps of the current plan that are still to be proposed, as ``{action, arguments}``.
+        queue: Steps of the current plan that are still to be proposed, as ``{action, arguments}``; of one
+            that a person edited, ``by`` is who, and ``edit`` the question that they answered so.
         step: Id of the step at hand.
         approval: Id of the question about it.
         applied: Ids of the steps of the current plan that were applied, in their order.

@@ -49,6 +49,7 @@ class Step(BaseModel):
         reversibility: What can be done about it afterwards.
         plan: What would change, as the action planned it.
         digest: What an approval binds to (see ``action_digest``).
+        requester: Whose edit it is; empty where it is asked for in the name of who runs the incident.
         policy: What the policy answered, with its trace; None before it was asked.
         status: Where it stands.
         detail: What came of it, for a person.
@@ -68,6 +69,7 @@ class Step(BaseModel):
     reversibility: Reversibility
     plan: ActionPlan
     digest: str
+    requester: str = ""
     policy: PolicyDecision | None = None
     status: StepStatus = StepStatus.PLANNED
     detail: str = ""

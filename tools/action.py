@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from watchkeeper.tools.errors import RollbackError
 from watchkeeper.tools.fact import Arguments
 from watchkeeper.tools.host import Target
+
+_LONG = 200
 
 
 class Reversibility(StrEnum):
@@ -80,6 +83,24 @@ class Verification(_Record):
     detail: str
 
 
+class ActionView(_Record):
+    """What an action says of itself to the person who is asked about it, besides its plan.
+
+    Attributes:
+        undo: How it would be taken back, and what stays different.
+        lines: What else matters, as names and texts: ``("state", "running for 3 days")``.
+    """
+
+    undo: str
+    lines: tuple[tuple[str, str], ...] = ()
+
+
+_UNDO = {
+    Reversibility.REVERSIBLE: "taking it back restores the state before, exactly",
+    Reversibility.COMPENSABLE: "taking it back restores what matters; the risk says what stays different",
+    Reversibility.IRREVERSIBLE: "there is no way back",
+}
+
 A = TypeVar("A", bound=Arguments)
 
 
@@ -134,6 +155,14 @@ class Action(ABC, Generic[A]):
         """
         raise RollbackError(f"{self.name!r} is {self.reversibility}: there is no way back")
 
+    def view(self, target: Target, plan: ActionPlan) -> ActionView:  # noqa: ARG002
+        """Say what a person should know who decides about a plan; changes nothing.
+
+        By default that is how it would be taken back, and what the plan rests on.
+        """
+        rests = tuple((name, _short(value)) for name, value in plan.preconditions.items())
+        return ActionView(undo=_UNDO[self.reversibility], lines=rests)
+
     def describe(self, arguments: A) -> str:
         """Say what this call would do, in a few words, for the choice among actions."""
         values = ", ".join(str(v) for v in arguments.model_dump(mode="json", exclude_defaults=True).values())
@@ -142,3 +171,8 @@ class Action(ABC, Generic[A]):
     def parse_arguments(self, values: dict[str, Any]) -> A:
         """Validate arguments."""
         return self.arguments_type.model_validate(values)
+
+
+def _short(value: JsonValue) -> str:
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return said if len(said) <= _LONG else f"{said[:_LONG]} ... ({len(said)} characters)"

@@ -9,7 +9,15 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 
 from pydantic import create_model
 
-from watchkeeper.tools.action import Action, ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
+from watchkeeper.tools.action import (
+    Action,
+    ActionPlan,
+    ActionView,
+    Outcome,
+    ProbeAnswer,
+    Reversibility,
+    Verification,
+)
 from watchkeeper.tools.enforcement import check_enforceable
 from watchkeeper.tools.errors import ApplyError, CollectError, PlanError, RollbackError, ToolError
 from watchkeeper.tools.fact import Arguments, Fact, Provenance, Raw, Result
@@ -138,6 +146,7 @@ class DefinedAction(Action[Arguments]):
         self._methods = methods
         self.arguments_type = _arguments_of(methods.plan, name)
         self._undo = getattr(methods, "rollback", None)
+        self._view = getattr(methods, "view", None)
         if reversibility is not Reversibility.IRREVERSIBLE and self._undo is None:
             raise TypeError(
                 f"action {name!r} is declared {reversibility.value}, so it must have a rollback method"
@@ -179,6 +188,18 @@ class DefinedAction(Action[Arguments]):
         """
         with _refusals(self.name, CollectError):
             return self._methods.probe(target, plan)
+
+    def view(self, target: Target, plan: ActionPlan) -> ActionView:
+        """Ask the class, where it has a ``view`` method.
+
+        Raises:
+            CollectError: If the class raises it, or the system refuses what it tries.
+        """
+        if self._view is None:
+            return super().view(target, plan)
+        with _refusals(self.name, CollectError):
+            view: ActionView = self._view(target, plan)
+            return view
 
     def rollback(self, target: Target, plan: ActionPlan) -> Outcome:
         """Ask the class, where there is a way back.

@@ -26,6 +26,7 @@ def build_app() -> typer.Typer:
         models,
         policy,
         tools,
+        users,
     )
     from watchkeeper.cli.backup import backup, restore
     from watchkeeper.cli.demo import demo
@@ -65,6 +66,7 @@ def build_app() -> typer.Typer:
     app.add_typer(incidents.app, name="incidents")
     app.add_typer(approvals.app, name="approvals")
     app.add_typer(escalations.app, name="escalations")
+    app.add_typer(users.app, name="users")
     app.add_typer(decisions.app, name="decisions")
     app.add_typer(audit.app, name="audit")
     app.add_typer(breaker.app, name="breaker")

@@ -9,13 +9,11 @@ import typer
 from watchkeeper.cli.records import (
     Json,
     day,
+    mistakes,
     opened,
-    plain,
     print_json,
-    print_pairs,
     print_table,
     upper,
-    when,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +22,10 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at questions that wait for a person, and answer them.")
 
 Id = Annotated[str, typer.Argument(metavar="APPROVAL", callback=upper, help="For example APR-7K3QW.")]
+AskToken = Annotated[
+    bool,
+    typer.Option("--token", help="Ask for your token here (else WATCHKEEPER_TOKEN, else your account)."),
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the answer.")]
 
 
@@ -62,106 +64,157 @@ def list_(
 
 @app.command()
 def show(approval_id: Id, as_json: Json = False) -> None:
-    """Show a question with what would change."""
+    """Show a question with what would change, why, and what else could be done."""
     with opened() as (_, store):
+        from watchkeeper.cli.question import diff_lines, question_lines
         from watchkeeper.runtime.approvals import Approvals
+        from watchkeeper.runtime.question_view import view_question
         from watchkeeper.runtime.steps import Steps
 
         approval = Approvals(store).get(approval_id)
-        step = Steps(store).get(approval.step_id)
+        view = view_question(store, approval)
         if as_json:
-            print_json({"approval": approval.model_dump(mode="json"), "step": step.model_dump(mode="json")})
+            step = Steps(store).get(approval.step_id)
+            print_json(
+                {
+                    "approval": approval.model_dump(mode="json"),
+                    "step": step.model_dump(mode="json"),
+                    "view": view.model_dump(mode="json", exclude={"approval"}),
+                }
+            )
             return
-        answered = approval.decided_by is not None
-        print_pairs(
-            [
-                ("approval", approval.id),
-                ("question", approval.summary),
-                ("status", approval.status.value),
-                ("incident", approval.incident_id),
-                ("action", f"{step.action} (version {step.version}) on {step.host}"),
-                ("arguments", ", ".join(f"{name}={value}" for name, value in step.arguments.items())),
-                ("undo", step.reversibility.value),
-                ("risk", step.plan.risk),
-                ("tier", str(approval.tier)),
-                ("policy", f"{step.policy.rule}: {step.policy.reason}" if step.policy else ""),
-                ("asked by", f"{approval.requester} at {when(approval.requested_at)} UTC"),
-                ("said yes", ", ".join(vote.by for vote in approval.votes) if approval.quorum > 1 else ""),
-                ("people", str(approval.quorum) if approval.quorum > 1 else ""),
-                ("expires", f"{when(approval.expires_at)} UTC" if not answered else ""),
-                (
-                    "answer",
-                    f"{approval.answer} by {approval.decided_by} at {when(approval.decided_at)} UTC"
-                    + (" (who asked)" if approval.self_approved else "")
-                    if answered
-                    else "",
-                ),
-                ("reason", approval.reason),
-                ("digest", approval.digest),
-            ]
-        )
-        if approval.diff:
-            typer.echo("\n" + plain(approval.diff))
+        for name, text in question_lines(view):
+            typer.echo(f"{name:<12}  {text}")
+        if view.diff:
+            typer.echo("")
+        for _, line in diff_lines(view):
+            typer.echo(line)
 
 
 @app.command()
-def approve(approval_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+def approve(approval_id: Id, reason: Reason = "", ask_token: AskToken = False, as_json: Json = False) -> None:
     """Allow the action, once and exactly as it was shown."""
     from watchkeeper.runtime.approvals import Answer
 
-    _answer(approval_id, Answer.APPROVE, reason, as_json=as_json)
+    _answer(approval_id, Answer.APPROVE, reason, ask_token=ask_token, as_json=as_json)
+
+
+@app.command()
+def edit(
+    approval_id: Id,
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUE...", help="Arguments that differ; values are YAML.")
+    ],
+    reason: Reason = "",
+    ask_token: AskToken = False,
+    as_json: Json = False,
+) -> None:
+    """Want the action with other arguments: it is planned anew, and policy and people are asked anew."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.EDIT, reason, changed=arguments, ask_token=ask_token, as_json=as_json)
 
 
 @app.command()
 def reject(
     approval_id: Id,
-    reason: Annotated[str, typer.Option("--reason", help="Why; the agents choose something else.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; the attempt ends.")],
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Forbid the action."""
     from watchkeeper.runtime.approvals import Answer
 
-    _answer(approval_id, Answer.REJECT, reason, as_json=as_json)
+    _answer(approval_id, Answer.REJECT, reason, ask_token=ask_token, as_json=as_json)
 
 
 @app.command()
-def done(approval_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+def respond(
+    approval_id: Id,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What the agents are told.")],
+    ask_token: AskToken = False,
+    as_json: Json = False,
+) -> None:
+    """Answer in words: the action is not done, and the agents go on knowing this."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.RESPOND, text, ask_token=ask_token, as_json=as_json)
+
+
+@app.command()
+def escalate(
+    approval_id: Id,
+    reason: Annotated[str, typer.Option("--reason", help="Why; who takes over reads it.")],
+    ask_token: AskToken = False,
+    as_json: Json = False,
+) -> None:
+    """Hand the incident over to people."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.ESCALATE, reason, ask_token=ask_token, as_json=as_json)
+
+
+@app.command()
+def terminate(
+    approval_id: Id,
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    ask_token: AskToken = False,
+    as_json: Json = False,
+) -> None:
+    """Take back what was applied of the plan, and close the incident."""
+    from watchkeeper.runtime.approvals import Answer
+
+    _answer(approval_id, Answer.TERMINATE, reason, ask_token=ask_token, as_json=as_json)
+
+
+@app.command()
+def done(approval_id: Id, reason: Reason = "", ask_token: AskToken = False, as_json: Json = False) -> None:
     """Say that an effect in doubt took place."""
     from watchkeeper.runtime.approvals import Answer
 
-    _answer(approval_id, Answer.DONE, reason, as_json=as_json)
+    _answer(approval_id, Answer.DONE, reason, ask_token=ask_token, as_json=as_json)
 
 
 @app.command("not-done")
-def not_done(approval_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+def not_done(
+    approval_id: Id, reason: Reason = "", ask_token: AskToken = False, as_json: Json = False
+) -> None:
     """Say that an effect in doubt did not take place."""
     from watchkeeper.runtime.approvals import Answer
 
-    _answer(approval_id, Answer.NOT_DONE, reason, as_json=as_json)
+    _answer(approval_id, Answer.NOT_DONE, reason, ask_token=ask_token, as_json=as_json)
 
 
-def _answer(approval_id: str, answer: Answer, reason: str, *, as_json: bool) -> None:
-    with opened() as (settings, store):
-        from watchkeeper.runtime.answers import give_answer
-        from watchkeeper.runtime.approvals import Approvals
-        from watchkeeper.runtime.audit import AuditLog
-        from watchkeeper.runtime.people import current_person
+def _answer(
+    approval_id: str,
+    answer: Answer,
+    reason: str,
+    *,
+    changed: list[str] | None = None,
+    ask_token: bool,
+    as_json: bool,
+) -> None:
+    with mistakes():
+        from watchkeeper.cli.identity import given_token
+        from watchkeeper.runtime.journal import Journal
+        from watchkeeper.runtime.settings import load_settings
 
-        approval = give_answer(
-            store,
-            Approvals(store),
-            AuditLog(settings.home),
-            approval_id,
-            answer,
-            by=current_person(),
-            reason=reason,
-        )
-        if as_json:
-            print_json(approval)
-            return
-        if approval.decided_by is None:
-            others = "another person" if approval.missing == 1 else f"{approval.missing} other people"
-            typer.echo(f"{approval.id}: {answer.value}, by {approval.votes[-1].by}; {others} must, too")
-            return
-        own = " (you asked for it yourself; recorded)" if approval.self_approved else ""
-        typer.echo(f"{approval.id}: {answer.value}, by {approval.decided_by}{own}")
+        token = given_token(ask=ask_token)
+        settings = load_settings()
+        with Journal(settings.home) as journal:
+            person = journal.people.confirm(token=token)
+            arguments = None
+            if changed is not None:
+                from watchkeeper.cli.edits import edited_arguments
+
+                arguments = edited_arguments(settings, journal, approval_id, changed, by=person.name)
+            approval = journal.answer(approval_id, answer, by=person, reason=reason, arguments=arguments)
+    if as_json:
+        print_json(approval)
+        return
+    if approval.decided_by is None:
+        others = "another person" if approval.missing == 1 else f"{approval.missing} other people"
+        typer.echo(f"{approval.id}: {answer.value}, by {approval.votes[-1].by}; {others} must, too")
+        return
+    own = " (you asked for it yourself; recorded)" if approval.self_approved else ""
+    typer.echo(f"{approval.id}: {answer.value}, by {approval.decided_by}{own}")

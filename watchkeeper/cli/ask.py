@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import shlex
 import sys
 import termios
 from dataclasses import dataclass
@@ -12,15 +13,43 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from watchkeeper.cli.question import show_question
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.errors import ApprovalError
+from watchkeeper.runtime.question_view import view_question
 from watchkeeper.runtime.wording import visible
+from watchkeeper.tools.errors import ToolError
 
 if TYPE_CHECKING:
     from watchkeeper.runtime.orchestrator import Orchestrator
 
-_YES = {"y", "yes"}
-_NO = {"n", "no"}
+_QUESTION = (
+    "[bold]Approve?[/bold] \\[y]es, \\[n]o WHY, \\[e]dit NAME=VALUE, \\[r]espond TEXT, "
+    "escalate WHY or terminate WHY"
+)
+_DOUBT = "[bold]Was it done?[/bold] \\[y]es or \\[n]o"
+_WORDS = {
+    "y": Answer.APPROVE,
+    "yes": Answer.APPROVE,
+    "approve": Answer.APPROVE,
+    "n": Answer.REJECT,
+    "no": Answer.REJECT,
+    "reject": Answer.REJECT,
+    "e": Answer.EDIT,
+    "edit": Answer.EDIT,
+    "r": Answer.RESPOND,
+    "respond": Answer.RESPOND,
+    "escalate": Answer.ESCALATE,
+    "terminate": Answer.TERMINATE,
+}
+_DOUBT_WORDS = {
+    "y": Answer.DONE,
+    "yes": Answer.DONE,
+    "done": Answer.DONE,
+    "n": Answer.NOT_DONE,
+    "no": Answer.NOT_DONE,
+    "not-done": Answer.NOT_DONE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +66,14 @@ class TerminalAnswerer:
         """Ask until the question is answered, here or elsewhere."""
         if approval.status is not ApprovalStatus.PENDING:
             return
-        self._show(approval)
+        self._show(orchestrator, approval)
         _forget_what_was_typed_before()
         doubt = approval.kind is ApprovalKind.IN_DOUBT
-        question = "Was it done?" if doubt else "Approve?"
-        self.console.print(f"[bold]{question}[/bold] \\[y]es / \\[n]o, or in another terminal: ", end="")
-        self.console.print(f"watchkeeper approvals {'done' if doubt else 'approve'} {approval.id}")
+        self.console.print(_DOUBT if doubt else _QUESTION)
+        self.console.print(
+            f"or in another terminal: watchkeeper approvals {'done' if doubt else 'approve'} {approval.id}",
+            highlight=False,
+        )
         while orchestrator.journal.approvals.get(approval.id).status is ApprovalStatus.PENDING:
             ready, _, _ = select.select([sys.stdin], [], [], 0.5)
             if not ready:
@@ -51,32 +82,33 @@ class TerminalAnswerer:
             if not line:
                 self.console.print("(end of input: another terminal must answer)")
                 return
-            word, _, reason = line.strip().partition(" ")
-            if word.lower() not in _YES | _NO:
-                self.console.print(
-                    "Please answer y or n; a reason may follow: [dim]n not during the sale[/dim]"
-                )
+            word, _, rest = line.strip().partition(" ")
+            answer = (_DOUBT_WORDS if doubt else _WORDS).get(word.lower())
+            if answer is None:
+                self.console.print(_DOUBT if doubt else _QUESTION)
                 continue
-            yes = word.lower() in _YES
-            answer = (
-                (Answer.DONE if yes else Answer.NOT_DONE)
-                if doubt
-                else (Answer.APPROVE if yes else Answer.REJECT)
-            )
             try:
-                given = orchestrator.answer(approval.id, answer, reason=reason)
+                given = self._give(orchestrator, approval, answer, rest.strip())
                 if given.status is ApprovalStatus.PENDING:
-                    self.console.print("This takes two people: another one must approve it, too.")
-            except ApprovalError as error:
-                self.console.print(f"[red]{escape(str(error))}[/red]")
+                    self.console.print("This takes several people: another one must approve it, too.")
+            except (ApprovalError, ToolError) as error:
+                self.console.print(f"[red]{escape(visible(str(error)))}[/red]")
 
-    def _show(self, approval: Approval) -> None:
+    def _give(self, orchestrator: Orchestrator, approval: Approval, answer: Answer, rest: str) -> Approval:
+        if answer is not Answer.EDIT:
+            return orchestrator.answer(approval.id, answer, reason=rest)
+        from watchkeeper.cli.edits import parse_changes
+
+        step = orchestrator.journal.steps.get(approval.step_id)
+        try:
+            pairs = shlex.split(rest)
+        except ValueError as error:
+            raise ApprovalError(f"{rest!r} cannot be read: {error}") from error
+        return orchestrator.answer(approval.id, answer, arguments=step.arguments | parse_changes(pairs))
+
+    def _show(self, orchestrator: Orchestrator, approval: Approval) -> None:
         self.console.rule(f"[bold yellow]{escape(approval.id)}[/bold yellow] tier {approval.tier}")
-        self.console.print(escape(visible(approval.summary)), highlight=False)
-        for line in approval.diff.splitlines():
-            color = {"+": "green", "-": "red"}.get(line[:1], "")
-            text = escape(visible(line))
-            self.console.print(f"[{color}]{text}[/{color}]" if color else text, highlight=False)
+        show_question(self.console, view_question(orchestrator.journal.store, approval))
         self.console.rule()
 
 

@@ -188,9 +188,16 @@ def run(
         if raised is not None:
             raised.check(hosts, registry)
         from watchkeeper.runtime.orchestrator import Orchestrator
+        from watchkeeper.runtime.people import token_from_environment
 
         orchestrator = stack.enter_context(
-            Orchestrator(inventory=hosts, engine=engine, policy=rules, settings=settings)
+            Orchestrator(
+                inventory=hosts,
+                engine=engine,
+                policy=rules,
+                settings=settings,
+                token=token_from_environment(),
+            )
         )
         orchestrator.journal.halts.check()
         if raised is not None:

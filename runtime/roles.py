@@ -1,0 +1,67 @@
+"""Roles: what each may do, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from watchkeeper.runtime.approval_types import Answer, Approval
+
+
+class Role(StrEnum):
+    """What a user is."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+class Permission(StrEnum):
+    """What a user may do.
+
+    ``LOOK``: see incidents, questions and the audit log.
+    ``RUN``: have incidents handled, in their own name.
+    ``ANSWER``: answer questions in any way but with a yes.
+    ``APPROVE``: say yes to what is of tier 1.
+    ``APPROVE_HIGH``: say yes to what is of tier 2 or 3.
+    ``MANAGE``: say who is a user.
+    """
+
+    LOOK = "look"
+    RUN = "run"
+    ANSWER = "answer"
+    APPROVE = "approve"
+    APPROVE_HIGH = "approve-high"
+    MANAGE = "manage"
+
+
+PERMISSIONS: dict[Role, frozenset[Permission]] = {
+    Role.VIEWER: frozenset({Permission.LOOK}),
+    Role.OPERATOR: frozenset({Permission.LOOK, Permission.RUN, Permission.ANSWER, Permission.APPROVE}),
+    Role.APPROVER: frozenset(
+        {Permission.LOOK, Permission.ANSWER, Permission.APPROVE, Permission.APPROVE_HIGH}
+    ),
+    Role.ADMIN: frozenset({Permission.LOOK, Permission.MANAGE}),
+}
+"""By role: what it may do. Who has several roles may do what any of them may."""
+
+HIGH_TIER = 2
+"""The lowest tier that needs an approver."""
+
+
+def permitted(roles: Iterable[Role], permission: Permission) -> bool:
+    """Whether one of the roles may do this."""
+    return any(permission in PERMISSIONS[role] for role in roles)
+
+
+def roles_with(permission: Permission) -> str:
+    """Name the roles that may do this, for messages."""
+    return " or ".join(role.value for role in Role if permission in PERMISSIONS[role])
+
+
+def needed_for(asked: Approval, answer: Answer) -> Permission:
+    """What must be permitted to who gives this answer to this question."""
+    if answer is not Answer.APPROVE:
+        return Permission.ANSWER
+    return Permission.APPROVE_HIGH if asked.tier >= HIGH_TIER else Permission.APPROVE

@@ -1,0 +1,190 @@
+"""``watchkeeper users``: who may answer and run what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchkeeper.cli.records import Json, mistakes, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchkeeper.runtime.roles import Role
+    from watchkeeper.runtime.users import User, Users
+
+app = typer.Typer(no_args_is_help=True, help="Say who may answer questions and have incidents handled.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="For example alice.")]
+Roles = Annotated[
+    list[str] | None,
+    typer.Option("--role", help="viewer, operator, approver or admin; give it several times for several."),
+]
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the users, their roles, accounts and numbers of tokens."""
+    with mistakes():
+        from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.runtime.users import load_users
+
+        users = load_users(load_settings().home)
+    found = users.users if users is not None else ()
+    if as_json:
+        print_json({"users": [_public(user) for user in found]})
+        return
+    print_table(
+        ("NAME", "ROLES", "TOKENS", "ACCOUNTS"),
+        [
+            (user.name, ", ".join(user.roles), str(len(user.tokens)), ", ".join(user.accounts))
+            for user in found
+        ],
+        empty="no users file: who answers is told by system accounts",
+    )
+
+
+@app.command()
+def add(
+    name: Name,
+    role: Roles = None,
+    account: Annotated[
+        list[str] | None, typer.Option(help="A system account that is theirs; may be given several times.")
+    ] = None,
+) -> None:
+    """Add a user; with the first one, roles begin to count."""
+    with mistakes():
+        from watchkeeper.runtime.roles import Role
+        from watchkeeper.runtime.users import User
+
+        given = tuple(dict.fromkeys(_role(one) for one in role or [Role.VIEWER.value]))
+
+        def change(users: Users) -> Users:
+            _refuse_known(users, name)
+            user = User(name=name, roles=given, accounts=tuple(account or ()))
+            return users.model_copy(update={"users": (*users.users, user)})
+
+        _change(change, f"add {name!r}")
+    typer.echo(f"{name}: {', '.join(given)}")
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Remove a user, and their tokens with them."""
+    with mistakes():
+
+        def change(users: Users) -> Users:
+            gone = _known(users, name)
+            return users.model_copy(update={"users": tuple(u for u in users.users if u is not gone)})
+
+        _change(change, f"remove {name!r}")
+    typer.echo(f"{name}: removed")
+
+
+@app.command()
+def roles(
+    name: Name,
+    role: Annotated[list[str], typer.Argument(metavar="ROLE...", help="The roles from now on.")],
+) -> None:
+    """Set the roles of a user."""
+    with mistakes():
+        given = tuple(dict.fromkeys(_role(one) for one in role))
+
+        def change(users: Users) -> Users:
+            return _replaced(users, _known(users, name), roles=given)
+
+        _change(change, f"set the roles of {name!r}")
+    typer.echo(f"{name}: {', '.join(given)}")
+
+
+@app.command()
+def token(
+    name: Name,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Make all their tokens void instead.")] = False,
+) -> None:
+    """Make a token for a user; it is printed once and kept as a hash."""
+    with mistakes():
+        from watchkeeper.runtime.clock import utc_now
+        from watchkeeper.runtime.tokens import new_token
+
+        secret, kept = new_token(utc_now())
+
+        def change(users: Users) -> Users:
+            user = _known(users, name)
+            return _replaced(users, user, tokens=() if revoke else (*user.tokens, kept))
+
+        _change(change, f"{'revoke the tokens' if revoke else 'make a token'} of {name!r}")
+    if revoke:
+        typer.echo(f"{name}: no token is valid any more")
+        return
+    typer.echo(
+        "This is shown once; its user gives it in WATCHKEEPER_TOKEN or where they are asked.", err=True
+    )
+    typer.echo(secret)
+
+
+def _change(change: Callable[[Users], Users], what: str) -> None:
+    """Change the users file where an admin asks, and write into the audit log who did what."""
+    from watchkeeper.cli.identity import given_token
+    from watchkeeper.runtime.audit import AuditLog
+    from watchkeeper.runtime.people import People, current_person
+    from watchkeeper.runtime.roles import Permission, permitted
+    from watchkeeper.runtime.settings import load_settings
+    from watchkeeper.runtime.users import change_users
+
+    home = load_settings().home
+    people = People(home)
+
+    def allowed(users: Users) -> Users:
+        # Who can make the file in the home may say who the first users are.
+        by = current_person()
+        if any(permitted(user.roles, Permission.MANAGE) for user in users.users):
+            person = people.at_terminal(token=given_token(ask=False))
+            person.check(Permission.MANAGE, what)
+            by = person.name
+        changed = change(users)
+        AuditLog(home).append("users-changed", {"by": by, "what": what})
+        return changed
+
+    change_users(home, allowed)
+
+
+def _role(name: str) -> Role:
+    from watchkeeper.runtime.errors import IdentityError
+    from watchkeeper.runtime.roles import Role
+
+    try:
+        return Role(name.lower())
+    except ValueError as error:
+        raise IdentityError(f"{name!r} is no role: there are {', '.join(Role)}") from error
+
+
+def _known(users: Users, name: str) -> User:
+    from watchkeeper.runtime.errors import IdentityError
+
+    user = users.named(name)
+    if user is None:
+        raise IdentityError(f"{name!r} is no user; see `watchkeeper users list`")
+    return user
+
+
+def _refuse_known(users: Users, name: str) -> None:
+    from watchkeeper.runtime.errors import IdentityError
+
+    if users.named(name) is not None:
+        raise IdentityError(f"{name!r} is a user already: change their roles with `watchkeeper users roles`")
+
+
+def _replaced(users: Users, user: User, **changes: object) -> Users:
+    changed = user.model_copy(update=changes)
+    return users.model_copy(update={"users": tuple(changed if u is user else u for u in users.users)})
+
+
+def _public(user: User) -> dict[str, object]:
+    return {
+        "name": user.name,
+        "roles": [role.value for role in user.roles],
+        "accounts": list(user.accounts),
+        "tokens": [{"id": token.id, "created": token.created.isoformat()} for token in user.tokens],
+    }
