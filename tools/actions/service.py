@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from datetime import timedelta
 from typing import Annotated, ClassVar
 
-from watchkeeper.tools.action import ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
+from watchkeeper.tools.action import ActionPlan, ActionView, Outcome, ProbeAnswer, Reversibility, Verification
 from watchkeeper.tools.actions.observed import ObservedAction
 from watchkeeper.tools.errors import ApplyError, CollectError, DriftError, PlanError, RollbackError
 from watchkeeper.tools.fact import Arguments, Raw
@@ -67,6 +68,20 @@ class _ServiceAction(ObservedAction[ServiceArguments]):
     @abstractmethod
     def _change(self, name: str, before: ServiceState) -> tuple[str, str, str]:
         """Return the diff, the summary and the risk."""
+
+    def view(self, target: Target, plan: ActionPlan) -> ActionView:
+        """Show the state that the plan found, and the services that need this one."""
+        name, before = _service(plan), _before(plan)
+        since = "" if before.seconds is None else f" for {timedelta(seconds=int(before.seconds))}"
+        exit_ = f"; its last process ended with: {before.exit}" if before.exit else ""
+        needing = [other.name for other in target.spec.services if name in other.depends_on]
+        return ActionView(
+            undo=f"{'started' if before.is_up else 'stopped'} again where it is not; {plan.risk}",
+            lines=(
+                ("state", f"{before.state}{since}{_pid(before)}{exit_}"),
+                ("needed by", ", ".join(needing) or "no other service of this host"),
+            ),
+        )
 
     def verify(self, target: Target, plan: ActionPlan) -> Verification:
         """Wait until the service is as wanted and stays so for a second; at most ten."""
