@@ -35,7 +35,7 @@ def home() -> Iterator[Path]:
 def test_one_changed_argument_voids_a_yes(home: Path) -> None:
     world = build(home, switch="dim")
     step, approval = world.approved()
-    forged = step.model_copy(update={"arguments": {"position": "off"}})
+    forged = world.journal.steps.get(step.id).model_copy(update={"arguments": {"position": "off"}})
     with world.journal.store.transaction() as connection:
         connection.execute(
             update(schema.steps).where(schema.steps.c.id == step.id).values(body=forged.model_dump_json())
