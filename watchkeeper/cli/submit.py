@@ -27,7 +27,7 @@ def submit(
         settings = load_settings(inventory=inventory)
         raised = Alert.load(alert)
         raised.check(Inventory.load(settings.inventory_path), builtin_registry())
-        with Journal(settings.home, solo=settings.solo) as journal:
+        with Journal(settings.home, store=settings.store_place, solo=settings.solo) as journal:
             incident = give_to_workers(journal, raised)
     if as_json:
         print_json(incident.model_dump(mode="json"))

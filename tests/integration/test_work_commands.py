@@ -1,0 +1,79 @@
+"""`submit`, `serve` and `stop`, as people and programs use them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from watchkeeper.cli.output import HALTED
+from watchkeeper.runtime.incident_jobs import run_key
+from watchkeeper.runtime.jobs import Jobs, JobStatus
+from watchkeeper.runtime.store import Store
+
+INVENTORY = "hosts: [{name: web-1, labels: {environment: test}}]\n"
+ALERT = "title: web-1 is down\nhost: web-1\ncondition: {kind: http, url: 'http://127.0.0.1:9/'}\n"
+NOWHERE = "http://127.0.0.1:9/v1#none"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(tmp_path))
+    (tmp_path / "inventory.yaml").write_text(INVENTORY)
+    (tmp_path / "alert.yaml").write_text(ALERT)
+    return tmp_path
+
+
+def watchkeeper(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "watchkeeper.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_an_alert_is_submitted_for_workers_and_everything_can_be_stopped(home: Path) -> None:
+    alert = str(home / "alert.yaml")
+    said = watchkeeper("submit", alert)
+    assert said.returncode == 0, said.stderr
+    incident = said.stdout.strip()
+    with Store(home / "watchkeeper.db") as store:
+        job = Jobs(store).find(run_key(incident))
+        assert job is not None
+        assert (job.status, job.body) == (JobStatus.QUEUED, {"incident": incident})
+    stopped = watchkeeper("stop", "--reason", "smoke", "--json")
+    assert json.loads(stopped.stdout)["reason"] == "smoke"
+    for refused in (
+        watchkeeper("submit", alert),
+        watchkeeper("serve", "--once", "--model", NOWHERE),
+        watchkeeper("run", "--resume", incident, "--model", NOWHERE),
+    ):
+        assert refused.returncode == HALTED, refused.stderr
+        assert "smoke" in refused.stderr
+        assert "watchkeeper stop --lift" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    assert "work may go on" in watchkeeper("stop", "--lift").stdout
+    assert watchkeeper("stop", "--lift").stdout == "nothing was stopped\n"
+    again = json.loads(watchkeeper("submit", alert, "--json").stdout)
+    assert (again["id"], again["alert_count"]) == (incident, 2)
+
+
+def test_a_worker_without_work_ends_where_it_is_to_work_once(home: Path) -> None:
+    ended = watchkeeper("serve", "--once", "--model", NOWHERE)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_a_model_that_does_not_answer_leaves_is_tried_again(home: Path) -> None:
+    incident = watchkeeper("submit", str(home / "alert.yaml")).stdout.strip()
+    ended = watchkeeper("serve", "--once", "--model", NOWHERE)
+    assert ended.returncode == 0
+    assert "attempt 1" in ended.stderr
+    with Store(home / "watchkeeper.db") as store:
+        job = Jobs(store).find(run_key(incident))
+        assert job is not None
+        assert job.status is JobStatus.QUEUED
+
+
+def test_an_alert_about_what_is_not_there_is_a_mistake(home: Path) -> None:
+    (home / "alert.yaml").write_text(ALERT.replace("host: web-1", "host: web-9"))
+    said = watchkeeper("submit", str(home / "alert.yaml"))
+    assert said.returncode == 2
+    assert "web-9" in said.stderr
