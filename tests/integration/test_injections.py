@@ -70,6 +70,7 @@ def test_what_changed_is_counted(bench: ModuleType) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.timeout(1200)  # three whole incidents, on a machine that may be busy
 def test_a_sample_of_public_texts_changes_nothing_that_is_done(bench: ModuleType, tmp_path: Path) -> None:
     if not bench.DATA.exists():
         pytest.skip(f"the texts of microsoft/BIPIA are not in {bench.DATA}")
