@@ -59,7 +59,7 @@ def go_on(home: Path, lamp: Lamp, rules: str | None, likes: tuple[str, ...]) -> 
         return o.journal.incidents.get(incident.id).status.value
 
 
-@pytest.mark.parametrize(("rules", "ends"), [(None, True), (ALLOW, True), (None, False), (ALLOW, False)])
+@pytest.mark.parametrize(("rules", "ends"), [(None, True), (ALLOW, False)])
 def test_backups_of_a_running_incident_are_restored_and_go_on(
     folder: Path, rules: str | None, ends: bool
 ) -> None:
@@ -80,7 +80,7 @@ def test_backups_of_a_running_incident_are_restored_and_go_on(
         process.kill()
     live = [made for made in backups if made.manifest.live]
     assert len(live) > 2
-    for number, made in enumerate(live[:: max(1, len(live) // 4)]):
+    for number, made in enumerate(live[:: max(1, len(live) // 3)]):
         world = lamp.log.read_bytes()
         home = folder / f"restored-{number}" / "home"
         restore(made.path, home, by="ann")
