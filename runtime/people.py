@@ -13,6 +13,7 @@ from pathlib import Path
 from watchkeeper.runtime.approval_types import Answer, Approval, same_person
 from watchkeeper.runtime.errors import IdentityError
 from watchkeeper.runtime.roles import Permission, Role, needed_for, permitted, roles_with
+from watchkeeper.runtime.settings import Settings
 from watchkeeper.runtime.users import FILE, User, Users, load_users
 
 TOKEN_VARIABLE = "WATCHKEEPER_TOKEN"  # noqa: S105 (the name of a variable)
@@ -80,6 +81,11 @@ class People:
         self._home = home
         self._header = header.strip().lower()
         self._proxies = tuple(ipaddress.ip_network(proxy, strict=False) for proxy in proxies)
+
+    @classmethod
+    def of(cls, settings: Settings) -> People:
+        """Return who there is at the home of these settings, believing the proxies that they name."""
+        return cls(settings.home, header=settings.identity_header, proxies=settings.identity_proxies)
 
     @property
     def users(self) -> Users | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
         reading_pause_seconds: Time between readings of a condition, several of which must pass in a row.
         approval_ttl_seconds: Time to answer an approval, and again to use it.
         solo: Whether one person alone may approve what they asked for (tier 1 only; recorded).
+        identity_header: Header in which a proxy tells a server who somebody is; empty for none.
+        identity_proxies: Addresses or networks of the proxies that are believed.
         observe_only: Whether nothing is ever applied and nobody asked: reports say what would have been done.
         limits: Actions in a time, failures and repeats that no policy and no approval goes beyond.
         cpu_watts: Power drawn while a model computes, to estimate energy.
@@ -66,9 +69,18 @@ class Settings(BaseSettings):
     reading_pause_seconds: float = Field(default=0.7, ge=0, le=_DAY)
     approval_ttl_seconds: float = Field(default=3600, gt=0, le=366 * _DAY)
     solo: bool = False
+    identity_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
+    identity_proxies: tuple[str, ...] = ()
     observe_only: bool = False
     limits: Limits = Limits()
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
+
+    @field_validator("identity_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ip_network(proxy, strict=False)
+        return value
 
     @field_validator("home", "inventory", "policy", "escalation")
     @classmethod

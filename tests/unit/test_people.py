@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
-from watchkeeper import Orchestrator
+from watchkeeper import Orchestrator, Settings
 from watchkeeper.cli import approvals as approvals_commands
 from watchkeeper.cli import users as commands
 from watchkeeper.runtime.approvals import Approval, ApprovalStatus
@@ -137,7 +137,10 @@ def test_a_users_file_that_cannot_be_trusted_denies_everything(home: Path, spoil
 
 def test_a_proxys_header_is_believed_from_the_proxies_alone(home: Path) -> None:
     secrets = write(home, bob="approver")
-    people = People(home, header="X-Forwarded-User", proxies=["10.0.0.5", "fd00::/8"])
+    settings = Settings(
+        home=home, identity_header="X-Forwarded-User", identity_proxies=("10.0.0.5", "fd00::/8")
+    )
+    people = People.of(settings)
     by_proxy = [("x-forwarded-user", "Bob")]
     bearer = [("Authorization", f"Bearer {secrets['bob']}")]
     for peer in ("10.0.0.5", "fd00::1", "::ffff:10.0.0.5"):
