@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,9 +21,9 @@ from watchkeeper.models.lazy import LazyEngine
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.changes import Applied, Changes
-from watchkeeper.runtime.checkpoints import open_checkpoints
+from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.errors import IdentityError, OperationError, StoreError
+from watchkeeper.runtime.errors import IdentityError, OperationError
 from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.gate import build_gate
 from watchkeeper.runtime.graph import build_graph
@@ -126,7 +125,7 @@ class Orchestrator:
             observe_only=self.settings.observe_only,
             limits=self.settings.limits,
         )
-        self._checkpoints = open_checkpoints(Path(self.journal.store.place))
+        self._checkpoints = Checkpoints(self.journal.store)
 
     def open(self, alert: Alert) -> Incident:
         """Open an incident for an alert, or group the alert into the one that is open for the same thing.
@@ -268,7 +267,6 @@ class Orchestrator:
 
     def close(self) -> None:
         """Close the state, and the engine where it was not given."""
-        self._checkpoints.conn.close()
         self.journal.close()
         if self._own_engine is not None:
             self._own_engine.close()
@@ -353,11 +351,6 @@ class Orchestrator:
                 if not run.stopping.is_set():
                     raise
                 return
-            except sqlite3.Error as error:
-                raise StoreError(
-                    f"checkpoints in {self.journal.store.place!r} cannot be written: {error}; "
-                    f"mend that and go on with `watchkeeper run --resume {incident_id}`"
-                ) from error
             if self.journal.incidents.get(incident_id).status.ended:
                 self._checkpoints.delete_thread(incident_id)
 

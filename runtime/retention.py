@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, inspect, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, select
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
@@ -21,7 +21,7 @@ BATCH = 20
 """Incidents that one transaction removes: others wait for no more than that."""
 
 _IN_DOUBT = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
-_CHECKPOINTS = ("checkpoints", "writes")
+_CHECKPOINTS = (schema.checkpoint_writes, schema.checkpoints)
 
 
 class Pruned(BaseModel):
@@ -132,12 +132,8 @@ def _remove(connection: Connection, incidents: Sequence[str]) -> int:
         condition = _belonging(table, incidents)
         if condition is not None:
             rows += connection.execute(delete(table).where(condition)).rowcount
-    names = set(inspect(connection).get_table_names())
-    for checkpoints in _CHECKPOINTS:
-        if checkpoints in names:
-            for name in incidents:
-                statement = text(f"DELETE FROM {checkpoints} WHERE thread_id = :name")  # noqa: S608
-                rows += connection.execute(statement, {"name": name}).rowcount
+    for table in _CHECKPOINTS:
+        rows += connection.execute(delete(table).where(table.c.thread_id.in_(incidents))).rowcount
     held = [f"incident:{name}" for name in incidents]
     connection.execute(delete(schema.leases).where(schema.leases.c.name.in_(held)))
     left = [f"{STEPS_AFTER}{name}" for name in incidents]

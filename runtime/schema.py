@@ -26,6 +26,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -297,4 +298,36 @@ halts = Table(
     Column("reason", Text, nullable=False),
     Column("lifted_by", String),
     Column("lifted_at", UtcTime),
+)
+
+
+def _ordered() -> String:
+    return String().with_variant(String(collation="C"), "postgresql")
+
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("thread_id", String, primary_key=True),
+    Column("checkpoint_ns", String, primary_key=True),
+    Column("checkpoint_id", _ordered(), primary_key=True),
+    Column("parent_checkpoint_id", String),
+    Column("type", String, nullable=False),
+    Column("checkpoint", LargeBinary, nullable=False),
+    Column("metadata", Text, nullable=False),
+)
+"""Graph states, by thread (an incident); ids grow with time."""
+
+checkpoint_writes = Table(
+    "checkpoint_writes",
+    metadata,
+    Column("thread_id", String, primary_key=True),
+    Column("checkpoint_ns", String, primary_key=True),
+    Column("checkpoint_id", _ordered(), primary_key=True),
+    Column("task_id", String, primary_key=True),
+    Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("task_path", String, nullable=False, server_default=""),
+    Column("channel", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("value", LargeBinary),
 )

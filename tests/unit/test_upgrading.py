@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper.runtime.approvals import ApprovalStatus
 
 SCHEMAS = Path(__file__).parents[1] / "golden" / "databases"
-CHECKPOINTS = ("checkpoints", "writes")
+CHECKPOINTS = {"checkpoints": "checkpoints", "writes": "checkpoint_writes"}
+"""Tables of LangGraph's own saver, which older releases used, and those that took their place."""
 
 
 @pytest.fixture
@@ -32,15 +34,14 @@ def make_old(path: Path, version: int) -> None:
         old.execute("PRAGMA journal_mode=WAL")
         old.executescript((SCHEMAS / f"schema-{version}.sql").read_text())
         old.execute("ATTACH ? AS later", (str(new),))
-        for name in CHECKPOINTS:
-            (made,) = old.execute("SELECT sql FROM later.sqlite_master WHERE name = ?", (name,)).fetchone()
-            old.execute(made)
+        SqliteSaver(old).setup()
         tables = [row[0] for row in old.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")]
         for name in tables:
             columns = [row[1] for row in old.execute(f'PRAGMA main.table_info("{name}")')]
-            known = {row[1] for row in old.execute(f'PRAGMA later.table_info("{name}")')}
+            source = CHECKPOINTS.get(name, name)
+            known = {row[1] for row in old.execute(f'PRAGMA later.table_info("{source}")')}
             shared = ", ".join(f'"{column}"' for column in columns if column in known)
-            old.execute(f'INSERT INTO main."{name}" ({shared}) SELECT {shared} FROM later."{name}"')
+            old.execute(f'INSERT INTO main."{name}" ({shared}) SELECT {shared} FROM later."{source}"')
         old.execute("DELETE FROM watchkeeper_meta WHERE name != 'schema'")
         old.execute("UPDATE watchkeeper_meta SET value = ? WHERE name = 'schema'", (str(version),))
         old.commit()
