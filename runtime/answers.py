@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from watchkeeper.runtime.approvals import Answer, Approval, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.errors import IdentityError
+from watchkeeper.runtime.escalation import Escalations
 from watchkeeper.runtime.incident_jobs import go_on
 from watchkeeper.runtime.people import People, Person, check_answer
 from watchkeeper.runtime.roles import needed_for, permitted
@@ -25,6 +26,7 @@ def give_answer(
     token: str | None = None,
     reason: str = "",
     arguments: dict[str, JsonValue] | None = None,
+    escalations: Escalations | None = None,
 ) -> Approval:
     """Answer a question; an answer that cannot be written into the audit log is not given.
 
@@ -41,6 +43,7 @@ def give_answer(
         token: Their token, where it is not this process's user.
         reason: Why; the words of a response.
         arguments: The arguments of an edit, as its tool validated them.
+        escalations: Those of that store; nobody is called any more about a question that is answered.
 
     Raises:
         ApprovalError: If the question is unknown, answered or expired, or not this person's to answer.
@@ -71,6 +74,9 @@ def give_answer(
                 "self_approved": approval.self_approved,
             },
         )
+        if approval.decided_at is not None:
+            at = approval.decided_at
+            (escalations or Escalations(store, audit, now=lambda: at)).answered(approval)
         if approval.status is not ApprovalStatus.PENDING:
             go_on(store, approval.incident_id)
     return approval

@@ -246,6 +246,17 @@ class Approvals:
             found = read_questions(connection, query, self._now())
         return tuple([a for a in found if status is None or a.status is status][:limit])
 
+    def lapse(self, approval_id: str) -> bool:
+        """End the time to answer a question now, since nobody is left to be asked; whether it was open."""
+        table = schema.approvals
+        with self._store.transaction() as connection:
+            at = self._now()
+            open_ = (table.c.id == approval_id) & (table.c.status == ApprovalStatus.PENDING.value)
+            expiry = {"status": ApprovalStatus.EXPIRED.value}
+            late = connection.execute(update(table).where(open_, table.c.expires_at <= at).values(expiry))
+            early = connection.execute(update(table).where(open_).values({**expiry, "expires_at": at}))
+            return bool(late.rowcount + early.rowcount)
+
     def expire(self) -> int:
         """Mark what nobody answered, or used, in time; return how many."""
         with self._store.transaction():

@@ -16,6 +16,7 @@ from watchkeeper.runtime.approvals import (
     SOLO_TIER,
     Approval,
     ApprovalKind,
+    ApprovalStatus,
     action_digest,
 )
 from watchkeeper.runtime.blast import BlastRadius
@@ -212,20 +213,21 @@ class Changes:
         step = self._journal.steps.get(step_id)
         if step.policy is None or step.policy.decision is not Verdict.ASK:
             raise ApprovalError(f"step {step_id!r} was not put to people by the policy")
-        approval = self._asked(step, ApprovalKind.ACTION) or self._journal.approvals.request(
-            incident_id=step.incident_id,
-            step_id=step.id,
-            digest=step.digest,
-            summary=step.plan.summary,
-            requester=step.requester or self._requester,
-            tier=step.policy.tier,
-            quorum=step.policy.quorum,
-            diff=step.plan.diff,
-            view=self._view(step),
-            ttl_seconds=self._approval_ttl,
-            solo=self._solo(step),
-        )
-        self._tell_question(approval)
+        with self._journal.store.transaction():
+            approval = self._asked(step, ApprovalKind.ACTION) or self._journal.approvals.request(
+                incident_id=step.incident_id,
+                step_id=step.id,
+                digest=step.digest,
+                summary=step.plan.summary,
+                requester=step.requester or self._requester,
+                tier=step.policy.tier,
+                quorum=step.policy.quorum,
+                diff=step.plan.diff,
+                view=self._view(step),
+                ttl_seconds=self._approval_ttl,
+                solo=self._solo(step),
+            )
+            self._tell_question(step, approval)
         return approval
 
     def check_edit(self, step_id: str, arguments: dict[str, Any], *, by: str) -> dict[str, JsonValue]:
@@ -271,18 +273,19 @@ class Changes:
         """
         refuse_observing(self.observe_only, step_id, "is put to nobody")
         step = self._journal.steps.get(step_id)
-        approval = self._asked(step, ApprovalKind.IN_DOUBT) or self._journal.approvals.request(
-            incident_id=step.incident_id,
-            step_id=step.id,
-            digest=step.digest,
-            summary=f"A crash hid whether this was done: {step.plan.summary}. Was it?",
-            requester=self._requester,
-            tier=1,
-            diff=step.plan.diff,
-            kind=ApprovalKind.IN_DOUBT,
-            ttl_seconds=self._approval_ttl,
-        )
-        self._tell_question(approval)
+        with self._journal.store.transaction():
+            approval = self._asked(step, ApprovalKind.IN_DOUBT) or self._journal.approvals.request(
+                incident_id=step.incident_id,
+                step_id=step.id,
+                digest=step.digest,
+                summary=f"A crash hid whether this was done: {step.plan.summary}. Was it?",
+                requester=self._requester,
+                tier=1,
+                diff=step.plan.diff,
+                kind=ApprovalKind.IN_DOUBT,
+                ttl_seconds=self._approval_ttl,
+            )
+            self._tell_question(step, approval)
         return approval
 
     def settle(self, step_id: str, answer: ProbeAnswer, *, by: str) -> Applied:
@@ -609,7 +612,8 @@ class Changes:
             key=f"plan:{step.id}",
         )
 
-    def _tell_question(self, approval: Approval) -> None:
+    def _tell_question(self, step: Step, approval: Approval) -> None:
+        """Put a question into the timeline, and call people about it."""
         self._journal.record(
             approval.incident_id,
             ApprovalRequested(
@@ -620,6 +624,10 @@ class Changes:
             ),
             key=f"approval:{approval.id}",
         )
+        if approval.status is ApprovalStatus.PENDING:
+            self._journal.escalations.start_question(
+                approval, self._site.escalation, labels=self._site.labels(step.host)
+            )
 
     def _tell_effect(self, step: Step, state: EffectState, detail: str) -> Applied:
         self._mark(step, state, detail)

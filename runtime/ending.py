@@ -29,8 +29,15 @@ class Ending:
 
     def escalate(self, state: IncidentState) -> Update:
         """Hand the incident to people, with the reason and what was found, spent and left undone."""
-        self._context.journal.record(state["incident"], StageEntered(stage="escalate"), key="stage:escalate")
-        self._context.journal.record(state["incident"], handover(self._context, state), key="escalated")
+        context, reason = self._context, state.get("reason") or "no reason was given"
+        context.journal.record(state["incident"], StageEntered(stage="escalate"), key="stage:escalate")
+        labels = context.site.labels(context.incident(state).alert.host)
+        told = handover(context, state)
+        with context.journal.store.transaction():
+            context.journal.record(state["incident"], told, key="escalated")
+            context.journal.escalations.start_hand_over(
+                state["incident"], context.site.escalation, labels=labels, reason=reason
+            )
         return {"verdict": "escalate"}
 
     def report(self, state: IncidentState) -> Update:

@@ -306,6 +306,78 @@ class Escalated(BaseEvent):
     spent: Spent | None = None
 
 
+class EscalationStarted(BaseEvent):
+    """People are called about a question, or about the incident (no ``approval_id``)."""
+
+    kind: Literal["escalation-started"] = "escalation-started"
+    escalation_id: str
+    approval_id: str = ""
+    policy: str
+    subject: str
+
+
+class LevelReached(BaseEvent):
+    """A level of an escalation is called, for the first time or again; ``due_at`` is when the next is."""
+
+    kind: Literal["level-reached"] = "level-reached"
+    escalation_id: str
+    step: int
+    level: int
+    round: int = 0
+    called: tuple[str, ...]
+    due_at: datetime | None = None
+
+
+class Notified(BaseEvent):
+    """Somebody was told."""
+
+    kind: Literal["notified"] = "notified"
+    escalation_id: str
+    notification_id: str
+    recipient: str
+    channel: str
+
+
+class NotificationLost(BaseEvent):
+    """Somebody could not be told (``failed``), or whether they were is hidden by a crash (``unknown``)."""
+
+    kind: Literal["notification-lost"] = "notification-lost"
+    escalation_id: str
+    notification_id: str
+    recipient: str
+    channel: str
+    outcome: Literal["failed", "unknown"]
+    detail: str
+
+
+class Acknowledged(BaseEvent):
+    """Somebody said that they are on it; nobody else is called."""
+
+    kind: Literal["acknowledged"] = "acknowledged"
+    escalation_id: str
+    by: str
+    reason: str = ""
+
+
+class Delegated(BaseEvent):
+    """Somebody handed a call on to another person."""
+
+    kind: Literal["delegated"] = "delegated"
+    escalation_id: str
+    by: str
+    to: str
+    reason: str = ""
+
+
+class EscalationEnded(BaseEvent):
+    """An escalation is over: answered, or in silence (a question is then answered no)."""
+
+    kind: Literal["escalation-ended"] = "escalation-ended"
+    escalation_id: str
+    outcome: Literal["answered", "silent"]
+    detail: str
+
+
 class IncidentClosed(BaseEvent):
     """The work on the incident ended with this status."""
 
@@ -342,6 +414,13 @@ Event = Annotated[
     | Verified
     | RolledBack
     | Escalated
+    | EscalationStarted
+    | LevelReached
+    | Notified
+    | NotificationLost
+    | Acknowledged
+    | Delegated
+    | EscalationEnded
     | IncidentClosed
     | Progress,
     Field(discriminator="kind"),

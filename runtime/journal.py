@@ -17,6 +17,7 @@ from watchkeeper.runtime.approvals import Answer, Approval, Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.decisions import DecisionRecord, Decisions
+from watchkeeper.runtime.escalation import Escalations
 from watchkeeper.runtime.events import BaseEvent, DecisionMade, Event, Option, Progress
 from watchkeeper.runtime.halt import Halts
 from watchkeeper.runtime.incidents import Incident, Incidents
@@ -64,6 +65,7 @@ class Journal:
         self.audit = AuditLog(home, now=now)
         self.halts = Halts(self.store, self.audit, now=now)
         self.people = People(home)
+        self.escalations = Escalations(self.store, self.audit, now=now, tell=self._tell)
         self.now = now
         self._listeners: list[Listener] = []
 
@@ -87,8 +89,7 @@ class Journal:
 
         stored = self.incidents.append_event(incident_id, event, key=key, witness=witness)
         if fresh or isinstance(stored, Progress):
-            for listener in list(self._listeners):
-                listener(stored)  # type: ignore[arg-type]
+            self.store.afterwards(lambda: self._tell(stored))  # type: ignore[arg-type]
         return stored
 
     def open(self, alert: Alert) -> Incident:
@@ -97,6 +98,10 @@ class Journal:
         Secrets in the alert's text are not kept.
         """
         return self.incidents.open(alert.redacted(), witness=self._audit)
+
+    def _tell(self, event: Event) -> None:
+        for listener in list(self._listeners):
+            listener(event)
 
     def _audit(self, event: BaseEvent) -> None:
         self.audit.append(getattr(event, "kind", "event"), event.model_dump(mode="json"))
@@ -151,6 +156,7 @@ class Journal:
             token=token,
             reason=reason,
             arguments=arguments,
+            escalations=self.escalations,
         )
 
     def usage(self, incident_id: str) -> Usage:

@@ -187,6 +187,8 @@ class Mitigation:
             return self._settled(state, approval)
         if asked_anew(approval):
             return self._ask_anew(state)
+        if approval.status is ApprovalStatus.EXPIRED and approval.answer is None:
+            context.journal.escalations.expired(approval)
         return follow_answer(context, state, approval)
 
     def execute(self, state: IncidentState) -> Update:
@@ -313,6 +315,7 @@ class Mitigation:
     def _settled(self, state: IncidentState, approval: Approval) -> Update:
         """Go on from what a person said of an effect in doubt; in silence it stays in doubt."""
         if approval.answer is None:
+            self._context.journal.escalations.expired(approval)
             reason = f"nobody said whether it was done, so it is still in doubt: {approval.summary}"
             return {"verdict": "escalate", "reason": reason}
         self._context.journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)

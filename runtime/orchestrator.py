@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +24,16 @@ from watchkeeper.runtime.changes import Applied, Changes
 from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.errors import IdentityError, OperationError
-from watchkeeper.runtime.events import Event
+from watchkeeper.runtime.escalation_jobs import EscalationJobs, EscalationWorker
+from watchkeeper.runtime.escalation_rules import EscalationRules
+from watchkeeper.runtime.escalation_states import Escalation
+from watchkeeper.runtime.events import Event, IncidentClosed
 from watchkeeper.runtime.gate import build_gate
 from watchkeeper.runtime.graph import build_graph
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.leases import LEASE_SECONDS
+from watchkeeper.runtime.notify import sinks_of
 from watchkeeper.runtime.people import Person, Proof
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.report import Report, build_report
@@ -63,8 +67,12 @@ class Orchestrator:
             a users file, a name needs the token of that user, unless the account of this process is theirs.
         token: The token of who asks.
         lease_seconds: Time after which another process may take over what this one runs, if it is silent.
+        escalation: Who is called, or the YAML file that says so (default: that of the settings; without
+            one, whoever sits at the terminal).
+        terminal: Writes a line to the console of this process, for people who are called there.
 
     Raises:
+        ConfigurationError: If the escalation rules are not usable.
         InventoryError: If the inventory is not usable.
         PolicyError: If the policy is not usable.
         StoreError: If the state cannot be opened.
@@ -85,6 +93,8 @@ class Orchestrator:
         requester: str | None = None,
         token: str | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        escalation: EscalationRules | Path | str | None = None,
+        terminal: Callable[[str], None] | None = None,
     ) -> None:
         if engine is not None and model is not None:
             raise ValueError(f"give either an engine or a model, not both (model {model!r})")
@@ -101,7 +111,13 @@ class Orchestrator:
             rules = Policy.default(registry)
         else:
             rules = policy if isinstance(policy, Policy) else Policy.load(Path(policy), registry)
-        self.site = Site(hosts, registry, rules, self.settings.home)
+        self.site = Site(
+            hosts,
+            registry,
+            rules,
+            self.settings.home,
+            _called(self.settings.escalation_path if escalation is None else escalation),
+        )
         self.journal = Journal(
             self.settings.home,
             store=self.settings.store_place,
@@ -126,6 +142,12 @@ class Orchestrator:
             limits=self.settings.limits,
         )
         self._checkpoints = Checkpoints(self.journal.store)
+        self.escalation_jobs = EscalationJobs(
+            self.journal.store,
+            self.journal.escalations,
+            sinks_of(self.settings.home, terminal),
+            now=self.journal.now,
+        )
 
     def open(self, alert: Alert) -> Incident:
         """Open an incident for an alert, or group the alert into the one that is open for the same thing.
@@ -215,6 +237,32 @@ class Orchestrator:
             arguments = self.changes.check_edit(asked.step_id, arguments, by=person.name)
         return self.journal.answer(approval_id, Answer(answer), by=person, reason=reason, arguments=arguments)
 
+    def acknowledge(
+        self,
+        escalation_id: str,
+        *,
+        by: Person | str | None = None,
+        token: str | None = None,
+        reason: str = "",
+    ) -> Escalation:
+        """Say that somebody is on it: nobody else is called; the question keeps its own deadline.
+
+        Args:
+            escalation_id: The escalation.
+            by: Who (default: the user of this process).
+            token: Their token, where it is not this process's user.
+            reason: What they want to add.
+
+        Raises:
+            IdentityError: If it is not known who that is.
+            EscalationError: If it is unknown, over, or acknowledged by somebody else.
+            AuditError: If that cannot be written into the audit log; it is then not acknowledged.
+        """
+        if by is None and token is None and self._person.proof is not Proof.SAID:
+            by = self._person
+        person = self.journal.people.confirm(by, token=token)
+        return self.journal.escalations.acknowledge(escalation_id, by=person.name, reason=reason)
+
     def report(self, incident_id: str) -> Report:
         """Return the report of an incident as it stands."""
         return build_report(self.journal, incident_id, watts=self.settings.cpu_watts)
@@ -284,9 +332,14 @@ class Orchestrator:
         pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
         run = _Run(incident_id, wait=wait)
 
+        closed = threading.Event()
+
         def hand_over(event: Event) -> None:
-            if event.incident_id == incident_id:
+            # Who is told of the hand-over afterwards is in the store; the last event is that of the end.
+            if event.incident_id == incident_id and not closed.is_set():
                 pipe.put(event)
+                if isinstance(event, IncidentClosed):
+                    closed.set()
 
         def work() -> None:
             try:
@@ -337,6 +390,7 @@ class Orchestrator:
         graph = build_graph(context, self.changes, self._checkpoints)
         with (
             self.journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds),
+            EscalationWorker(self.escalation_jobs),
             self.journal.incidents.working(incident_id),
         ):
             try:
@@ -394,6 +448,15 @@ class _Run:
             self.why = why
         self.stopping.set()
         self.cancel.cancel()
+
+
+def _called(given: EscalationRules | Path | str | None) -> EscalationRules:
+    if given is None:
+        return EscalationRules()
+    if isinstance(given, EscalationRules):
+        given.check()
+        return given
+    return EscalationRules.load(Path(given))
 
 
 def _engine_of(model: str, settings: Settings) -> LazyEngine:

@@ -24,6 +24,7 @@ class RunFile(BaseModel):
         quantization: How its weights are held.
         solo: Whether one person alone may approve what they asked for.
         observe_only: Whether nothing may be applied: what was begun so stays so.
+        escalation: The escalation rules; None where whoever is at the terminal is called.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class RunFile(BaseModel):
     quantization: str
     solo: bool
     observe_only: bool = False
+    escalation: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, inventory: Path | None = None) -> RunFile:
@@ -45,6 +47,7 @@ class RunFile(BaseModel):
             quantization=settings.quantization,
             solo=settings.solo,
             observe_only=settings.observe_only,
+            escalation=settings.escalation_path.absolute() if settings.escalation_path else None,
         )
 
     def options(self) -> dict[str, Any]:

@@ -331,3 +331,33 @@ checkpoint_writes = Table(
     Column("type", String, nullable=False),
     Column("value", LargeBinary),
 )
+
+escalations = Table(
+    "escalations",
+    metadata,
+    Column("id", String, primary_key=True),
+    _incident(),
+    Column("key", String, nullable=False, unique=True),
+    Column("status", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("escalations_by_status", "status", "started_at"),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("escalation_id", String, ForeignKey("escalations.id"), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("recipient", String, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("leased_until", UtcTime),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    UniqueConstraint("escalation_id", "step", "recipient", "channel"),
+)

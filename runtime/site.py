@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from watchkeeper.agents.case import call_key
 from watchkeeper.runtime.alerts import Condition, expected_status
+from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import Inventory
@@ -27,12 +28,14 @@ class Site:
         registry: The facts and actions.
         policy: What may be done.
         home: Folder of Watchkeeper's state.
+        escalation: Who is called.
     """
 
     inventory: Inventory
     registry: Registry
     policy: Policy
     home: Path
+    escalation: EscalationRules = field(default_factory=EscalationRules)
 
     def target(self, host: str) -> Target:
         """Return the way to a host.
@@ -42,6 +45,10 @@ class Site:
         """
         spec = self.inventory.host(host)
         return Target(LocalHost(spec.name), spec, self.home / "hosts" / spec.name)
+
+    def labels(self, host: str) -> dict[str, str]:
+        """Return the labels of a host; none of one that is not in the inventory (any more)."""
+        return next((spec.labels for spec in self.inventory.hosts if spec.name == host), {})
 
     def describe(self, host: str, condition: Condition) -> str:
         """Say in words for people what an alert's condition reads.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -69,6 +69,7 @@ class Store:
             StoreError: If the database cannot be written.
             FencedError: If what is done here was taken over by another worker; see `fenced`.
         """
+        calls: list[Callable[[], object]]
         current: Connection | None = getattr(self._current, "connection", None)
         if current is not None:
             if outermost:
@@ -76,11 +77,19 @@ class Store:
                     "a record that must be on the disk before its effect was about to be written inside "
                     "another transaction; end that one first"
                 )
-            with self._translated(), current.begin_nested():
-                yield current
+            calls = self._current.afterwards
+            kept = len(calls)
+            try:
+                with self._translated(), current.begin_nested():
+                    yield current
+            except BaseException:
+                del calls[kept:]
+                raise
             return
+        calls = []
         with self._translated(), self._database.engine.connect() as connection, connection.begin():
             self._current.connection = connection
+            self._current.afterwards = calls
             try:
                 for store, lease in _FENCES.get():
                     if store is self:
@@ -88,6 +97,19 @@ class Store:
                 yield connection
             finally:
                 self._current.connection = None
+        for call in calls:
+            call()
+
+    def afterwards(self, call: Callable[[], object]) -> None:
+        """Call something once all that this thread is writing is on the disk; never if it is undone.
+
+        Args:
+            call: What to call; at once, where this thread is writing nothing.
+        """
+        if getattr(self._current, "connection", None) is None:
+            call()
+        else:
+            self._current.afterwards.append(call)
 
     @contextmanager
     def fenced(self, lease: Lease) -> Iterator[None]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from watchkeeper.runtime.events import (
+    Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
+    Delegated,
     DiagnosisMade,
     EffectDone,
     EffectInDoubt,
     Escalated,
+    EscalationEnded,
+    EscalationStarted,
     Event,
     EvidenceGathered,
     IncidentClosed,
     IncidentOpened,
+    LevelReached,
+    NotificationLost,
+    Notified,
     PlanProposed,
     PlanRefused,
     PolicyDecided,
@@ -69,6 +76,26 @@ def describe_event(event: Event) -> str:
             return f"rollback of {event.step_id}: {event.detail}"
         case Escalated():
             return f"escalated to a person: {event.reason}"
+        case EscalationStarted():
+            return f"escalation {event.escalation_id} by policy {event.policy}: {event.subject}"
+        case LevelReached():
+            again = f", time {event.round + 1}" if event.round else ""
+            due = f"; the next call is due at {event.due_at:%H:%M:%S}" if event.due_at else ""
+            return f"{event.escalation_id} calls level {event.level}{again}: {', '.join(event.called)}{due}"
+        case Notified():
+            return f"{event.recipient} was told by {event.channel} ({event.notification_id})"
+        case NotificationLost():
+            what = "was not told" if event.outcome == "failed" else "was perhaps told, and is not told again,"
+            where = f"{event.channel} ({event.notification_id})"
+            return f"{event.recipient} {what} by {where}: {event.detail}"
+        case Acknowledged():
+            why = f": {event.reason}" if event.reason else ""
+            return f"{event.by} is on it ({event.escalation_id}){why}"
+        case Delegated():
+            why = f": {event.reason}" if event.reason else ""
+            return f"{event.by} handed {event.escalation_id} to {event.to}{why}"
+        case EscalationEnded():
+            return f"escalation {event.escalation_id} ended: {event.detail}"
         case IncidentClosed():
             return f"ended: {event.status}"
         case _:

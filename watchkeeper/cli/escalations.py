@@ -2,21 +2,148 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchkeeper.cli.records import Json, mistakes, print_json, print_table, when
+from watchkeeper.cli.records import (
+    Json,
+    day,
+    mistakes,
+    opened,
+    print_json,
+    print_pairs,
+    print_table,
+    upper,
+    when,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from watchkeeper.runtime.escalation import Escalations
     from watchkeeper.runtime.escalation_rules import EscalationRules
+    from watchkeeper.runtime.escalation_states import Escalation
 
 app = typer.Typer(no_args_is_help=True, help="Look at who is called, and say that you are on it.")
 
+Id = Annotated[str, typer.Argument(metavar="ESCALATION", callback=upper, help="For example ESC-7K3QW.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the timeline and the audit log.")]
 File = Annotated[Path | None, typer.Option("--file", help="The rules (default: those in use).")]
+
+
+@app.command("list")
+def list_(
+    all_: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+    incident: Annotated[str | None, typer.Option(callback=upper, help="Only those of this incident.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the escalations that wait for somebody, or that somebody is on."""
+    with _escalations() as escalations:
+        found = escalations.list(live=None if all_ else True, incident_id=incident, limit=1000)
+        if as_json:
+            print_json({"escalations": [_summary(one) for one in found]})
+            return
+        print_table(
+            ("ID", "STATUS", "INCIDENT", "LEVEL", "CALLED", "NEXT CALL (UTC)", "ABOUT"),
+            [
+                (
+                    one.id,
+                    one.status.value,
+                    one.incident_id,
+                    str(one.level),
+                    one.acknowledged_by or ", ".join(one.called),
+                    day(one.due_at) if one.due_at else "-",
+                    one.subject,
+                )
+                for one in found
+            ],
+            empty="no escalations" if all_ else "nobody is waited for",
+        )
+
+
+@app.command()
+def show(escalation_id: Id, as_json: Json = False) -> None:
+    """Show an escalation: whom it called, and what came of each notification."""
+    with _escalations() as escalations:
+        one = escalations.get(escalation_id)
+        notifications = escalations.outbox.list(escalation_id)
+        if as_json:
+            told = [notification.model_dump(mode="json") for notification in notifications]
+            print_json({**one.model_dump(mode="json"), "notifications": told})
+            return
+        print_pairs(
+            [
+                ("escalation", one.id),
+                ("about", one.subject),
+                ("incident", one.incident_id),
+                ("question", one.approval_id),
+                ("status", one.status.value),
+                ("policy", one.policy),
+                ("level", f"{one.level} of {len(one.levels)}, call {one.step}"),
+                ("called", ", ".join(one.called)),
+                ("begun", f"{when(one.started_at)} UTC"),
+                ("next call", f"{when(one.due_at)} UTC" if one.due_at else ""),
+                ("expires", f"{when(one.ends_at)} UTC" if one.ends_at and not one.status.ended else ""),
+                (
+                    "on it",
+                    f"{one.acknowledged_by} since {when(one.acknowledged_at)} UTC"
+                    if one.acknowledged_by
+                    else "",
+                ),
+                ("handed on", f"by {one.delegated_by}" if one.delegated_by else ""),
+                ("ended", f"{when(one.ended_at)} UTC: {one.reason}" if one.ended_at else ""),
+            ]
+        )
+        typer.echo("")
+        print_table(
+            ("NOTIFICATION", "TO", "BY", "STATUS", "TRIES", "AT (UTC)", "DETAIL"),
+            [
+                (
+                    notification.id,
+                    notification.recipient,
+                    notification.channel,
+                    notification.status.value,
+                    str(notification.attempts),
+                    when(notification.updated_at),
+                    notification.detail,
+                )
+                for notification in notifications
+            ],
+            empty="nobody was to be told",
+        )
+
+
+@app.command()
+def ack(escalation_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+    """Say that you are on it: nobody else is called. A question still wants its answer in time."""
+    with _escalations() as escalations:
+        now = escalations.acknowledge(escalation_id, by=_person(), reason=reason)
+        if as_json:
+            print_json(_summary(now))
+            return
+        ends = f"; its question expires at {when(now.ends_at)} UTC" if now.ends_at else ""
+        typer.echo(f"{now.id}: {now.acknowledged_by} is on it{ends}")
+
+
+@app.command()
+def delegate(
+    escalation_id: Id,
+    to: Annotated[str, typer.Option("--to", metavar="PERSON", help="Who is called instead.")],
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Hand a call to another person, who has the level's whole time."""
+    with _escalations() as escalations:
+        now = escalations.delegate(escalation_id, by=_person(), to=to, reason=reason)
+        if as_json:
+            print_json(_summary(now))
+            return
+        due = f"; the next call is due at {when(now.due_at)} UTC" if now.due_at else ""
+        typer.echo(f"{now.id}: {to} is called{due}")
 
 
 @app.command()
@@ -129,6 +256,28 @@ def who(
                 ],
                 empty="no rotation",
             )
+
+
+@contextmanager
+def _escalations() -> Iterator[Escalations]:
+    with opened() as (settings, store):
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.escalation import Escalations
+
+        yield Escalations(store, AuditLog(settings.home))
+
+
+def _person() -> str:
+    """The name of whoever sits here, as far as it is proved."""
+    from watchkeeper.runtime.people import People, token_from_environment
+    from watchkeeper.runtime.settings import load_settings
+
+    return People(load_settings().home).confirm(token=token_from_environment()).name
+
+
+def _summary(escalation: Escalation) -> dict[str, Any]:
+    """An escalation without the rules it goes by."""
+    return escalation.model_dump(mode="json", exclude={"rules"})
 
 
 def _load(file: Path | None) -> EscalationRules:

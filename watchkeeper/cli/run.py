@@ -67,6 +67,15 @@ def answerer_of(approve: str, console: Console) -> Callable[[Orchestrator, Appro
     return FixedAnswerer(approve=approve == "yes", reason=f"--approve {approve}")
 
 
+def terminal_of(console: Console) -> Callable[[str], None]:
+    """Return what writes a line for people who are called at the terminal."""
+    from rich.text import Text
+
+    from watchkeeper.runtime.wording import visible
+
+    return lambda line: console.print(Text(visible(line), style="bold yellow"), soft_wrap=True)
+
+
 def handle(
     orchestrator: Orchestrator, incident_id: str, console: Console, *, approve: str, wait: bool
 ) -> None:
@@ -197,6 +206,7 @@ def run(
                 policy=rules,
                 settings=settings,
                 token=token_from_environment(),
+                terminal=terminal_of(console),
             )
         )
         orchestrator.journal.halts.check()

@@ -22,7 +22,7 @@ def handlers_of(orchestrator: Orchestrator, *, show: Callable[[Event], object]) 
     """Return what a worker does, by kind of job."""
     from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns
 
-    return {RUN: IncidentRuns(orchestrator, show=show)}
+    return {RUN: IncidentRuns(orchestrator, show=show), **orchestrator.escalation_jobs.tasks()}
 
 
 def serve(
@@ -47,7 +47,7 @@ def serve(
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import INTERRUPTED, stderr_console
     from watchkeeper.cli.records import mistakes
-    from watchkeeper.cli.run import lazy_engine
+    from watchkeeper.cli.run import lazy_engine, terminal_of
     from watchkeeper.runtime.policy import Policy
     from watchkeeper.runtime.settings import load_settings
     from watchkeeper.tools.builtin import builtin_registry
@@ -66,7 +66,14 @@ def serve(
         from watchkeeper.runtime.worker import Worker
 
         orchestrator = stack.enter_context(
-            Orchestrator(inventory=hosts, engine=engine, policy=rules, settings=settings, lease_seconds=lease)
+            Orchestrator(
+                inventory=hosts,
+                engine=engine,
+                policy=rules,
+                settings=settings,
+                lease_seconds=lease,
+                terminal=terminal_of(console),
+            )
         )
         journal = orchestrator.journal
         journal.halts.check()

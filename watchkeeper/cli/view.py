@@ -6,18 +6,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from watchkeeper.runtime.escalation_rules import EVERYONE, TERMINAL
 from watchkeeper.runtime.events import (
+    Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
     DecisionMade,
+    Delegated,
     DiagnosisMade,
     EffectDone,
     Escalated,
+    EscalationEnded,
     Event,
     EvidenceGathered,
     FactsChosen,
     IncidentClosed,
     IncidentOpened,
+    LevelReached,
+    NotificationLost,
+    Notified,
     PlanProposed,
     PlanRefused,
     PolicyDecided,
@@ -96,6 +103,16 @@ class EventView:
                 self._line("yellow", "rollback", event.detail)
             case Escalated():
                 self._line("bold red", "escalated", event.reason)
+            case LevelReached() if event.called != (EVERYONE,):
+                self._line("bold yellow", "call", describe_event(event))
+            case NotificationLost():
+                self._line("red", "not told", describe_event(event))
+            case Notified() if event.channel != TERMINAL:
+                self._line("yellow", "told", describe_event(event))
+            case Acknowledged() | Delegated():
+                self._line("bold yellow", "on it", describe_event(event))
+            case EscalationEnded() if event.outcome == "silent":
+                self._line("bold red", "silence", event.detail)
             case IncidentClosed():
                 color = "bold green" if event.status in {"resolved", "closed"} else "bold red"
                 self._line(color, event.status, event.summary)

@@ -1,0 +1,409 @@
+"""Escalations: people are called level by level until somebody reacts, across crashes and restarts.
+
+Each transition, what people are to be told and the next timer are written in one transaction. A timer that
+comes twice finds that the escalation has gone on, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from pydantic import JsonValue
+from sqlalchemy import select, update
+
+from watchkeeper.runtime import schema
+from watchkeeper.runtime.approvals import Approval, Approvals
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.clock import Clock, short_id, utc_now
+from watchkeeper.runtime.errors import EscalationError, StoreError
+from watchkeeper.runtime.escalation_rules import EscalationRules
+from watchkeeper.runtime.escalation_states import (
+    Acknowledge,
+    Answered,
+    CallDue,
+    Delegate,
+    Escalation,
+    EscalationStatus,
+    QuestionDue,
+    Signal,
+    advance,
+    begin,
+)
+from watchkeeper.runtime.events import (
+    Acknowledged,
+    BaseEvent,
+    Delegated,
+    EscalationEnded,
+    EscalationStarted,
+    Event,
+    LevelReached,
+)
+from watchkeeper.runtime.incident_jobs import go_on
+from watchkeeper.runtime.incidents import Incidents
+from watchkeeper.runtime.jobs import Jobs
+from watchkeeper.runtime.outbox import Outbox
+from watchkeeper.runtime.redaction import redact_text
+from watchkeeper.runtime.store import Store
+from watchkeeper.runtime.wording import visible
+
+CALL = "escalation-call"
+"""The job that comes when the time of a call is over."""
+
+QUESTION = "escalation-question"
+"""The job that comes when a question expires."""
+
+NOTIFY = "escalation-notify"
+"""The job that sends a notification."""
+
+
+class Escalations:
+    """Escalations in the store.
+
+    Args:
+        store: Where they are kept.
+        audit: Where everything that happens to them is written, too.
+        now: The time.
+        short: Source of random names.
+        tell: Called with each new event once it is on the disk.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        audit: AuditLog,
+        *,
+        now: Clock = utc_now,
+        short: Callable[[int], str] = short_id,
+        tell: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._now = now
+        self._short = short
+        self._tell = tell
+        self._incidents = Incidents(store, now=now)
+        self._approvals = Approvals(store, now=now)
+        self._jobs = Jobs(store, now=now)
+        self.outbox = Outbox(store)
+
+    def start_question(
+        self, approval: Approval, rules: EscalationRules, *, labels: dict[str, str]
+    ) -> Escalation:
+        """Call people about a question; for one about which they were called this returns that escalation.
+
+        Args:
+            approval: The question.
+            rules: Who is called.
+            labels: Labels of the host that it is about.
+        """
+        return self._start(
+            f"question:{approval.id}",
+            approval.incident_id,
+            rules,
+            labels,
+            subject=f"{approval.id} waits for an answer: {approval.summary}",
+            approval_id=approval.id,
+            ends_at=approval.expires_at,
+        )
+
+    def start_hand_over(
+        self, incident_id: str, rules: EscalationRules, *, labels: dict[str, str], reason: str
+    ) -> Escalation:
+        """Call people about an incident that was handed to them, once.
+
+        Args:
+            incident_id: The incident.
+            rules: Who is called.
+            labels: Labels of its host.
+            reason: Why it was.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        return self._start(
+            f"hand-over:{incident_id}",
+            incident_id,
+            rules,
+            labels,
+            subject=f"{incident_id} was handed to people: {reason}",
+        )
+
+    def get(self, escalation_id: str) -> Escalation:
+        """Return an escalation.
+
+        Raises:
+            EscalationError: If there is none of that id.
+        """
+        return self._read(escalation_id)[0]
+
+    def of_question(self, approval_id: str) -> Escalation | None:
+        """Return the escalation of a question; None if nobody was called about it."""
+        return self._find(f"question:{approval_id}")
+
+    def list(
+        self, *, live: bool | None = None, incident_id: str | None = None, limit: int = 100
+    ) -> tuple[Escalation, ...]:
+        """Return escalations, the newest first; only those that wait or are acknowledged where ``live``."""
+        table = schema.escalations
+        query = select(table.c.body).order_by(table.c.started_at.desc(), table.c.id)
+        if incident_id is not None:
+            query = query.where(table.c.incident_id == incident_id)
+        if live is not None:
+            ended = [status.value for status in EscalationStatus if status.ended]
+            query = query.where(table.c.status.not_in(ended) if live else table.c.status.in_(ended))
+        with self._store.reading() as connection:
+            bodies = connection.execute(query.limit(limit)).scalars()
+            return tuple(Escalation.model_validate_json(body) for body in bodies)
+
+    def acknowledge(self, escalation_id: str, *, by: str, reason: str = "") -> Escalation:
+        """Say that somebody is on it: nobody else is called, and the question keeps its own deadline.
+
+        Args:
+            escalation_id: The escalation.
+            by: Who.
+            reason: What they want to add.
+
+        Raises:
+            EscalationError: If it is unknown, over, or acknowledged by somebody else.
+            AuditError: If that cannot be audited; it is then not acknowledged.
+        """
+        return self._apply(escalation_id, Acknowledge(_named(by, escalation_id)), reason=reason)
+
+    def delegate(self, escalation_id: str, *, by: str, to: str, reason: str = "") -> Escalation:
+        """Hand a call to another person, who is told and has the level's whole time.
+
+        Args:
+            escalation_id: The escalation.
+            by: Who hands it on.
+            to: To whom; somebody whom the rules name, where they name people.
+            reason: Why.
+
+        Raises:
+            EscalationError: If it is unknown or over, or there is no such person.
+            AuditError: If that cannot be audited; it is then not handed on.
+        """
+        people = self.get(escalation_id).rules.people
+        if people and to not in people:
+            known = ", ".join(sorted(people))
+            raise EscalationError(f"escalation {escalation_id!r}: unknown person {to!r} (there are: {known})")
+        signal = Delegate(_named(by, escalation_id), _named(to, escalation_id))
+        return self._apply(escalation_id, signal, reason=reason)
+
+    def answered(self, approval: Approval) -> None:
+        """End the escalation of a question that was answered; one that is over stays as it is."""
+        found = self.of_question(approval.id)
+        if found is not None:
+            self._apply(found.id, Answered(approval.decided_by or "somebody"))
+
+    def expired(self, approval: Approval) -> Escalation | None:
+        """End the escalation of a question whose deadline has come, and return it."""
+        found = self.of_question(approval.id)
+        return None if found is None else self._apply(found.id, QuestionDue())
+
+    def on_time(self, escalation_id: str, signal: CallDue | QuestionDue) -> Escalation:
+        """Go on when a timer comes; one that comes early, twice or too late changes nothing.
+
+        Raises:
+            EscalationError: If the escalation is unknown.
+        """
+        return self._apply(escalation_id, signal)
+
+    def record(self, escalation: Escalation, event: BaseEvent, *, key: str | None = None) -> None:
+        """Write an event of an escalation into its incident's timeline and the audit log, and tell it."""
+        fresh: list[BaseEvent] = []
+
+        def witness(new: BaseEvent) -> None:
+            body: JsonValue = new.model_dump(mode="json")
+            self._audit.append(getattr(new, "kind", "event"), body)
+            fresh.append(new)
+
+        stored = self._incidents.append_event(escalation.incident_id, event, key=key, witness=witness)
+        if fresh and self._tell is not None:
+            tell = self._tell
+            self._store.afterwards(lambda: tell(stored))  # type: ignore[arg-type]
+
+    def _start(
+        self,
+        key: str,
+        incident_id: str,
+        rules: EscalationRules,
+        labels: dict[str, str],
+        *,
+        subject: str,
+        approval_id: str = "",
+        ends_at: datetime | None = None,
+    ) -> Escalation:
+        subject = visible(redact_text(subject))
+        with self._store.transaction() as connection:
+            known = self._find(key)
+            if known is not None:
+                return known
+            incident = self._incidents.get(incident_id)
+            escalation = begin(
+                id=self._free_id(),
+                incident_id=incident_id,
+                approval_id=approval_id,
+                policy=rules.choose(incident.severity, labels),
+                rules=rules,
+                subject=subject,
+                at=self._now(),
+                ends_at=ends_at,
+            )
+            connection.execute(
+                schema.escalations.insert().values(
+                    id=escalation.id,
+                    incident_id=incident_id,
+                    key=key,
+                    status=escalation.status.value,
+                    version=1,
+                    started_at=escalation.started_at,
+                    body=escalation.model_dump_json(),
+                )
+            )
+            self.record(
+                escalation,
+                EscalationStarted(
+                    escalation_id=escalation.id,
+                    approval_id=approval_id,
+                    policy=escalation.policy,
+                    subject=subject,
+                ),
+            )
+            if ends_at is not None:
+                self._jobs.add(
+                    QUESTION, {"escalation": escalation.id}, due=ends_at, key=f"{escalation.id}:question"
+                )
+            self._call(escalation)
+        return escalation
+
+    def _apply(self, escalation_id: str, signal: Signal, *, reason: str = "") -> Escalation:
+        """Let something happen to an escalation; of two things at once, one happens after the other."""
+        table = schema.escalations
+        while True:
+            with self._store.transaction() as connection:
+                before, version = self._read(escalation_id)
+                after = advance(before, signal, self._now())
+                if after == before:
+                    return after
+                written = connection.execute(
+                    update(table)
+                    .where(table.c.id == escalation_id, table.c.version == version)
+                    .values(status=after.status.value, version=version + 1, body=after.model_dump_json())
+                ).rowcount
+                if written == 1:
+                    self._follow(before, after, signal, reason)
+                    return after
+
+    def _follow(self, before: Escalation, after: Escalation, signal: Signal, reason: str) -> None:
+        """Write all that a transition brings with it."""
+        if isinstance(signal, Acknowledge):
+            self.record(after, Acknowledged(escalation_id=after.id, by=signal.by, reason=reason))
+        if isinstance(signal, Delegate):
+            self.record(after, Delegated(escalation_id=after.id, by=signal.by, to=signal.to, reason=reason))
+        if after.status is not EscalationStatus.WAITING or after.step != before.step:
+            self._jobs.cancel(_call_key(before))
+        if after.step != before.step:
+            self._call(after)
+        if after.status.ended:
+            self._jobs.cancel(f"{after.id}:question")
+            silent = after.status is EscalationStatus.SILENT
+            if silent and after.approval_id:
+                self._approvals.lapse(after.approval_id)
+                go_on(self._store, after.incident_id)
+            self.record(
+                after,
+                EscalationEnded(
+                    escalation_id=after.id,
+                    outcome="silent" if silent else "answered",
+                    detail=after.reason,
+                ),
+            )
+
+    def _call(self, escalation: Escalation) -> None:
+        """Write down whom a call goes to, and when the next one is due."""
+        self.record(
+            escalation,
+            LevelReached(
+                escalation_id=escalation.id,
+                step=escalation.step,
+                level=escalation.level,
+                round=escalation.round,
+                called=escalation.called,
+                due_at=escalation.due_at,
+            ),
+        )
+        for put in self.outbox.put(
+            escalation.id,
+            escalation.step,
+            _ways(escalation),
+            title=escalation.subject,
+            text=_text(escalation),
+            at=self._now(),
+        ):
+            self._jobs.add(NOTIFY, {"notification": put.id}, key=put.id)
+        if escalation.due_at is not None:
+            self._jobs.add(
+                CALL,
+                {"escalation": escalation.id, "step": escalation.step},
+                due=escalation.due_at,
+                key=_call_key(escalation),
+            )
+
+    def _read(self, escalation_id: str) -> tuple[Escalation, int]:
+        table = schema.escalations
+        with self._store.reading() as connection:
+            row = connection.execute(
+                select(table.c.body, table.c.version).where(table.c.id == escalation_id)
+            ).first()
+        if row is None:
+            raise EscalationError(
+                f"escalation {escalation_id!r} is unknown: it is not in {self._store.place!r}; "
+                "see `watchkeeper escalations list`"
+            )
+        return Escalation.model_validate_json(str(row[0])), int(row[1])
+
+    def _find(self, key: str) -> Escalation | None:
+        table = schema.escalations
+        with self._store.reading() as connection:
+            body = connection.execute(select(table.c.body).where(table.c.key == key)).scalar()
+        return None if body is None else Escalation.model_validate_json(body)
+
+    def _free_id(self) -> str:
+        with self._store.reading() as connection:
+            for attempt in range(100):
+                escalation_id = f"ESC-{self._short(5 + attempt // 10)}"
+                taken = select(schema.escalations.c.id).where(schema.escalations.c.id == escalation_id)
+                if connection.execute(taken).first() is None:
+                    return escalation_id
+        raise StoreError(
+            "no free escalation id was found in 100 attempts: the source of randomness repeats itself"
+        )
+
+
+def _call_key(escalation: Escalation) -> str:
+    return f"{escalation.id}:call:{escalation.step}"
+
+
+def _named(person: str, escalation_id: str) -> str:
+    if not person.strip():
+        raise EscalationError(f"escalation {escalation_id!r}: a person without a name was given")
+    return person.strip()
+
+
+def _ways(escalation: Escalation) -> Iterator[tuple[str, str]]:
+    for person in escalation.called:
+        for channel in dict.fromkeys(escalation.rules.channels_of(person)):
+            yield person, channel
+
+
+def _text(escalation: Escalation) -> str:
+    lines = [escalation.subject, f"incident: watchkeeper incidents show {escalation.incident_id}"]
+    if escalation.approval_id:
+        lines.append(f"question: watchkeeper approvals show {escalation.approval_id}")
+    lines.append(f"you are on it: watchkeeper escalations ack {escalation.id}")
+    if escalation.due_at is not None:
+        lines.append(f"the next call is due at {escalation.due_at:%Y-%m-%d %H:%M:%S} UTC")
+    if escalation.ends_at is not None:
+        lines.append(f"the question expires, which is a no, at {escalation.ends_at:%Y-%m-%d %H:%M:%S} UTC")
+    return "\n".join(lines)
