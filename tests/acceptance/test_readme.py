@@ -53,7 +53,17 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
     else:
         assert words[0] == "watchkeeper"
         options = [word for word in words if word.startswith("--")]
-        groups = {"users", "approvals", "incidents", "decisions", "audit", "policy", "tools", "models"}
+        groups = {
+            "users",
+            "approvals",
+            "escalations",
+            "incidents",
+            "decisions",
+            "audit",
+            "policy",
+            "tools",
+            "models",
+        }
         name = words[1:3] if words[1] in groups else words[1:2]
         helped = python(tmp_path, "-m", "watchkeeper.cli", *name, "--help")
         assert helped.returncode == 0, helped.stderr
