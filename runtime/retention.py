@@ -13,6 +13,8 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, sele
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.errors import RetentionError
+from watchkeeper.runtime.escalation_states import EscalationStatus
+from watchkeeper.runtime.jobs import JobStatus
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.steps import STEPS_AFTER
 from watchkeeper.runtime.store import Store
@@ -53,7 +55,8 @@ def prune_incidents(
         store: The store.
         audit: Where each batch is written before it is removed.
         home: Folder of the state.
-        before: Incidents that ended at or after this moment stay.
+        before: Incidents that ended at or after this moment stay, and those for which somebody is still
+            being called; jobs that were done before it go, too.
         by: Who asks for it.
         with_reviews: Remove reviewed decisions, too; they are what agents can be trained on.
 
@@ -84,6 +87,7 @@ def prune_incidents(
             for path in (home / "runs" / f"{name}.json", home / "locks" / f"{name}.lock"):
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
+    rows += _remove_jobs(store, before)
     return Pruned(incidents=tuple(gone), kept_in_doubt=tuple(doubtful), rows=rows, reviews=reviews)
 
 
@@ -109,6 +113,10 @@ def _old_of(
     )
     if among is not None:
         query = query.where(table.c.id.in_(among))
+    calling = select(schema.escalations.c.incident_id).where(
+        schema.escalations.c.status == EscalationStatus.WAITING.value
+    )
+    query = query.where(table.c.id.not_in(calling))
     if not in_doubt:
         doubtful = select(effects.c.incident_id).where(effects.c.state.in_(_IN_DOUBT))
         query = query.where(table.c.id.not_in(doubtful))
@@ -139,6 +147,17 @@ def _remove(connection: Connection, incidents: Sequence[str]) -> int:
     left = [f"{STEPS_AFTER}{name}" for name in incidents]
     connection.execute(delete(schema.meta).where(schema.meta.c.name.in_(left)))
     return rows
+
+
+def _remove_jobs(store: Store, before: datetime) -> int:
+    """Remove jobs that ended well; those that were put aside wait for a person."""
+    table = schema.jobs
+    ended = (JobStatus.DONE.value, JobStatus.CANCELLED.value)
+    with store.transaction() as connection:
+        removed: int = connection.execute(
+            delete(table).where(table.c.status.in_(ended), table.c.ended_at < before)
+        ).rowcount
+        return removed
 
 
 def _belonging(table: Table, incidents: Sequence[str]) -> ColumnElement[bool] | None:

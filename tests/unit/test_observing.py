@@ -73,7 +73,8 @@ def test_the_report_s_files_say_so(home: Path, lamp: Lamp) -> None:
     with orchestrator(home, lamp, prefers("switch"), observe_only=True) as o:
         report = run_through(o, o.open(ALERT).id)
     text = (home / "reports" / f"{report.incident.id}.md").read_text()
-    assert text == render_markdown(report)
+    # Who is called about it afterwards is in no file.
+    assert set(text.splitlines()) <= set(render_markdown(report).splitlines())
     assert "## What would have been done" in text
     assert "Policy: ask, rule" in text
     assert "+switch: on" in text
