@@ -17,7 +17,7 @@ from watchkeeper.runtime.wording import visible
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Finding
-from watchkeeper.tools.passages import Trusted
+from watchkeeper.tools.passages import Trusted, passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,7 @@ class Context:
             cause, _, subject = turn["hypothesis"].partition(":")
             if turn["action"] and cause in causes:
                 told = Hypothesis(causes[cause], subject, ()).told(case)
-                # An action's name and one of our own sentences.
-                attempts.append(Attempt(told, Trusted(turn["action"]), Trusted(turn["result"])))
+                attempts.append(Attempt(told, Trusted(turn["action"]), what_came_of(turn["result"])))
         return replace(case, attempts=tuple(attempts))
 
     def _names(self, evidence: tuple[Evidence, ...]) -> tuple[str, ...]:
@@ -131,3 +130,11 @@ class Context:
             return True
         firing = incident.alert.condition.firing
         return any(finding.kind in firing for finding in evidence.findings)
+
+
+def what_came_of(result: str) -> Trusted:
+    """Say in words of our own what came of an attempt: what a tool said of its failure may quote others."""
+    for own in ("it did not help", "it failed", "its effect is not there"):
+        if result.startswith(own):
+            return passage("{what} and was taken back", what=Trusted(own))
+    return Trusted("it was taken back")

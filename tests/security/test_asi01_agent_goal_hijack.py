@@ -19,6 +19,7 @@ from watchkeeper.agents.prompts import quarantined_prompt, trusted_prompt
 from watchkeeper.agents.reader import THEMES
 from watchkeeper.agents.triage import SEVERITIES, SYMPTOMS
 from watchkeeper.models.interface import ChoiceRequest
+from watchkeeper.runtime.context import what_came_of
 from watchkeeper.runtime.report_markdown import render_markdown
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import UntrustedTextError
@@ -173,6 +174,19 @@ def test_a_file_that_the_inventory_names_is_told_by_its_name() -> None:
     bare = seen.model_copy(update={"findings": (found.model_copy(update={"told": "", "text": ORDER}),)})
     case = Case(host=SITE.hosts[0], service="", condition=Trusted("it answers"), evidence=(bare,))
     assert case.observations() == "- WARNING: disk.largest finds large-file."
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        (f"it failed: {ORDER}; all of it was taken back", "it failed and was taken back"),
+        (f"its effect is not there: {ORDER}", "its effect is not there and was taken back"),
+        ("it did not help and was taken back", "it did not help and was taken back"),
+        (f"{ORDER} all of it was taken back", "it was taken back"),
+    ],
+)
+def test_what_a_tool_says_of_its_failure_is_told_in_words_of_our_own(result: str, told: str) -> None:
+    assert what_came_of(result) == told
 
 
 def test_text_that_others_can_write_cannot_be_put_into_another_text() -> None:
