@@ -319,7 +319,10 @@ def test_an_approval_by_the_person_who_asked(home: Path) -> None:
 
 def test_an_answer_that_does_not_fit_its_question(home: Path) -> None:
     approval = ask(home)
-    mistake(watchkeeper(home, "approvals", "done", approval), "'approve' or 'reject', not 'done'")
+    mistake(
+        watchkeeper(home, "approvals", "done", approval),
+        "'approve', 'edit', 'reject', 'respond', 'escalate' or 'terminate', not 'done'",
+    )
     assert status(home, approval) is ApprovalStatus.PENDING
 
 
