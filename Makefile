@@ -20,7 +20,8 @@ demo: dev  ## Break a real service in a temporary folder and watch agents mend i
 test: check models postgresql  ## Check everything: format, types, rules, units, real parts, a real model, the demo
 	@$(QUICK)
 	@$(PYTEST) -n logical tests/engine
-	@$(PYTEST) -m "not crash" tests/integration tests/acceptance
+	@$(PYTEST) -n logical -m "not model and not crash" tests/integration tests/acceptance
+	@$(PYTEST) -m "model and not crash" tests/integration tests/acceptance
 
 postgresql:  ## Install PostgreSQL for the tests, where that may be done without asking
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \

@@ -56,6 +56,7 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
         groups = {
             "users",
             "approvals",
+            "breaker",
             "escalations",
             "incidents",
             "decisions",
