@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
+from watchkeeper.runtime.approval_types import SOLO_TIER, same_person
 from watchkeeper.runtime.approvals import Answer, Approval, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
-from watchkeeper.runtime.errors import IdentityError
+from watchkeeper.runtime.errors import ApprovalError, IdentityError
 from watchkeeper.runtime.escalation import Escalations
+from watchkeeper.runtime.events import IncidentOpened
 from watchkeeper.runtime.incident_jobs import go_on
+from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.people import People, Person, check_answer
 from watchkeeper.runtime.roles import needed_for, permitted
 from watchkeeper.runtime.store import Store
@@ -55,6 +58,7 @@ def give_answer(
         asked = approvals.get(approval_id)
         check_answer(person, asked, answer)
         if answer is Answer.APPROVE:
+            _check_openers(store, person, asked)
             _check_votes(people, asked)
         approval = approvals.decide(approval_id, answer, by=person.name, reason=reason, arguments=arguments)
         audit.append(
@@ -80,6 +84,23 @@ def give_answer(
         if approval.status is not ApprovalStatus.PENDING:
             go_on(store, approval.incident_id)
     return approval
+
+
+def _check_openers(store: Store, person: Person, asked: Approval) -> None:
+    """Let nobody approve what is done for an alert of theirs, whoever's worker asks.
+
+    Raises:
+        ApprovalError: If they had the incident handled and do not work alone.
+    """
+    alone = asked.solo and asked.tier <= SOLO_TIER and asked.quorum == 1
+    if alone or same_person(person.name, asked.requester):  # then the question itself says what they may
+        return
+    for event in Incidents(store).events(asked.incident_id):
+        if isinstance(event, IncidentOpened) and same_person(person.name, event.by):
+            raise ApprovalError(
+                f"approval {asked.id!r} is about incident {asked.incident_id!r}, which {person.name!r} had "
+                "handled: another person must approve it"
+            )
 
 
 def _check_votes(people: People, asked: Approval) -> None:

@@ -66,7 +66,7 @@ class Claim(Record):
 
 
 class IncidentOpened(BaseEvent):
-    """An alert opened the incident, or was grouped into it."""
+    """An alert opened the incident, or was grouped into it; ``by`` whom, where that is known."""
 
     kind: Literal["incident-opened"] = "incident-opened"
     title: str
@@ -74,6 +74,7 @@ class IncidentOpened(BaseEvent):
     service: str | None = None
     severity: Severity
     grouped: bool = False
+    by: str = ""
 
 
 class StageEntered(BaseEvent):

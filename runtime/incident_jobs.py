@@ -35,8 +35,15 @@ def run_key(incident_id: str) -> str:
     return f"{RUN}:{incident_id}"
 
 
-def submit(journal: Journal, alert: Alert) -> Incident:
+def submit(journal: Journal, alert: Alert, *, by: str) -> Incident:
     """Open an incident, or group the alert into a live one, and give it to the workers, as one.
+
+    Whoever submits it may not approve what is asked for it: the workers ask in their place.
+
+    Args:
+        journal: Where it is written.
+        alert: The alert.
+        by: Who submits it.
 
     Raises:
         HaltedError: If everything was stopped.
@@ -45,7 +52,7 @@ def submit(journal: Journal, alert: Alert) -> Incident:
     """
     with journal.store.transaction():
         journal.halts.check()
-        incident = journal.open(alert)
+        incident = journal.open(alert, by=by)
         Jobs(journal.store).add(RUN, {"incident": incident.id}, key=run_key(incident.id))
     return incident
 

@@ -113,11 +113,14 @@ class Incidents:
         self._watches: dict[str, datetime] = {}
         self._watching = threading.Lock()
 
-    def open(self, alert: Alert, *, witness: Callable[[IncidentOpened], object] | None = None) -> Incident:
+    def open(
+        self, alert: Alert, *, by: str = "", witness: Callable[[IncidentOpened], object] | None = None
+    ) -> Incident:
         """Open an incident for an alert, or group the alert into the live one of its fingerprint.
 
         Args:
             alert: The alert.
+            by: Who has it handled.
             witness: As for ``append_event``.
         """
         at = self._now()
@@ -157,6 +160,7 @@ class Incidents:
                     service=alert.service,
                     severity=alert.severity,
                     grouped=live is not None,
+                    by=by,
                 ),
                 witness=witness,
             )

@@ -92,12 +92,12 @@ class Journal:
             self.store.afterwards(lambda: self._tell(stored))  # type: ignore[arg-type]
         return stored
 
-    def open(self, alert: Alert) -> Incident:
-        """Open an incident for an alert, or group the alert into the live one; the audit log tells.
+    def open(self, alert: Alert, *, by: str = "") -> Incident:
+        """Open an incident for an alert, or group the alert into the live one; the audit log tells by whom.
 
         Secrets in the alert's text are not kept.
         """
-        return self.incidents.open(alert.redacted(), witness=self._audit)
+        return self.incidents.open(alert.redacted(), by=by, witness=self._audit)
 
     def _tell(self, event: Event) -> None:
         for listener in list(self._listeners):

@@ -158,7 +158,7 @@ class Orchestrator:
         """
         self._person.check(Permission.RUN, "have an incident handled")
         alert.check(self.site.inventory, self.site.registry)
-        return self.journal.open(alert)
+        return self.journal.open(alert, by=self._requester)
 
     def run(self, alert: Alert, *, wait: bool = True) -> Iterator[Event]:
         """Handle an alert to its end and yield what happens as it happens.

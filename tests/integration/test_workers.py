@@ -63,7 +63,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
 def kill_and_take_over(world: Path, journal: Journal, start: Start, chance: random.Random) -> None:
     lamp = Lamp(world)
     workers = [start(), start()]
-    incident = submit(journal, ALERT)
+    incident = submit(journal, ALERT, by="ann")
     jobs = Jobs(journal.store)
     wait_for(lambda: jobs.list()[0].status is not JobStatus.QUEUED)
     time.sleep(chance.uniform(0, 0.6))
@@ -101,7 +101,7 @@ def test_a_generation_is_halted_within_a_second_in_every_process(
     world: Path, journal: Journal, start: Start
 ) -> None:
     workers = [start(seconds=60), start(seconds=60)]
-    incident = submit(journal, ALERT)
+    incident = submit(journal, ALERT, by="ann")
     wait_for(lambda: "running" in {job.status.value for job in Jobs(journal.store).list()})
     wait_for(lambda: any(event.kind == "stage-entered" for event in journal.incidents.events(incident.id)))
     time.sleep(0.3)
@@ -132,7 +132,7 @@ def test_an_effect_under_way_is_completed_and_recorded_when_all_is_halted(
 ) -> None:
     (world / "slow").touch()
     worker = start()
-    incident = submit(journal, ALERT)
+    incident = submit(journal, ALERT, by="ann")
     wait_for((world / "begun").exists)
     journal.halts.stop(by="ann", reason="smoke")
     time.sleep(1)

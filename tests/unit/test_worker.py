@@ -12,7 +12,7 @@ import pytest
 from tests.lamp import ALERT, Lamp, orchestrator, prefers
 from watchkeeper import Orchestrator
 from watchkeeper.models.errors import CancelledError
-from watchkeeper.runtime.errors import HaltedError
+from watchkeeper.runtime.errors import ApprovalError, HaltedError
 from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, go_on, run_key, submit
 from watchkeeper.runtime.incidents import IncidentStatus
@@ -149,8 +149,8 @@ def serve_once(o: Orchestrator, events: list[Event] | None = None) -> None:
 
 def test_an_incident_that_waits_frees_its_worker_until_it_is_answered(o: Orchestrator, lamp: Lamp) -> None:
     jobs = Jobs(o.journal.store)
-    incident = submit(o.journal, ALERT)
-    assert submit(o.journal, ALERT).id == incident.id
+    incident = submit(o.journal, ALERT, by="cat")
+    assert submit(o.journal, ALERT, by="dan").id == incident.id
     assert len(jobs.list()) == 1
     serve_once(o)
     (asked,) = o.journal.approvals.list(incident_id=incident.id)
@@ -159,6 +159,9 @@ def test_an_incident_that_waits_frees_its_worker_until_it_is_answered(o: Orchest
     assert (waiting.status, waiting.due_at) == (JobStatus.QUEUED, asked.expires_at)
     serve_once(o)
     assert o.journal.incidents.get(incident.id).status is IncidentStatus.AWAITING_APPROVAL
+    for submitter in ("cat", "Dan "):
+        with pytest.raises(ApprovalError, match="had handled: another person must approve it"):
+            o.answer(asked.id, "approve", by=submitter)
     o.answer(asked.id, "approve", by="bob")
     events: list[Event] = []
     serve_once(o, events)
@@ -169,7 +172,7 @@ def test_an_incident_that_waits_frees_its_worker_until_it_is_answered(o: Orchest
 
 
 def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> None:
-    incident = submit(o.journal, ALERT)
+    incident = submit(o.journal, ALERT, by="ann")
     serve_once(o)
     (asked,) = o.journal.approvals.list(incident_id=incident.id)
     o.journal.audit.path.write_text("nonsense\n")
@@ -182,7 +185,7 @@ def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> N
 
 def test_silence_brings_a_worker_too(tmp_path: Path, lamp: Lamp) -> None:
     with orchestrator(tmp_path / "home", lamp, prefers("bulb"), approval_ttl_seconds=1) as o:
-        incident = submit(o.journal, ALERT)
+        incident = submit(o.journal, ALERT, by="ann")
         serve_once(o)
         jobs = Jobs(o.journal.store)
         waiting = jobs.find(run_key(incident.id))
@@ -196,7 +199,7 @@ def test_silence_brings_a_worker_too(tmp_path: Path, lamp: Lamp) -> None:
 
 def test_an_answer_while_the_job_still_runs_is_not_missed(o: Orchestrator) -> None:
     jobs = Jobs(o.journal.store)
-    incident = submit(o.journal, ALERT)
+    incident = submit(o.journal, ALERT, by="ann")
 
     def answer_at_once(event: Event) -> None:
         if event.kind == "approval-requested":
@@ -213,7 +216,7 @@ def test_an_incident_that_was_not_submitted_is_left_to_whoever_runs_it(o: Orches
 
 
 def test_an_incident_that_another_process_runs_is_tried_later(o: Orchestrator) -> None:
-    incident = submit(o.journal, ALERT)
+    incident = submit(o.journal, ALERT, by="ann")
     with o.journal.incidents.lock(incident.id):
         serve_once(o)
     job = Jobs(o.journal.store).find(run_key(incident.id))
@@ -224,5 +227,5 @@ def test_an_incident_that_another_process_runs_is_tried_later(o: Orchestrator) -
 def test_nothing_is_submitted_while_everything_is_stopped(o: Orchestrator) -> None:
     o.journal.halts.stop(by="ann")
     with pytest.raises(HaltedError):
-        submit(o.journal, ALERT)
+        submit(o.journal, ALERT, by="ann")
     assert o.journal.incidents.list() == ()

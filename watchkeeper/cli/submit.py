@@ -19,6 +19,8 @@ def submit(
     from watchkeeper.runtime.alerts import Alert
     from watchkeeper.runtime.incident_jobs import submit as give_to_workers
     from watchkeeper.runtime.journal import Journal
+    from watchkeeper.runtime.people import token_from_environment
+    from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.settings import load_settings
     from watchkeeper.tools.builtin import builtin_registry
     from watchkeeper.tools.inventory import Inventory
@@ -28,7 +30,9 @@ def submit(
         raised = Alert.load(alert)
         raised.check(Inventory.load(settings.inventory_path), builtin_registry())
         with Journal(settings.home, store=settings.store_place, solo=settings.solo) as journal:
-            incident = give_to_workers(journal, raised)
+            person = journal.people.at_terminal(token=token_from_environment())
+            person.check(Permission.RUN, "have an incident handled")
+            incident = give_to_workers(journal, raised, by=person.name)
     if as_json:
         print_json(incident.model_dump(mode="json"))
     else:
