@@ -21,7 +21,7 @@ from watchkeeper.runtime.approvals import (
 )
 from watchkeeper.runtime.blast import BlastRadius
 from watchkeeper.runtime.breaker import Breaker, BreakerState
-from watchkeeper.runtime.errors import ApprovalError, LedgerError, LimitError
+from watchkeeper.runtime.errors import ApprovalError, AuditError, LedgerError, LimitError
 from watchkeeper.runtime.events import (
     ApprovalRequested,
     EffectDone,
@@ -340,9 +340,9 @@ class Changes:
             approval_id=approval_id,
             target=_target(step),
             check=lambda: self._check_now(step, approval_id),
-        )
-        journal.record(
-            step.incident_id, EffectIntended(step_id=step.id, key=key), key=f"effect-intended:{key}"
+            also=lambda: journal.record(
+                step.incident_id, EffectIntended(step_id=step.id, key=key), key=f"effect-intended:{key}"
+            ),
         )
         try:
             outcome = tool.apply(self._site.target(step.host), step.plan)
@@ -351,8 +351,7 @@ class Changes:
             ok = False
         else:
             ok = True
-        effect = journal.ledger.complete(key, ok=ok, outcome=outcome)
-        return self._tell_effect(step, effect.state, outcome.detail)
+        return self._complete(step, key, ok=ok, outcome=outcome)
 
     def observe(self, step_id: str, *, then: tuple[str, ...] = ()) -> WouldHaveDone:
         """Write down what would have been done, where nothing is applied.
@@ -418,6 +417,21 @@ class Changes:
         journal.ledger.complete_rollback(key, ok=True, outcome=outcome)
         self._tell_rollback(step, outcome, outcome.detail)
         return outcome
+
+    def _complete(self, step: Step, key: str, *, ok: bool, outcome: Outcome) -> Applied:
+        """Write what came of an effect, and tell it, at once; it is kept even if it cannot be audited.
+
+        Raises:
+            AuditError: If it cannot be.
+        """
+        journal = self._journal
+        try:
+            with journal.store.transaction():
+                effect = journal.ledger.complete(key, ok=ok, outcome=outcome)
+                return self._tell_effect(step, effect.state, outcome.detail)
+        except AuditError:
+            journal.ledger.complete(key, ok=ok, outcome=outcome)
+            raise
 
     def _recover(self, step: Step, tool: AnyAction, key: str) -> Applied:
         """Say what came of an effect that was intended before a crash."""
@@ -630,22 +644,24 @@ class Changes:
             )
 
     def _tell_effect(self, step: Step, state: EffectState, detail: str) -> Applied:
-        self._mark(step, state, detail)
-        self._journal.record(
-            step.incident_id,
-            EffectDone(step_id=step.id, ok=state is EffectState.DONE, detail=detail),
-            key=f"effect-done:{step.id}",
-        )
+        with self._journal.store.transaction():
+            self._mark(step, state, detail)
+            self._journal.record(
+                step.incident_id,
+                EffectDone(step_id=step.id, ok=state is EffectState.DONE, detail=detail),
+                key=f"effect-done:{step.id}",
+            )
         return Applied(state, detail)
 
     def _tell_rollback(self, step: Step, outcome: Outcome | None, detail: str) -> None:
         status = StepStatus.FAILED if outcome is None else StepStatus.ROLLED_BACK
-        self._journal.steps.update(step.id, status=status, detail=detail)
-        self._journal.record(
-            step.incident_id,
-            RolledBack(step_id=step.id, ok=outcome is not None, detail=detail),
-            key=f"rolled-back:{step.id}:{status.value}",
-        )
+        with self._journal.store.transaction():
+            self._journal.steps.update(step.id, status=status, detail=detail)
+            self._journal.record(
+                step.incident_id,
+                RolledBack(step_id=step.id, ok=outcome is not None, detail=detail),
+                key=f"rolled-back:{step.id}:{status.value}",
+            )
 
     def _mark(self, step: Step, state: EffectState, detail: str) -> None:
         status = StepStatus.APPLIED if state is EffectState.DONE else StepStatus.FAILED

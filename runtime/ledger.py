@@ -118,6 +118,7 @@ class Ledger:
         approval_id: str | None = None,
         target: ActionTarget | None = None,
         check: Callable[[], None] | None = None,
+        also: Callable[[], object] | None = None,
     ) -> Effect:
         """Write that an effect is about to happen; it is on the disk when this returns.
 
@@ -131,6 +132,7 @@ class Ledger:
             approval_id: Approval that is used up.
             target: What is done to what, for counting.
             check: Raises if the effect may not be; no other intent is written while it looks.
+            also: Writes what is kept together with the intent.
 
         Raises:
             LedgerError: If this effect was intended before, whatever came of it.
@@ -173,6 +175,8 @@ class Ledger:
                     service=aim.service,
                 )
             )
+            if also is not None:
+                also()
             return self.get(key)
 
     def complete(self, key: str, *, ok: bool, outcome: Outcome) -> Effect:

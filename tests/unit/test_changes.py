@@ -10,12 +10,14 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
+from sqlalchemy import Engine, event
 
 from tests.lamp import ALERT, ALLOW, INVENTORY, Lamp, folder_in_memory
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.clock import Clock, utc_now
-from watchkeeper.runtime.errors import ApprovalError, LedgerError
+from watchkeeper.runtime.errors import ApprovalError, AuditError, LedgerError
 from watchkeeper.runtime.events import ApprovalRequested, EffectDone, EffectInDoubt, PlanProposed, RolledBack
 from watchkeeper.runtime.gate import GateState, build_gate
 from watchkeeper.runtime.journal import Journal
@@ -441,3 +443,52 @@ def test_a_gate_that_is_passed_twice_plans_twice(world: World) -> None:
         assert world.changes.apply(state["step"], state["approval"]).ok
         assert world.lamp.parts()["switch"] == position
     assert len({step.id for step in world.journal.steps.list(world.incident)}) == 3
+
+
+def test_an_effect_adds_two_transactions_that_write(world: World) -> None:
+    step, approval = world.approved()
+    begun: list[str] = []
+
+    def keep(*given: Any) -> None:
+        begun.extend(text for text in given if isinstance(text, str) and text.startswith("BEGIN IMMEDIATE"))
+
+    event.listen(Engine, "before_cursor_execute", keep)
+    try:
+        assert world.changes.apply(step.id, approval.id).ok
+    finally:
+        event.remove(Engine, "before_cursor_execute", keep)
+    assert len(begun) == 2
+
+
+def test_what_came_of_an_effect_is_kept_even_if_it_cannot_be_audited(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, approval = world.approved()
+    append = AuditLog.append
+
+    def full(self: AuditLog, kind: str, data: Any) -> Any:
+        if kind == "effect-done":
+            raise AuditError("the disk of the audit log is full")
+        return append(self, kind, data)
+
+    monkeypatch.setattr(AuditLog, "append", full)
+    with pytest.raises(AuditError, match="is full"):
+        world.changes.apply(step.id, approval.id)
+    assert world.effect(step) is EffectState.DONE
+    assert not world.events(EffectDone)
+    monkeypatch.undo()
+    assert world.changes.apply(step.id, approval.id).ok
+    assert (world.times(step.id), len(world.events(EffectDone))) == (1, 1)
+
+
+def test_an_intent_that_cannot_be_audited_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, approval = world.approved()
+
+    def full(self: AuditLog, kind: str, data: Any) -> Any:
+        raise AuditError("the disk of the audit log is full")
+
+    monkeypatch.setattr(AuditLog, "append", full)
+    with pytest.raises(AuditError, match="is full"):
+        world.changes.apply(step.id, approval.id)
+    assert (world.effect(step), world.times(step.id)) == (EffectState.NONE, 0)
+    assert world.journal.approvals.get(approval.id).status is ApprovalStatus.APPROVED
