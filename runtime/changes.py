@@ -17,11 +17,8 @@ from watchkeeper.runtime.approvals import (
     Approval,
     ApprovalKind,
     ApprovalStatus,
-    action_digest,
 )
-from watchkeeper.runtime.blast import BlastRadius
-from watchkeeper.runtime.breaker import Breaker, BreakerState
-from watchkeeper.runtime.errors import ApprovalError, AuditError, LedgerError, LimitError
+from watchkeeper.runtime.errors import ApprovalError, AuditError, LedgerError
 from watchkeeper.runtime.events import (
     ApprovalRequested,
     EffectDone,
@@ -34,22 +31,21 @@ from watchkeeper.runtime.events import (
 )
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState, effect_key
-from watchkeeper.runtime.limits import ActionTarget, Limits, RateLimits
+from watchkeeper.runtime.limits import Limits
 from watchkeeper.runtime.observing import refuse_observing, would_have_done
-from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
-from watchkeeper.runtime.repeats import Repeats
+from watchkeeper.runtime.permits import Permits, target_of
+from watchkeeper.runtime.policy_types import PolicyDecision, Verdict
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step, StepStatus
 from watchkeeper.tools.action import (
     Action,
-    ActionPlan,
     ActionView,
     Outcome,
     ProbeAnswer,
     Reversibility,
     Verification,
 )
-from watchkeeper.tools.errors import DriftError, ToolError
+from watchkeeper.tools.errors import ToolError
 from watchkeeper.tools.registry import AnyAction, parse
 
 
@@ -99,12 +95,10 @@ class Changes:
         self._site = site
         self._journal = journal
         self._requester = requester
-        self._requester_roles = requester_roles
         self._approval_ttl = approval_ttl
-        limits = limits or Limits()
-        self._rates = RateLimits(journal.store, limits, now=journal.now)
-        self._breaker = Breaker(journal.store, limits.breaker, now=journal.now)
-        self._repeats = Repeats(journal.store, limits.repeats)
+        self._permits = Permits(
+            site, journal, requester=requester, requester_roles=requester_roles, limits=limits or Limits()
+        )
 
     def propose(
         self,
@@ -156,7 +150,7 @@ class Changes:
                 arguments=values,
                 reversibility=tool.reversibility,
                 plan=plan,
-                digest=self._digest(tool, host, values, plan),
+                digest=self._permits.digest(tool, host, values, plan),
                 requester=requester,
             ),
             key=key,
@@ -168,7 +162,7 @@ class Changes:
         """Ask the policy about a step."""
         journal = self._journal
         step = journal.steps.get(step_id)
-        decision = self._answer_now(step)
+        decision = self._permits.answer(step)
         status = {
             Verdict.DENY: StepStatus.REFUSED,
             Verdict.ASK: StepStatus.AWAITING,
@@ -191,11 +185,11 @@ class Changes:
     def refusal(self, step_id: str) -> str:
         """Say which limit forbids a step now, whatever the policy and people say; empty if none does."""
         step = self._journal.steps.get(step_id)
-        return self._limited(step) or self._repeats.refusal(step.incident_id, _target(step))
+        return self._permits.refusal(step)
 
     def no_room(self, host: str, actions: list[str]) -> str:
         """Say why a plan of so many actions would be stopped by a rate limit; empty if it would not."""
-        return self._rates.refusal(host, actions)
+        return self._permits.no_room(host, actions)
 
     def beyond_solo(self, step_id: str) -> bool:
         """Whether nobody may answer for a step: one person alone runs this, and its tier needs another."""
@@ -260,7 +254,7 @@ class Changes:
                 f"step {step_id!r} would change nothing with these arguments: reject it instead"
             )
         edited = step.model_copy(update={"arguments": values, "plan": plan, "requester": by})
-        decision = self._answer_now(edited)
+        decision = self._permits.answer(edited)
         if decision.decision is Verdict.DENY:
             raise ApprovalError(f"step {step_id!r} is denied with these arguments: {decision.reason}")
         return values
@@ -332,14 +326,14 @@ class Changes:
             raise ApprovalError(f"step {step_id!r} was not allowed by the policy")
         if step.policy.decision is Verdict.ASK and approval_id is None:
             raise ApprovalError(f"step {step_id!r} needs an approval")
-        self._check_drift(step, tool)
+        self._permits.check_drift(step, tool)
         journal.ledger.intend(
             incident_id=step.incident_id,
             step_id=step.id,
             digest=step.digest,
             approval_id=approval_id,
-            target=_target(step),
-            check=lambda: self._check_now(step, approval_id),
+            target=target_of(step),
+            check=lambda: self._permits.check(step, approval_id),
             also=lambda: journal.record(
                 step.incident_id, EffectIntended(step_id=step.id, key=key), key=f"effect-intended:{key}"
             ),
@@ -458,14 +452,6 @@ class Changes:
         own = not step.requester or same_person(step.requester, self._requester)
         return self._journal.approvals.solo and own
 
-    def _roles(self, step: Step) -> tuple[str, ...]:
-        """Roles of who wants a step."""
-        if not step.requester or same_person(step.requester, self._requester):
-            return self._requester_roles
-        users = self._journal.people.users
-        user = users.named(step.requester) if users is not None else None
-        return tuple(role.value for role in user.roles) if user is not None else ()
-
     def _view(self, step: Step) -> str:
         """What an action says of itself to people; what cannot be read now is left out."""
         tool = self._site.registry.action(step.action)
@@ -477,131 +463,6 @@ class Changes:
                 undo=Action.view(tool, target, step.plan).undo, lines=(("not readable now", str(error)),)
             )
         return view.model_dump_json()
-
-    def _check_drift(self, step: Step, tool: AnyAction) -> None:
-        """Refuse a step whose target, tool or policy is no longer what it was bound to.
-
-        Raises:
-            DriftError: Naming what changed.
-        """
-        target = self._site.target(step.host)
-        try:
-            fresh = tool.plan(target, parse(tool, dict(step.arguments)), key=step.plan.key)
-        except ToolError as error:
-            raise DriftError(f"step {step.id!r} cannot be planned any more: {error}") from error
-        if fresh.preconditions != step.plan.preconditions:
-            changed = ", ".join(
-                sorted(
-                    name
-                    for name in fresh.preconditions.keys() | step.plan.preconditions.keys()
-                    if fresh.preconditions.get(name) != step.plan.preconditions.get(name)
-                )
-            )
-            raise DriftError(f"step {step.id!r}: the target changed since it was planned: {changed}")
-        if self._digest(tool, step.host, step.arguments, fresh) != step.digest:
-            raise DriftError(
-                f"step {step.id!r}: its tool, arguments or the policy changed since it was planned"
-            )
-
-    def _check_now(self, step: Step, approval_id: str | None) -> None:
-        """Ask policy and limits again, in the transaction of the intent: what others just intended counts.
-
-        Raises:
-            DriftError: If the policy is stricter now.
-            LimitError: If a limit is reached.
-        """
-        self._check_policy(step)
-        self._check_limits(step, approval_id)
-
-    def _check_policy(self, step: Step) -> None:
-        """Refuse a step about which the policy is stricter now: rules may speak of the moment.
-
-        Raises:
-            DriftError: With the reason.
-        """
-        before, now = step.policy, self._answer_now(step)
-        if before is None or now.decision is Verdict.DENY:
-            raise DriftError(f"step {step.id!r}: the policy denies it by now: {now.reason}")
-        if now.decision is Verdict.ASK and (
-            before.decision is Verdict.ALLOW or before.tier < now.tier or before.quorum < now.quorum
-        ):
-            people = f" and {now.quorum} people" if now.quorum > 1 else ""
-            raise DriftError(
-                f"step {step.id!r}: the policy asks for an approval of tier {now.tier}{people} by now: "
-                f"{now.reason}"
-            )
-
-    def _limited(self, step: Step) -> str:
-        breaker = self._breaker.status(_target(step))
-        if breaker.state in {BreakerState.OPEN, BreakerState.TRYING}:
-            until = (
-                f"one try may be asked for at {breaker.retry_at:%Y-%m-%d %H:%M:%S} UTC"
-                if breaker.state is BreakerState.OPEN
-                else "the one try is under way"
-            )
-            return f"circuit breaker: {breaker.history()}; {until}, or after `watchkeeper breaker reset`"
-        return self._rates.refusal(step.host, [step.action])
-
-    def _check_limits(self, step: Step, approval_id: str | None) -> None:
-        refused = self._limited(step)
-        if not refused and approval_id is None:
-            breaker = self._breaker.status(_target(step))
-            if breaker.state is BreakerState.HALF_OPEN:
-                refused = f"circuit breaker: {breaker.history()}; a try needs a person's approval"
-        if refused:
-            raise LimitError(f"step {step.id!r}: {refused}")
-
-    def _answer_now(self, step: Step) -> PolicyDecision:
-        """Ask the policy about a step at this moment; keeps nothing.
-
-        What it allows is asked for nevertheless where the action failed so often that this is its one try.
-        """
-        answer = self._policy_now(step)
-        if answer.decision is not Verdict.ALLOW:
-            return answer
-        breaker = self._breaker.status(_target(step))
-        if breaker.state is not BreakerState.HALF_OPEN:
-            return answer
-        reason = f"one try after {breaker.history()}"
-        return answer.model_copy(
-            update={"decision": Verdict.ASK, "rule": "circuit-breaker", "reason": reason}
-        )
-
-    def _policy_now(self, step: Step) -> PolicyDecision:
-        journal = self._journal
-        incident = journal.incidents.get(step.incident_id)
-        effects = journal.ledger.list(incident.id)
-        now, policy = journal.now(), self._site.policy
-        return policy.decide(
-            PolicyRequest(
-                action=step.action,
-                version=step.version,
-                reversibility=step.reversibility,
-                arguments=step.arguments,
-                host=step.host,
-                labels=self._site.inventory.host(step.host).labels,
-                requester=step.requester or self._requester,
-                requester_roles=self._roles(step),
-                now=now,
-                diff_lines=len(step.plan.diff.splitlines()),
-                severity=incident.severity,
-                actions_taken=len([e for e in effects if e.state is not EffectState.NOT_DONE]),
-                blast=BlastRadius(
-                    touches=journal.ledger.touches(now - policy.looks_back) if policy.looks_back else (),
-                    fleet={host.name: host.labels for host in self._site.inventory},
-                ),
-            )
-        )
-
-    def _digest(self, tool: AnyAction, host: str, arguments: dict[str, Any], plan: ActionPlan) -> str:
-        return action_digest(
-            tool=tool.name,
-            version=tool.version,
-            arguments=arguments,
-            host=host,
-            preconditions=plan.preconditions,
-            policy_digest=self._site.policy.digest,
-        )
 
     def _asked(self, step: Step, kind: ApprovalKind) -> Approval | None:
         """Return what people were asked about a step; a step is put to them once."""
@@ -666,7 +527,3 @@ class Changes:
     def _mark(self, step: Step, state: EffectState, detail: str) -> None:
         status = StepStatus.APPLIED if state is EffectState.DONE else StepStatus.FAILED
         self._journal.steps.update(step.id, status=status, detail=detail)
-
-
-def _target(step: Step) -> ActionTarget:
-    return ActionTarget.of(step.action, step.host, step.arguments)

@@ -32,7 +32,7 @@ from watchkeeper.demo.faults import inject
 from watchkeeper.demo.site import Site
 from watchkeeper.models.interface import ChoiceRequest, Engine
 from watchkeeper.models.scripted import ScriptedEngine
-from watchkeeper.runtime import changes, ending, investigation, ledger, mitigation
+from watchkeeper.runtime import changes, ending, investigation, ledger, mitigation, permits
 from watchkeeper.runtime.approvals import Answer, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.events import ApprovalRequested
 from watchkeeper.runtime.runs import RunFile
@@ -46,6 +46,7 @@ REPEATS = 2  # of a line that count: once for the first step of an incident, onc
 _LINES = {
     str(changes.__file__): None,
     str(ledger.__file__): None,
+    str(permits.__file__): None,
     str(Path(__file__).with_name("lamp.py")): {"change", "_apply", "_verify", "_probe", "_rollback"},
 }
 _NODES = {str(module.__file__) for module in (investigation, mitigation, ending)}

@@ -1,0 +1,197 @@
+"""Permits: what policy, limits and the target say of a step, when planned and right before its effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from watchkeeper.runtime.approval_types import same_person
+from watchkeeper.runtime.approvals import action_digest
+from watchkeeper.runtime.blast import BlastRadius
+from watchkeeper.runtime.breaker import Breaker, BreakerState
+from watchkeeper.runtime.errors import LimitError
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.limits import ActionTarget, Limits, RateLimits
+from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
+from watchkeeper.runtime.repeats import Repeats
+from watchkeeper.runtime.site import Site
+from watchkeeper.runtime.steps import Step
+from watchkeeper.tools.action import ActionPlan
+from watchkeeper.tools.errors import DriftError, ToolError
+from watchkeeper.tools.registry import AnyAction, parse
+
+
+class Permits:
+    """Asks policy and limits about steps; changes and keeps nothing.
+
+    Args:
+        site: Hosts, actions and policy.
+        journal: What was done so far.
+        requester: In whose name actions are asked for.
+        requester_roles: Roles of whoever that is.
+        limits: What no policy and no approval goes beyond.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        journal: Journal,
+        *,
+        requester: str,
+        requester_roles: tuple[str, ...],
+        limits: Limits,
+    ) -> None:
+        self._site = site
+        self._journal = journal
+        self._requester = requester
+        self._requester_roles = requester_roles
+        self._rates = RateLimits(journal.store, limits, now=journal.now)
+        self._breaker = Breaker(journal.store, limits.breaker, now=journal.now)
+        self._repeats = Repeats(journal.store, limits.repeats)
+
+    def refusal(self, step: Step) -> str:
+        """Say which limit forbids a step now; empty if none does."""
+        return self._limited(step) or self._repeats.refusal(step.incident_id, target_of(step))
+
+    def no_room(self, host: str, actions: list[str]) -> str:
+        """Say why a plan of so many actions would be stopped by a rate limit; empty if it would not."""
+        return self._rates.refusal(host, actions)
+
+    def digest(self, tool: AnyAction, host: str, arguments: dict[str, Any], plan: ActionPlan) -> str:
+        """Digest everything that an approval of an action is bound to."""
+        return action_digest(
+            tool=tool.name,
+            version=tool.version,
+            arguments=arguments,
+            host=host,
+            preconditions=plan.preconditions,
+            policy_digest=self._site.policy.digest,
+        )
+
+    def check_drift(self, step: Step, tool: AnyAction) -> None:
+        """Refuse a step whose target, tool or policy is no longer what it was bound to.
+
+        Raises:
+            DriftError: Naming what changed.
+        """
+        target = self._site.target(step.host)
+        try:
+            fresh = tool.plan(target, parse(tool, dict(step.arguments)), key=step.plan.key)
+        except ToolError as error:
+            raise DriftError(f"step {step.id!r} cannot be planned any more: {error}") from error
+        if fresh.preconditions != step.plan.preconditions:
+            changed = ", ".join(
+                sorted(
+                    name
+                    for name in fresh.preconditions.keys() | step.plan.preconditions.keys()
+                    if fresh.preconditions.get(name) != step.plan.preconditions.get(name)
+                )
+            )
+            raise DriftError(f"step {step.id!r}: the target changed since it was planned: {changed}")
+        if self.digest(tool, step.host, step.arguments, fresh) != step.digest:
+            raise DriftError(
+                f"step {step.id!r}: its tool, arguments or the policy changed since it was planned"
+            )
+
+    def check(self, step: Step, approval_id: str | None) -> None:
+        """Ask policy and limits again, in the transaction of the intent: what others just intended counts.
+
+        Raises:
+            DriftError: If the policy is stricter now.
+            LimitError: If a limit is reached.
+        """
+        self._check_policy(step)
+        self._check_limits(step, approval_id)
+
+    def _check_policy(self, step: Step) -> None:
+        """Refuse a step about which the policy is stricter now: rules may speak of the moment.
+
+        Raises:
+            DriftError: With the reason.
+        """
+        before, now = step.policy, self.answer(step)
+        if before is None or now.decision is Verdict.DENY:
+            raise DriftError(f"step {step.id!r}: the policy denies it by now: {now.reason}")
+        if now.decision is Verdict.ASK and (
+            before.decision is Verdict.ALLOW or before.tier < now.tier or before.quorum < now.quorum
+        ):
+            people = f" and {now.quorum} people" if now.quorum > 1 else ""
+            raise DriftError(
+                f"step {step.id!r}: the policy asks for an approval of tier {now.tier}{people} by now: "
+                f"{now.reason}"
+            )
+
+    def _limited(self, step: Step) -> str:
+        breaker = self._breaker.status(target_of(step))
+        if breaker.state in {BreakerState.OPEN, BreakerState.TRYING}:
+            until = (
+                f"one try may be asked for at {breaker.retry_at:%Y-%m-%d %H:%M:%S} UTC"
+                if breaker.state is BreakerState.OPEN
+                else "the one try is under way"
+            )
+            return f"circuit breaker: {breaker.history()}; {until}, or after `watchkeeper breaker reset`"
+        return self._rates.refusal(step.host, [step.action])
+
+    def _check_limits(self, step: Step, approval_id: str | None) -> None:
+        refused = self._limited(step)
+        if not refused and approval_id is None:
+            breaker = self._breaker.status(target_of(step))
+            if breaker.state is BreakerState.HALF_OPEN:
+                refused = f"circuit breaker: {breaker.history()}; a try needs a person's approval"
+        if refused:
+            raise LimitError(f"step {step.id!r}: {refused}")
+
+    def answer(self, step: Step) -> PolicyDecision:
+        """Ask the policy about a step at this moment; keeps nothing.
+
+        What it allows is asked for nevertheless where the action failed so often that this is its one try.
+        """
+        answer = self._policy_now(step)
+        if answer.decision is not Verdict.ALLOW:
+            return answer
+        breaker = self._breaker.status(target_of(step))
+        if breaker.state is not BreakerState.HALF_OPEN:
+            return answer
+        reason = f"one try after {breaker.history()}"
+        return answer.model_copy(
+            update={"decision": Verdict.ASK, "rule": "circuit-breaker", "reason": reason}
+        )
+
+    def _policy_now(self, step: Step) -> PolicyDecision:
+        journal = self._journal
+        incident = journal.incidents.get(step.incident_id)
+        effects = journal.ledger.list(incident.id)
+        now, policy = journal.now(), self._site.policy
+        return policy.decide(
+            PolicyRequest(
+                action=step.action,
+                version=step.version,
+                reversibility=step.reversibility,
+                arguments=step.arguments,
+                host=step.host,
+                labels=self._site.inventory.host(step.host).labels,
+                requester=step.requester or self._requester,
+                requester_roles=self._roles(step),
+                now=now,
+                diff_lines=len(step.plan.diff.splitlines()),
+                severity=incident.severity,
+                actions_taken=len([e for e in effects if e.state is not EffectState.NOT_DONE]),
+                blast=BlastRadius(
+                    touches=journal.ledger.touches(now - policy.looks_back) if policy.looks_back else (),
+                    fleet={host.name: host.labels for host in self._site.inventory},
+                ),
+            )
+        )
+
+    def _roles(self, step: Step) -> tuple[str, ...]:
+        """Roles of who wants a step."""
+        if not step.requester or same_person(step.requester, self._requester):
+            return self._requester_roles
+        users = self._journal.people.users
+        user = users.named(step.requester) if users is not None else None
+        return tuple(role.value for role in user.roles) if user is not None else ()
+
+
+def target_of(step: Step) -> ActionTarget:
+    """What a step does to what, for counting."""
+    return ActionTarget.of(step.action, step.host, step.arguments)
