@@ -9,7 +9,7 @@ QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit tests/sec
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: postgresql help demo test test-quick crash schemas same soak check dev links models bench injections alternatives clean
+.PHONY: parts help demo test test-quick crash schemas same soak check dev links models bench injections alternatives clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,20 +17,22 @@ help:  ## Show this list
 demo: dev  ## Break a real service in a temporary folder and watch agents mend it
 	@$(BIN)/watchkeeper demo
 
-test: check models postgresql  ## Check everything: format, types, rules, units, real parts, a real model, the demo
+test: check models parts  ## Check everything: format, types, rules, units, real parts, a real model, the demo
 	@$(QUICK)
 	@$(PYTEST) -n logical tests/engine
 	@$(PYTEST) -n logical -m "not model and not crash" tests/integration tests/acceptance
 	@$(PYTEST) -m "model and not crash" tests/integration tests/acceptance
 
-postgresql:  ## Install PostgreSQL for the tests, where that may be done without asking
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
-		command -v apt-get >/dev/null || { echo "PostgreSQL is not tested: no apt-get here to install it"; exit 0; }; \
-		test "$$(id -u)" = 0 || sudo -n true 2>/dev/null || \
-			{ echo "PostgreSQL is not tested: it takes root (or sudo without a password) to install it"; exit 0; }; \
-		as=$$(test "$$(id -u)" = 0 || echo "sudo -n"); \
-		$$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install postgresql >/dev/null || \
-			echo "PostgreSQL is not tested: apt-get could not install it (see above)"; }
+parts:  ## Install PostgreSQL and bubblewrap for the tests, where that may be done without asking
+	@missing=; ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="postgresql"; \
+	command -v bwrap >/dev/null || missing="$$missing bubblewrap"; \
+	test -n "$$missing" || exit 0; \
+	command -v apt-get >/dev/null || { echo "not tested: $$missing (no apt-get here to install it)"; exit 0; }; \
+	test "$$(id -u)" = 0 || sudo -n true 2>/dev/null || \
+		{ echo "not tested: $$missing (it takes root, or sudo without a password, to install it)"; exit 0; }; \
+	as=$$(test "$$(id -u)" = 0 || echo "sudo -n"); \
+	$$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install $$missing >/dev/null || \
+		echo "not tested: $$missing (apt-get could not install it, see above)"
 
 test-quick: dev  ## Unit tests alone, under a minute: no model, no server
 	@$(QUICK)

@@ -24,7 +24,7 @@ def binaries() -> Path | None:
 def running_server() -> Iterator[str]:
     """Run a server and yield the URL of its folder's socket, without a database."""
     folder = binaries()
-    assert folder is not None, "PostgreSQL is not installed: `make postgresql` says why it cannot be"
+    assert folder is not None, "PostgreSQL is not installed: `make parts` says why it cannot be"
     # PostgreSQL refuses to run as root.
     user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     root = Path(tempfile.mkdtemp(prefix="wk-pg-"))

@@ -20,7 +20,7 @@ from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.store import Store
 
 pytestmark = pytest.mark.skipif(
-    binaries() is None, reason="PostgreSQL is not installed (`make postgresql` installs it where it may)"
+    binaries() is None, reason="PostgreSQL is not installed (`make parts` installs it where it may)"
 )
 _NUMBERS = itertools.count()
 
