@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from watchkeeper.runtime.alerts import Alert
@@ -15,7 +14,6 @@ from watchkeeper.runtime.notify import Message, Sinks, sinks_of
 from watchkeeper.runtime.steps import Step
 from watchkeeper.tools.action import ActionPlan, Reversibility
 
-START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 DIGEST = "1" * 64
 RULES = EscalationRules.model_validate(
     {
@@ -31,19 +29,6 @@ RULES = EscalationRules.model_validate(
         "default": "p",
     }
 )
-
-
-class FakeClock:
-    """A clock that stands until it is set."""
-
-    def __init__(self, at: datetime = START) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def forward(self, **spans: float) -> None:
-        self.at += timedelta(**spans)
 
 
 class Listing:

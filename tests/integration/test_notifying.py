@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.calls import START, FakeClock, ask, jobs_of
+from tests.calls import ask, jobs_of
+from tests.clocks import START, FakeClock
 from tests.killing import killed_at
 from tests.lamp import folder_in_memory
 from watchkeeper.runtime import escalation_jobs, notify_apprise, outbox

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.calls import RULES, START, FakeClock, Listing, ask, jobs_of
+from tests.calls import RULES, Listing, ask, jobs_of
+from tests.clocks import START, FakeClock
 from tests.lamp import folder_in_memory
 from watchkeeper.cli import escalations
 from watchkeeper.runtime import schema

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clocks import FakeClock
 from watchkeeper.runtime.errors import FencedError
 from watchkeeper.runtime.jobs import Job, Jobs, JobStatus
 from watchkeeper.runtime.store import Store
@@ -16,22 +17,9 @@ from watchkeeper.runtime.store import Store
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Time:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.at = START
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def go(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> FakeClock:
+    return FakeClock(START)
 
 
 @pytest.fixture
@@ -41,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def jobs(store: Store, time: Time) -> Jobs:
+def jobs(store: Store, time: FakeClock) -> Jobs:
     return Jobs(store, now=time, attempts=3)
 
 
@@ -59,15 +47,15 @@ def test_a_job_is_claimed_once_and_done_once(jobs: Jobs) -> None:
         jobs.complete(claim)
 
 
-def test_what_is_due_longest_comes_first_and_nothing_before_its_time(jobs: Jobs, time: Time) -> None:
+def test_what_is_due_longest_comes_first_and_nothing_before_its_time(jobs: Jobs, time: FakeClock) -> None:
     later = jobs.add("toy", {}, due=START + timedelta(seconds=20))
     sooner = jobs.add("toy", {}, due=START + timedelta(seconds=10))
     assert jobs.claim("a") is None
-    time.go(30)
+    time.forward(seconds=30)
     assert [claim.job.id for claim in (jobs.claim("a"), jobs.claim("a")) if claim] == [sooner.id, later.id]
 
 
-def test_a_due_time_survives_a_restart(jobs: Jobs, store: Store, time: Time) -> None:
+def test_a_due_time_survives_a_restart(jobs: Jobs, store: Store, time: FakeClock) -> None:
     jobs.add("toy", {}, due=START + timedelta(seconds=60), key="timer")
     with Store(store.place) as again:
         found = Jobs(again, now=time).find("timer")
@@ -112,15 +100,15 @@ def test_what_follows_is_added_with_the_end_or_not_at_all(jobs: Jobs, store: Sto
     assert [(job.kind, job.status.value) for job in jobs.list()] == [("second", "queued"), ("first", "done")]
 
 
-def test_a_silent_worker_loses_its_job_and_cannot_end_it(jobs: Jobs, time: Time) -> None:
+def test_a_silent_worker_loses_its_job_and_cannot_end_it(jobs: Jobs, time: FakeClock) -> None:
     jobs.add("toy", {})
     old = jobs.claim("a", lease_seconds=10)
     assert old is not None
-    time.go(9)
+    time.forward(seconds=9)
     jobs.renew(old)
-    time.go(9)
+    time.forward(seconds=9)
     assert jobs.claim("b") is None
-    time.go(1)
+    time.forward(seconds=1)
     new = jobs.claim("b", lease_seconds=10)
     assert new is not None
     assert new.fence > old.fence
@@ -133,39 +121,41 @@ def test_a_silent_worker_loses_its_job_and_cannot_end_it(jobs: Jobs, time: Time)
     jobs.complete(new)
 
 
-def test_a_failed_attempt_is_repeated_later_and_later_until_it_is_put_aside(jobs: Jobs, time: Time) -> None:
+def test_a_failed_attempt_is_repeated_later_and_later_until_it_is_put_aside(
+    jobs: Jobs, time: FakeClock
+) -> None:
     jobs.add("toy", {})
     for pause in (2, 4):
         claim = jobs.claim("a")
         assert claim is not None
         assert jobs.fail(claim, "no luck").due_at == time() + timedelta(seconds=pause)
         assert jobs.claim("a") is None
-        time.go(pause)
+        time.forward(seconds=pause)
     claim = jobs.claim("a")
     assert claim is not None
     assert jobs.fail(claim, "no luck") == jobs.list(status=JobStatus.DEAD)[0]
-    time.go(1000)
+    time.forward(seconds=1000)
     assert jobs.claim("a") is None
 
 
-def test_crashes_count_as_attempts(jobs: Jobs, time: Time) -> None:
+def test_crashes_count_as_attempts(jobs: Jobs, time: FakeClock) -> None:
     jobs.add("toy", {})
     for _ in range(3):
         assert jobs.claim("a", lease_seconds=1)
-        time.go(1)
+        time.forward(seconds=1)
     assert jobs.claim("a") is None
     (dead,) = jobs.list()
     assert (dead.status, dead.error) == (JobStatus.DEAD, "its worker 'a' went silent in attempt 3")
 
 
-def test_giving_back_counts_as_no_attempt(jobs: Jobs, time: Time) -> None:
+def test_giving_back_counts_as_no_attempt(jobs: Jobs, time: FakeClock) -> None:
     jobs.add("toy", {})
     for _ in range(10):
         claim = jobs.claim("a")
         assert claim is not None
         jobs.release(claim, again_in=1)
         assert jobs.claim("a") is None
-        time.go(1)
+        time.forward(seconds=1)
     assert jobs.list()[0].attempts == 0
 
 

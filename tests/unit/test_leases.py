@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time as clock
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,6 +13,7 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
+from tests.clocks import FakeClock
 from watchkeeper.runtime.errors import FencedError
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.leases import Lease, Leases, new_holder
@@ -21,22 +22,9 @@ from watchkeeper.runtime.store import Store
 START_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Time:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.at = START_TIME
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def go(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> FakeClock:
+    return FakeClock(START_TIME)
 
 
 @pytest.fixture
@@ -46,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def leases(store: Store, time: Time) -> Leases:
+def leases(store: Store, time: FakeClock) -> Leases:
     return Leases(store, now=time)
 
 
@@ -67,13 +55,13 @@ def test_a_name_has_one_holder_until_it_is_given_back(leases: Leases) -> None:
     assert taken(leases, "b").fence > lease.fence
 
 
-def test_a_silent_holder_loses_the_name(leases: Leases, time: Time) -> None:
+def test_a_silent_holder_loses_the_name(leases: Leases, time: FakeClock) -> None:
     old = taken(leases)
-    time.go(9)
+    time.forward(seconds=9)
     leases.renew(old)
-    time.go(9)
+    time.forward(seconds=9)
     assert leases.acquire("x", "b") is None
-    time.go(1)
+    time.forward(seconds=1)
     new = taken(leases, "b")
     with pytest.raises(FencedError, match="'x' was taken over from 'a'"):
         leases.renew(old)
@@ -82,9 +70,9 @@ def test_a_silent_holder_loses_the_name(leases: Leases, time: Time) -> None:
     leases.renew(new)
 
 
-def test_a_lease_that_ran_out_and_that_nobody_took_is_still_good(leases: Leases, time: Time) -> None:
+def test_a_lease_that_ran_out_and_that_nobody_took_is_still_good(leases: Leases, time: FakeClock) -> None:
     lease = taken(leases)
-    time.go(100)
+    time.forward(seconds=100)
     leases.renew(lease)
     assert leases.acquire("x", "b") is None
 
