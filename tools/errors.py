@@ -47,3 +47,27 @@ class RollbackError(ToolError):
 
 class UntrustedTextError(ToolError):
     """Text that others can write was about to be told to an agent with tools (mend the caller)."""
+
+
+class DataError(ToolError):
+    """Data cannot be used (whoever keeps them must mend them)."""
+
+
+class ArtefactError(ToolError):
+    """A folder holds no usable predictor."""
+
+
+class UnknownTrainerError(ToolError):
+    """No trainer of that name exists."""
+
+
+class MissingExtraError(ToolError):
+    """An optional part of the distribution is not installed."""
+
+
+class DivergedError(ToolError):
+    """Training left the finite numbers (its data or its learning rate must change)."""
+
+
+class JobCancelledError(ToolError):
+    """A job was cancelled."""

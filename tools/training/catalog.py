@@ -1,0 +1,33 @@
+"""Which trainers there are; one is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from watchkeeper.tools.errors import UnknownTrainerError
+from watchkeeper.tools.training.interface import Trainer
+
+_TRAINERS: dict[str, str] = {}
+"""Name of each trainer and where its class is, ``module:Class``."""
+
+
+def trainer_names() -> tuple[str, ...]:
+    """Return the names of all trainers."""
+    return tuple(sorted(_TRAINERS))
+
+
+def trainer_of(name: str) -> Trainer[Any]:
+    """Return a trainer by its name.
+
+    Raises:
+        UnknownTrainerError: If there is none.
+        MissingExtraError: If it needs an extra that is not installed.
+    """
+    if name not in _TRAINERS:
+        raise UnknownTrainerError(
+            f"there is no trainer {name!r}; there are: {', '.join(trainer_names()) or 'none'}"
+        )
+    module, _, class_name = _TRAINERS[name].partition(":")
+    made: Trainer[Any] = getattr(import_module(module), class_name)()
+    return made

@@ -1,0 +1,147 @@
+"""What every trainer is given, and what it gives back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Parameters(BaseModel):
+    """Parameters of a trainer; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSummary(BaseModel):
+    """What a trainer found in data that it accepts.
+
+    Attributes:
+        sha256: Digest of the files, in the order of their names.
+        rows: Examples that can be used.
+        columns: Columns with their types, for people.
+        notes: What is worth knowing, e.g. how many rows were left out and why.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    rows: int = Field(ge=0)
+    columns: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class Evaluation(BaseModel):
+    """How good a predictor is on data that it did not learn from.
+
+    Attributes:
+        primary: The metric by which predictors of this kind are compared; higher is better.
+        metrics: All metrics by name.
+        groups: The same by column and value, e.g. ``{"team": {"web": {"f1": 0.9}}}``.
+        rows: Examples that were scored.
+        outcomes: For each example how well it was answered, in the order of the data (1.0 right, 0.0
+            wrong), so that two predictors can be compared in pairs; empty where no example stands alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    primary: str
+    metrics: dict[str, float]
+    groups: dict[str, dict[str, dict[str, float]]] = {}
+    rows: int = Field(ge=0)
+    outcomes: tuple[float, ...] = ()
+
+
+class TrainingRun(Protocol):
+    """One run of a trainer: where it reads and writes, and whom it tells.
+
+    Attributes:
+        data: A file or folder to learn from.
+        artefacts: An empty folder: what is in it at the end is the predictor.
+        checkpoint: The newest checkpoint of this run, a folder; None at the start.
+        seed: Seed of everything that is drawn by chance.
+        threads: Threads to use.
+    """
+
+    data: Path
+    artefacts: Path
+    checkpoint: Path | None
+    seed: int
+    threads: int
+
+    def metric(self, step: int, **values: float) -> None:
+        """Keep metrics of a step.
+
+        Raises:
+            DivergedError: If one is no finite number.
+        """
+
+    def progress(self, done: float, what: str = "") -> None:
+        """Say how far it is, from 0 to 1."""
+
+    def save(self, step: int, write: Callable[[Path], object]) -> None:
+        """Keep a checkpoint, all of it or nothing: ``write`` fills the folder that it is given."""
+
+    def check(self) -> None:
+        """Give up where the run is to end; called at least once a second.
+
+        Raises:
+            JobCancelledError: If it was cancelled.
+        """
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+class Trainer(ABC, Generic[P]):
+    """Learns a predictor from data.
+
+    A trainer draws everything by chance from its run's seed, and goes on from a checkpoint with exactly the
+    numbers that it would have had without the break.
+
+    Attributes:
+        name: Its name, as jobs give it.
+        summary: What it learns, in a few words.
+        extra: The extra of the distribution that it needs, if any.
+        kind: Kind of the predictors that it makes.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    extra: ClassVar[str | None] = None
+    kind: ClassVar[str]
+    parameters_type: type[P]
+
+    @abstractmethod
+    def inspect(self, data: Path, parameters: P) -> DataSummary:
+        """Look data over before anything is trained.
+
+        Raises:
+            DataError: If they cannot be learned from; it names the place, the value, and what to do.
+        """
+
+    @abstractmethod
+    def train(self, run: TrainingRun, parameters: P) -> None:
+        """Learn, and leave a predictor in the run's folder.
+
+        Raises:
+            DataError: As `inspect` does.
+            DivergedError: If the numbers stop being numbers.
+            JobCancelledError: If the run was cancelled.
+        """
+
+    @abstractmethod
+    def evaluate(self, predictor: Path, data: Path, parameters: P) -> Evaluation:
+        """Score a predictor on data that it did not learn from.
+
+        Raises:
+            DataError: If it cannot be scored on them.
+            ArtefactError: If the folder holds no predictor of this kind.
+        """
+
+    def parse_parameters(self, values: Mapping[str, Any]) -> P:
+        """Validate parameters; raises pydantic's ValidationError."""
+        return self.parameters_type.model_validate(dict(values))
