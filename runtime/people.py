@@ -57,12 +57,13 @@ class Person:
             what: What they are about to do, for the message: ``"approve APR-7K3QW"``.
 
         Raises:
-            IdentityError: Naming the roles that may.
+            IdentityError: Naming the permission, and the roles that have it.
         """
         if not self.may(permission):
             held = ", ".join(role.value for role in self.roles or ())
             raise IdentityError(
-                f"{self.name!r} ({held}) may not {what}: it takes the role {roles_with(permission)}"
+                f"{self.name!r} ({held}) may not {what}: it takes the role {roles_with(permission)} "
+                f"(permission {permission.value!r})"
             )
 
 

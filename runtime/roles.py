@@ -26,6 +26,15 @@ class Permission(StrEnum):
     ``APPROVE``: say yes to what is of tier 1.
     ``APPROVE_HIGH``: say yes to what is of tier 2 or 3.
     ``MANAGE``: say who is a user.
+    ``SERVE``: let a worker do what others submitted.
+    ``ACKNOWLEDGE``: say that they are on what people are called about, or hand it on.
+    ``REVIEW``: say whether decisions of agents were right.
+    ``RESET_BREAKER``: let an action that keeps failing be tried again.
+    ``LIFT``: let work go on after a stop; stopping takes no permission.
+    ``RELEASE``: have notifications sent that a restore held back.
+    ``BACK_UP``: back up the home, and restore one.
+    ``EXPORT_AUDIT``: write signed exports of the audit log.
+    ``PRUNE``: remove old incidents, and old entries of the audit log.
     """
 
     LOOK = "look"
@@ -34,15 +43,55 @@ class Permission(StrEnum):
     APPROVE = "approve"
     APPROVE_HIGH = "approve-high"
     MANAGE = "manage"
+    SERVE = "serve"
+    ACKNOWLEDGE = "acknowledge"
+    REVIEW = "review"
+    RESET_BREAKER = "reset-breaker"
+    LIFT = "lift"
+    RELEASE = "release"
+    BACK_UP = "back-up"
+    EXPORT_AUDIT = "export-audit"
+    PRUNE = "prune"
 
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: frozenset({Permission.LOOK}),
-    Role.OPERATOR: frozenset({Permission.LOOK, Permission.RUN, Permission.ANSWER, Permission.APPROVE}),
-    Role.APPROVER: frozenset(
-        {Permission.LOOK, Permission.ANSWER, Permission.APPROVE, Permission.APPROVE_HIGH}
+    Role.OPERATOR: frozenset(
+        {
+            Permission.LOOK,
+            Permission.RUN,
+            Permission.SERVE,
+            Permission.ANSWER,
+            Permission.APPROVE,
+            Permission.ACKNOWLEDGE,
+            Permission.REVIEW,
+        }
     ),
-    Role.ADMIN: frozenset({Permission.LOOK, Permission.MANAGE}),
+    Role.APPROVER: frozenset(
+        {
+            Permission.LOOK,
+            Permission.ANSWER,
+            Permission.APPROVE,
+            Permission.APPROVE_HIGH,
+            Permission.ACKNOWLEDGE,
+            Permission.REVIEW,
+            Permission.RESET_BREAKER,
+            Permission.LIFT,
+            Permission.RELEASE,
+        }
+    ),
+    Role.ADMIN: frozenset(
+        {
+            Permission.LOOK,
+            Permission.MANAGE,
+            Permission.ACKNOWLEDGE,
+            Permission.LIFT,
+            Permission.RELEASE,
+            Permission.BACK_UP,
+            Permission.EXPORT_AUDIT,
+            Permission.PRUNE,
+        }
+    ),
 }
 """By role: what it may do. Who has several roles may do what any of them may."""
 

@@ -53,9 +53,28 @@ def asked(o: Orchestrator, action: str = "switch.set") -> Approval:
 def test_what_each_role_may_do_is_this_table() -> None:
     assert {role.value: {p.value for p in PERMISSIONS[role]} for role in Role} == {
         "viewer": {"look"},
-        "operator": {"look", "run", "answer", "approve"},
-        "approver": {"look", "answer", "approve", "approve-high"},
-        "admin": {"look", "manage"},
+        "operator": {"look", "run", "serve", "answer", "approve", "acknowledge", "review"},
+        "approver": {
+            "look",
+            "answer",
+            "approve",
+            "approve-high",
+            "acknowledge",
+            "review",
+            "reset-breaker",
+            "lift",
+            "release",
+        },
+        "admin": {
+            "look",
+            "manage",
+            "acknowledge",
+            "lift",
+            "release",
+            "back-up",
+            "export-audit",
+            "prune",
+        },
     }
 
 

@@ -148,7 +148,7 @@ def test_one_is_asked_about_one_decision_after_the_other(
 ) -> None:
     said = iter(["x", "w", "1", "2", "because", "s", "q"])
     monkeypatch.setattr(command.typer, "prompt", lambda *_, **__: next(said))
-    command._review_each(reviews.unreviewed(), reviews, Console(quiet=True))
+    command._review_each(reviews.unreviewed(), reviews, Console(quiet=True), by="ann")
     (review,) = reviews.list(ids[2])
     assert (review.verdict, review.should_be, review.note) == (WRONG, 1, "because")
     assert reviews.list(ids[1]) == reviews.list(ids[0]) == ()

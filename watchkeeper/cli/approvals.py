@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watchkeeper.cli.identity import AskToken
 from watchkeeper.cli.records import (
     Json,
     day,
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at questions that wait for a person, and answer them.")
 
 Id = Annotated[str, typer.Argument(metavar="APPROVAL", callback=upper, help="For example APR-7K3QW.")]
-AskToken = Annotated[
-    bool,
-    typer.Option("--token", help="Ask for your token here (else WATCHKEEPER_TOKEN, else your account)."),
-]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the answer.")]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.moments import given, moment
 from watchkeeper.cli.records import Json, mistakes, plain, print_json, upper, when
 
@@ -133,14 +134,29 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Written whole or not at all.")],
     since: Since = None,
     until: Until = None,
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Write entries as JSON lines with a signed manifest; `audit verify FILE` checks it anywhere."""
     with mistakes():
         from watchkeeper.runtime.audit_export import export_log
-        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.roles import Permission
 
-        manifest = export_log(_log(), file, by=current_person(), since=moment(since), until=moment(until))
+        home, start, end = _home(), moment(since), moment(until)
+        what = "export the audit log"
+        person = permitted_person(home, Permission.EXPORT_AUDIT, what, ask_token=ask_token)
+        log = _log()
+        manifest = export_log(log, file, by=person.name, since=start, until=end)
+        log.append(
+            "audit-exported",
+            {
+                "by": person.name,
+                "known_by": person.proof.value,
+                "first": manifest.first,
+                "last": manifest.last,
+                "sha256": manifest.sha256,
+            },
+        )
         if as_json:
             print_json(manifest)
             return
@@ -153,25 +169,34 @@ def prune(
         str, typer.Option(metavar="MOMENT", help="Entries before then are dropped: 2026-01-01 or 365d.")
     ],
     file: Annotated[Path, typer.Option("--export", metavar="FILE", help="Where they are exported to first.")],
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Export old entries and drop them; the log stays verifiable, and says who dropped what."""
     with mistakes():
         from watchkeeper.runtime.audit_prune import prune_log
-        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.roles import Permission
 
-        told = prune_log(_log(), before=given(before), export=file, by=current_person())
+        limit = given(before)
+        what = "drop entries of the audit log"
+        person = permitted_person(_home(), Permission.PRUNE, what, ask_token=ask_token)
+        told = prune_log(_log(), before=limit, export=file, by=person.name)
         if as_json:
             print_json(told)
             return
         typer.echo(f"entries 1 to {told.count} are dropped; {file} holds them (SHA-256 {told.export})")
 
 
-def _log() -> AuditLog:
-    from watchkeeper.runtime.audit import AuditLog
+def _home() -> Path:
     from watchkeeper.runtime.settings import load_settings
 
-    return AuditLog(load_settings().home)
+    return load_settings().home
+
+
+def _log() -> AuditLog:
+    from watchkeeper.runtime.audit import AuditLog
+
+    return AuditLog(_home())
 
 
 def _verify_export(file: Path, key: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.records import Json, mistakes, print_json, when
 
 
@@ -22,6 +23,7 @@ def backup(
             "--with-key", help="Include the key that signs the audit log: keep such an archive safe."
         ),
     ] = False,
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Back up the home into one archive, while incidents run; models are left out."""
@@ -30,20 +32,38 @@ def backup(
 
         from watchkeeper import __version__
         from watchkeeper.cli.output import human_bytes
+        from watchkeeper.runtime.audit import AuditLog
         from watchkeeper.runtime.backup import back_up
-        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.errors import AuditError
+        from watchkeeper.runtime.roles import Permission
         from watchkeeper.runtime.settings import load_settings
 
+        settings = load_settings()
+        person = permitted_person(settings.home, Permission.BACK_UP, "back up the home", ask_token=ask_token)
         named = os.environ.get("WATCHKEEPER_CONFIG")
         made = back_up(
-            load_settings(),
+            settings,
             target.absolute(),
-            by=current_person(),
+            by=person.name,
             version=__version__,
             with_key=with_key,
             config=Path(named) if named else None,
         )
         size = made.path.stat().st_size
+        try:
+            AuditLog(settings.home).append(
+                "backed-up",
+                {
+                    "by": person.name,
+                    "known_by": person.proof.value,
+                    "archive": str(made.path),
+                    "archive_sha256": made.sha256,
+                    "with_key": with_key,
+                },
+            )
+        except AuditError as error:
+            # A disk that is full is when a backup is wanted most.
+            typer.echo(f"the backup is made, but the audit log does not tell of it: {error}", err=True)
         if as_json:
             print_json(
                 {
@@ -91,18 +111,22 @@ def restore(
             metavar="URL", help="The PostgreSQL database, restored before, where the archive has none."
         ),
     ] = None,
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Check a backup and put it in the place of the home; open incidents can be resumed."""
     with mistakes():
         from watchkeeper.models.home import home_folder
-        from watchkeeper.runtime.people import current_person
         from watchkeeper.runtime.restoring import restore as restore_archive
+        from watchkeeper.runtime.roles import Permission
 
+        place = (home or home_folder()).expanduser()
+        # The users of a home that is there say who may replace it; of one that is not, nobody is asked.
+        person = permitted_person(place, Permission.BACK_UP, "restore a backup", ask_token=ask_token)
         done = restore_archive(
             archive,
-            (home or home_folder()).expanduser(),
-            by=current_person(),
+            place,
+            by=person.name,
             replace=replace,
             key=key,
             store=store,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.records import Json, opened, print_json, print_table, when
 
 app = typer.Typer(no_args_is_help=True, help="Look at actions that were stopped because they keep failing.")
@@ -47,6 +48,7 @@ def reset(
     host: Annotated[str, typer.Argument(metavar="HOST", help="Where.")],
     service: Annotated[str, typer.Option(help="The service that the action was for.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")] = "",
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Close a circuit breaker: the action may be tried again, as the policy says."""
@@ -54,11 +56,12 @@ def reset(
         from watchkeeper.runtime.audit import AuditLog
         from watchkeeper.runtime.breaker import Breaker
         from watchkeeper.runtime.limits import ActionTarget
-        from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.roles import Permission
 
         breaker = Breaker(store, settings.limits.breaker)
         target = ActionTarget(action, host, service)
-        person = current_person()
+        what = f"reset the breaker of {target}"
+        person = permitted_person(settings.home, Permission.RESET_BREAKER, what, ask_token=ask_token).name
         before = breaker.reset(target, AuditLog(settings.home), by=person, reason=reason)
         after = breaker.status(target)
         if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.output import fail
 from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
 
@@ -108,6 +109,7 @@ def review(
         typer.Option(min=1, help="With wrong: the number of the option that would have been right."),
     ] = None,
     note: Annotated[str, typer.Option(help="Why.")] = "",
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Say whether decisions were right: one by one on a terminal, or one with --verdict."""
@@ -116,10 +118,11 @@ def review(
         from watchkeeper.runtime.audit import AuditLog
         from watchkeeper.runtime.decisions import Decisions
         from watchkeeper.runtime.incidents import Incidents
-        from watchkeeper.runtime.people import current_person
         from watchkeeper.runtime.reviews import Reviews, ReviewVerdict
+        from watchkeeper.runtime.roles import Permission
 
         reviews = Reviews(store, AuditLog(settings.home))
+        needed = Permission.REVIEW, "review decisions"
         one = target if target and "-D" in target else None
         if verdict is not None:
             if one is None:
@@ -127,7 +130,8 @@ def review(
             if verdict not in set(ReviewVerdict):
                 fail(f"verdict {verdict!r} is none: say right, wrong or unsure")
             index = None if should_be is None else should_be - 1
-            kept = reviews.add(one, ReviewVerdict(verdict), by=current_person(), should_be=index, note=note)
+            by = permitted_person(settings.home, *needed, ask_token=ask_token).name
+            kept = reviews.add(one, ReviewVerdict(verdict), by=by, should_be=index, note=note)
             if as_json:
                 print_json(kept)
             else:
@@ -141,7 +145,8 @@ def review(
         if as_json:
             print_json(found)
         elif sys.stdin.isatty() and sys.stdout.isatty() and found:
-            _review_each(found, reviews, stdout_console())
+            by = permitted_person(settings.home, *needed, ask_token=ask_token).name
+            _review_each(found, reviews, stdout_console(), by=by)
         else:
             print_table(
                 ("ID", "ROLE", "SHARE", "OPTIONS", "ANSWER"),
@@ -205,9 +210,8 @@ def export(
             typer.echo(f"{file}: {count} decisions")
 
 
-def _review_each(records: tuple[DecisionRecord, ...], reviews: Reviews, console: Console) -> None:
+def _review_each(records: tuple[DecisionRecord, ...], reviews: Reviews, console: Console, *, by: str) -> None:
     """Ask about one decision after the other until there is none, or the person ends it."""
-    from watchkeeper.runtime.people import current_person
     from watchkeeper.runtime.reviews import ReviewVerdict
 
     words = {"r": ReviewVerdict.RIGHT, "w": ReviewVerdict.WRONG, "u": ReviewVerdict.UNSURE}
@@ -236,7 +240,7 @@ def _review_each(records: tuple[DecisionRecord, ...], reviews: Reviews, console:
                 break
             typer.echo(f"a number from 1 to {len(record.options)} that was not chosen, please")
         note = typer.prompt("why (may be empty)", default="", show_default=False)
-        reviews.add(record.id, words[word], by=current_person(), should_be=should_be, note=note)
+        reviews.add(record.id, words[word], by=by, should_be=should_be, note=note)
 
 
 def _shares(record: DecisionRecord) -> str:

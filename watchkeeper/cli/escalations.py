@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.records import (
     Json,
     day,
@@ -118,10 +119,11 @@ def show(escalation_id: Id, as_json: Json = False) -> None:
 
 
 @app.command()
-def ack(escalation_id: Id, reason: Reason = "", as_json: Json = False) -> None:
+def ack(escalation_id: Id, reason: Reason = "", ask_token: AskToken = False, as_json: Json = False) -> None:
     """Say that you are on it: nobody else is called. A question still wants its answer in time."""
     with _escalations() as escalations:
-        now = escalations.acknowledge(escalation_id, by=_person(), reason=reason)
+        by = _person(f"acknowledge {escalation_id}", ask_token=ask_token)
+        now = escalations.acknowledge(escalation_id, by=by, reason=reason)
         if as_json:
             print_json(_summary(now))
             return
@@ -134,11 +136,13 @@ def delegate(
     escalation_id: Id,
     to: Annotated[str, typer.Option("--to", metavar="PERSON", help="Who is called instead.")],
     reason: Reason = "",
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Hand a call to another person, who has the level's whole time."""
     with _escalations() as escalations:
-        now = escalations.delegate(escalation_id, by=_person(), to=to, reason=reason)
+        by = _person(f"hand on {escalation_id}", ask_token=ask_token)
+        now = escalations.delegate(escalation_id, by=by, to=to, reason=reason)
         if as_json:
             print_json(_summary(now))
             return
@@ -267,12 +271,13 @@ def _escalations() -> Iterator[Escalations]:
         yield Escalations(store, AuditLog(settings.home))
 
 
-def _person() -> str:
-    """The name of whoever sits here, as far as it is proved."""
-    from watchkeeper.runtime.people import People, token_from_environment
+def _person(what: str, *, ask_token: bool) -> str:
+    """The name of whoever sits here, as far as it is proved, where they may do this."""
+    from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.settings import load_settings
 
-    return People(load_settings().home).confirm(token=token_from_environment()).name
+    home = load_settings().home
+    return permitted_person(home, Permission.ACKNOWLEDGE, what, ask_token=ask_token).name
 
 
 def _summary(escalation: Escalation) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.moments import given
 from watchkeeper.cli.records import (
     Json,
@@ -125,20 +126,23 @@ def prune(
     with_reviews: Annotated[
         bool, typer.Option("--with-reviews", help="Also where decisions were reviewed: export those first.")
     ] = False,
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Remove ended incidents from the store; reports and the audit log stay, and live ones always."""
     with opened() as (settings, store):
         from watchkeeper.runtime.audit import AuditLog
-        from watchkeeper.runtime.people import current_person
         from watchkeeper.runtime.retention import prune_incidents
+        from watchkeeper.runtime.roles import Permission
 
+        limit, what = given(before), "remove incidents"
+        person = permitted_person(settings.home, Permission.PRUNE, what, ask_token=ask_token)
         gone = prune_incidents(
             store,
             AuditLog(settings.home),
             home=settings.home,
-            before=given(before),
-            by=current_person(),
+            before=limit,
+            by=person.name,
             with_reviews=with_reviews,
         )
         if as_json:

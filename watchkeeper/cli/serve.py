@@ -44,11 +44,13 @@ def serve(
 
     An incident that waits for an answer of people keeps no worker: the answer has one go on with it.
     """
+    from watchkeeper.cli.identity import given_token, permitted_person
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import INTERRUPTED, stderr_console
     from watchkeeper.cli.records import mistakes
     from watchkeeper.cli.run import lazy_engine, terminal_of
     from watchkeeper.runtime.policy import Policy
+    from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.settings import load_settings
     from watchkeeper.tools.builtin import builtin_registry
     from watchkeeper.tools.inventory import Inventory
@@ -56,6 +58,7 @@ def serve(
     console = stderr_console()
     with mistakes(), contextlib.ExitStack() as stack:
         settings = load_settings(inventory=inventory, policy=policy, model=model, quantization=quantization)
+        person = permitted_person(settings.home, Permission.SERVE, "serve what others submit")
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
         hosts, registry = Inventory.load(settings.inventory_path), builtin_registry()
@@ -71,6 +74,7 @@ def serve(
                 engine=engine,
                 policy=rules,
                 settings=settings,
+                token=given_token(ask=False),
                 lease_seconds=lease,
                 terminal=terminal_of(console),
             )
@@ -84,6 +88,10 @@ def serve(
             handlers_of(orchestrator, show=_shower(console)),
             lease_seconds=lease,
             say=lambda text: console.print(text, style="yellow", highlight=False, markup=False),
+        )
+        journal.audit.append(
+            "worker-started",
+            {"worker": worker.name, "by": person.name, "known_by": person.proof.value, "workers": workers},
         )
         if not once:
             engine.preload()
