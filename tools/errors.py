@@ -57,6 +57,10 @@ class ArtefactError(ToolError):
     """A folder holds no usable predictor."""
 
 
+class VersionError(ToolError):
+    """A version of a predictor is not there, is damaged, or is not named as it was thought to be."""
+
+
 class UnknownTrainerError(ToolError):
     """No trainer of that name exists."""
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from watchkeeper.tools.predictors.artefact import Manifest, open_predictor, read_manifest, write_manifest
+from watchkeeper.tools.predictors.artefact import (
+    Manifest,
+    open_predictor,
+    read_manifest,
+    register_kind,
+    write_manifest,
+)
 from watchkeeper.tools.predictors.interface import Predictor
 
-__all__ = ["Manifest", "Predictor", "open_predictor", "read_manifest", "write_manifest"]
+__all__ = ["Manifest", "Predictor", "open_predictor", "read_manifest", "register_kind", "write_manifest"]

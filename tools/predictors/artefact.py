@@ -45,6 +45,21 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
 
 
+def register_kind(kind: str, place: str) -> None:
+    """Make a kind of predictor of a program's own known in this process.
+
+    Args:
+        kind: Its name, as manifests give it.
+        place: What loads it, ``module:Class``: a `Predictor` with a class method ``load(folder)``. The module
+            is imported when the first predictor of the kind is opened.
+
+    Raises:
+        ValueError: If another class is known by that name.
+    """
+    if _KINDS.setdefault(kind, place) != place:
+        raise ValueError(f"kind {kind!r} is loaded by {_KINDS[kind]!r} already")
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, last of all files: a folder without one holds no predictor."""
     part = folder / f"{MANIFEST}.part"
