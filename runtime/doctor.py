@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from watchkeeper.agents import Agent
 from watchkeeper.models.catalog import CATALOG, find_model
 from watchkeeper.models.endpoint import is_endpoint
 from watchkeeper.models.errors import ModelError
@@ -31,8 +32,10 @@ from watchkeeper.runtime.runs import RunFile
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.builtin import builtin_registry
-from watchkeeper.tools.errors import ToolError
+from watchkeeper.tools.errors import PluginError, ToolError
 from watchkeeper.tools.inventory import Inventory
+from watchkeeper.tools.plugins import AGENTS, load_plugins, load_registry
+from watchkeeper.tools.sandbox import find_sandbox
 
 LEAST_FREE = 512 << 20
 """Bytes free on the home's file system under which it is nearly full."""
@@ -86,7 +89,7 @@ def examine(home: Path, *, models: bool = False, now: Clock = utc_now) -> tuple[
         now: The time.
     """
     doctor = _Doctor(home, now())
-    found = [*doctor.home(), *doctor.configuration(), *doctor.audit(), *doctor.database()]
+    found = [*doctor.home(), *doctor.sandbox(), *doctor.configuration(), *doctor.audit(), *doctor.database()]
     if models:
         found += doctor.models()
     order = [Gravity.ERROR, Gravity.WARNING, Gravity.NOTE]
@@ -118,6 +121,14 @@ class _Doctor:
             said = f"its file system has {free / 1e6:.0f} MB left"
             yield report("disk", self._home, said, "free some space: nothing goes on unrecorded")
 
+    def sandbox(self) -> Iterator[Found]:
+        """What holds the commands of facts on this machine."""
+        sandbox = find_sandbox()
+        if sandbox.missing:
+            yield _note(
+                "sandbox", "this machine", sandbox.note, "the limits of time and output hold all the same"
+            )
+
     def configuration(self) -> Iterator[Found]:
         """Settings, inventory, policy, escalation rules and run files."""
         try:
@@ -125,6 +136,11 @@ class _Doctor:
         except ConfigurationError as error:
             yield _error("configuration", self._home / "config.yaml", str(error), "mend the file")
         settings, registry = self._settings, builtin_registry()
+        try:
+            registry = load_registry(settings.tools)
+            load_plugins(AGENTS, settings.agents, (Agent,))
+        except PluginError as error:
+            yield _error("plugins", self._home, str(error), "mend or remove it: no command works without it")
         path = settings.inventory_path
         if not path.exists():
             yield _note("inventory", path, "is not there: no host can be touched", "run `watchkeeper init`")

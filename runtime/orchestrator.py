@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
-from watchkeeper.agents import Agent, Team
+from watchkeeper.agents import Agent, AgentRole, Team
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.models.interface import Cancellation, Engine
 from watchkeeper.models.lazy import LazyEngine
@@ -40,8 +40,9 @@ from watchkeeper.runtime.report import Report, build_report
 from watchkeeper.runtime.roles import Permission
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.site import Site
-from watchkeeper.tools.builtin import builtin_registry
+from watchkeeper.tools.errors import PluginError
 from watchkeeper.tools.inventory import Inventory
+from watchkeeper.tools.plugins import AGENTS, load_plugins, load_registry
 from watchkeeper.tools.registry import AnyAction, AnyFact
 
 _POLL = 0.2
@@ -60,7 +61,8 @@ class Orchestrator:
         model: Id of the model, or its folder, where no engine is given: it is opened when it is first asked
             and closed with this (default: that of the settings).
         policy: What may be done, or its YAML file; by default every action is asked for.
-        tools: Facts and actions besides the built-in ones.
+        tools: Facts and actions besides the built-in ones, those of installed packages and those that the
+            settings name.
         agents: Agents that take the place of the built-in ones of their roles.
         settings: Thresholds, budgets and the folder of the state.
         requester: In whose name actions are asked for (default: the user of this process). Where there is
@@ -77,6 +79,7 @@ class Orchestrator:
         PolicyError: If the policy is not usable.
         StoreError: If the state cannot be opened.
         IdentityError: If there is a users file, and it is not known from it who asks.
+        PluginError: If tools or agents that are installed or named in the settings cannot be loaded.
         ValueError: If both an engine and a model are given, or two agents take one role.
     """
 
@@ -102,9 +105,9 @@ class Orchestrator:
         self._own_engine: LazyEngine | None = None
         if engine is None:
             engine = self._own_engine = _engine_of(model or self.settings.model, self.settings)
-        self._team = Team.of(engine, agents)
+        self._team = _team_of(engine, tuple(agents), self.settings)
         hosts = inventory if isinstance(inventory, Inventory) else Inventory.load(Path(inventory))
-        registry = builtin_registry()
+        registry = load_registry(self.settings.tools)
         for tool in tools:
             registry.add(tool)
         if policy is None:
@@ -457,6 +460,23 @@ def _called(given: EscalationRules | Path | str | None) -> EscalationRules:
         given.check()
         return given
     return EscalationRules.load(Path(given))
+
+
+def _team_of(engine: Engine, agents: tuple[Agent, ...], settings: Settings) -> Team:
+    """Put the agents of plugins into the roles that the given ones leave."""
+    team = Team.of(engine, agents)
+    taken: dict[AgentRole, str] = {agent.role: "" for agent in agents}
+    for plugin in load_plugins(AGENTS, settings.agents, (Agent,)):
+        for agent in plugin.things:
+            other = taken.setdefault(agent.role, plugin.name)
+            if other == plugin.name:
+                team.agents[agent.role] = agent
+            elif other:
+                raise PluginError(
+                    f"plugins {other} and {plugin.name} both bring an agent for the role "
+                    f"{agent.role.value!r}: keep one of them"
+                )
+    return team
 
 
 def _engine_of(model: str, settings: Settings) -> LazyEngine:

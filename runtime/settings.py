@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         inventory: The hosts that may be touched (default: ``inventory.yaml`` in the home).
         policy: The rules (default: ``policy.yaml`` in the home, else the one that comes along).
         escalation: Who is called (default: ``escalation.yaml`` in the home, else whoever is at the terminal).
+        tools: Facts and actions besides the built-in ones and those of installed packages, as
+            ``module:function``; see `watchkeeper.tools.plugins`.
+        agents: Agents that take the place of the built-in ones of their roles, likewise.
         min_confidence: Probability under which an agent's answer is not followed.
         max_actions: Actions that may be applied for one incident.
         max_facts: Facts that may be read for one incident.
@@ -60,6 +63,8 @@ class Settings(BaseSettings):
     inventory: Path | None = None
     policy: Path | None = None
     escalation: Path | None = None
+    tools: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
     min_confidence: float = Field(default=0.10, ge=0, le=1)
     max_actions: int = Field(default=6, ge=0, le=1000)
     max_facts: int = Field(default=24, ge=1, le=10_000)

@@ -13,6 +13,10 @@ class UnknownHostError(ToolError):
     """The host is not in the inventory."""
 
 
+class PluginError(ToolError):
+    """A plugin cannot be loaded (whoever wrote or configured it must mend it)."""
+
+
 class ArgumentError(ToolError):
     """Arguments of a tool are not valid (the model or the caller can mend them)."""
 

@@ -20,6 +20,7 @@ from watchkeeper.runtime import doctor
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.doctor import Found, Gravity, examine
 from watchkeeper.runtime.journal import Journal
+from watchkeeper.tools.sandbox import Sandbox
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +224,10 @@ def test_the_command_ends_with_1_if_anything_is_wrong(home: Path, monkeypatch: p
     assert (ill.exit_code, ill.stdout.splitlines()[-1]) == (1, f"{home}: 1 things are wrong")
     told = json.loads(CliRunner().invoke(build_app(), ["doctor", "--json"]).stdout)
     assert (told["ok"], told["found"][0]["gravity"]) == (False, "warning")
+
+
+def test_a_sandbox_that_is_missing_is_noted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_sandbox", lambda: Sandbox("", "", "bubblewrap is not installed"))
+    (found,) = [one for one in examine(home) if one.area == "sandbox"]
+    assert "WITHOUT a full sandbox: bubblewrap is not installed" in found.what
+    assert not found.wrong

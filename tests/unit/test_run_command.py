@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
-from watchkeeper.cli.run import handle, say_what_solo_cannot_change
+from watchkeeper.cli.run import handle, say_what_sandbox_is_missing, say_what_solo_cannot_change
 from watchkeeper.cli.view import EventView
 from watchkeeper.runtime.events import DecisionMade, EvidenceGathered, Option
+from watchkeeper.tools import sandbox
 from watchkeeper.tools.findings import Finding, Severity
 
 
@@ -82,3 +83,13 @@ def test_what_was_before_is_told_apart_and_a_question_of_a_shared_run_stays_one(
     assert said.count(f"{asked.id} was asked without --solo: 'ann' may not approve it") == 1
     assert said.index("so far:") < said.index("alert") < said.index("now:") < said.index("resolved")
     assert said.count("approval  ") == 1
+
+
+def test_a_sandbox_that_is_missing_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=30)
+    monkeypatch.setattr(sandbox, "find_sandbox", lambda: sandbox.Sandbox("", "/usr/bin/prlimit", "no bwrap"))
+    say_what_sandbox_is_missing(console)
+    assert written(console) == "commands of facts run WITHOUT a full sandbox: no bwrap\n"
+    monkeypatch.setattr(sandbox, "find_sandbox", lambda: sandbox.Sandbox("/usr/bin/bwrap", "x", ""))
+    say_what_sandbox_is_missing(console)
+    assert written(console).count("\n") == 1

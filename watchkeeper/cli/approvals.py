@@ -198,7 +198,7 @@ def _answer(
 
         token = given_token(ask=ask_token)
         settings = load_settings()
-        with Journal(settings.home) as journal:
+        with Journal(settings.home, store=settings.store_place) as journal:
             person = journal.people.confirm(token=token)
             arguments = None
             if changed is not None:

@@ -12,8 +12,8 @@ from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.runs import RunFile
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.site import Site
-from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.inventory import Inventory
+from watchkeeper.tools.plugins import load_registry
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -42,7 +42,7 @@ def edited_arguments(
     kept = RunFile.read(settings.home, asked.incident_id)
     if kept is not None:
         settings = load_settings(inventory=kept.inventory, policy=kept.policy)
-    registry = builtin_registry()
+    registry = load_registry(settings.tools)
     path = settings.policy_path
     rules = Policy.load(path, registry) if path else Policy.default(registry)
     site = Site(Inventory.load(settings.inventory_path), registry, rules, settings.home)
@@ -62,7 +62,10 @@ def parse_changes(changed: list[str]) -> dict[str, Any]:
         if not sign or not name.strip():
             raise ApprovalError(f"{pair!r} is not NAME=VALUE: write, for example, service=api")
         try:
-            values[name.strip()] = yaml.safe_load(text) if text else ""
+            value = yaml.safe_load(text) if text else ""
         except yaml.YAMLError as error:
             raise ApprovalError(f"{pair!r}: its value is not YAML: put quotes around it") from error
+        # YAML 1.1 takes on, off, yes and no for truth values; whoever types them means the words.
+        word = isinstance(value, bool) and text.strip().lower() not in {"true", "false"}
+        values[name.strip()] = text.strip() if word else value
     return values

@@ -37,10 +37,11 @@ def check(
     with mistakes():
         from watchkeeper.runtime.policy_coverage import Covered, coverage
         from watchkeeper.runtime.settings import load_settings
-        from watchkeeper.tools.builtin import builtin_registry
         from watchkeeper.tools.inventory import Inventory
+        from watchkeeper.tools.plugins import load_registry
 
-        settings, registry = load_settings(), builtin_registry()
+        settings = load_settings()
+        registry = load_registry(settings.tools)
         policy = _load(file, settings, registry)
         covered = None
         if strict or settings.inventory_path.exists():
@@ -81,10 +82,11 @@ def try_cases(
     with mistakes():
         from watchkeeper.runtime.policy_cases import Cases
         from watchkeeper.runtime.settings import load_settings
-        from watchkeeper.tools.builtin import builtin_registry
         from watchkeeper.tools.inventory import Inventory
+        from watchkeeper.tools.plugins import load_registry
 
-        settings, registry = load_settings(), builtin_registry()
+        settings = load_settings()
+        registry = load_registry(settings.tools)
         policy = _load(policy_file, settings, registry)
         verified = Cases(file).verify(policy, registry, Inventory.load(settings.inventory_path))
         failed = sum(bool(one.differences) for one in verified)
@@ -143,13 +145,14 @@ def explain(
         from watchkeeper.runtime.people import current_person
         from watchkeeper.runtime.policy_types import PolicyRequest
         from watchkeeper.runtime.settings import load_settings
-        from watchkeeper.tools.builtin import builtin_registry
         from watchkeeper.tools.findings import Severity
         from watchkeeper.tools.inventory import Inventory
+        from watchkeeper.tools.plugins import load_registry
         from watchkeeper.tools.registry import parse
         from watchkeeper.tools.text import counted
 
-        settings, registry = load_settings(), builtin_registry()
+        settings = load_settings()
+        registry = load_registry(settings.tools)
         tool = registry.action(action)
         inventory = Inventory.load(settings.inventory_path)
         spec = inventory.host(host)

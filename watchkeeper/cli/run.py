@@ -102,6 +102,15 @@ def handle(
         raise typer.Exit(130) from None
 
 
+def say_what_sandbox_is_missing(console: Console) -> None:
+    """Say once where commands of facts are not held as they should be."""
+    from watchkeeper.tools.sandbox import find_sandbox
+
+    sandbox = find_sandbox()
+    if sandbox.missing:
+        console.print(sandbox.note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
 def say_what_solo_cannot_change(orchestrator: Orchestrator, incident_id: str, console: Console) -> None:
     """A question that waits for another person goes on waiting for one, whoever says now to work alone."""
     from watchkeeper.runtime.approvals import ApprovalStatus
@@ -164,8 +173,8 @@ def run(
     from watchkeeper.runtime.policy import Policy
     from watchkeeper.runtime.runs import RunFile
     from watchkeeper.runtime.settings import load_settings
-    from watchkeeper.tools.builtin import builtin_registry
     from watchkeeper.tools.inventory import Inventory
+    from watchkeeper.tools.plugins import load_registry
 
     if (alert is None) == (resume is None):
         raise typer.BadParameter("name either an alert file or --resume INCIDENT")
@@ -191,7 +200,7 @@ def run(
         raised = Alert.load(alert) if alert is not None else None
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
-        hosts, registry = Inventory.load(settings.inventory_path), builtin_registry()
+        hosts, registry = Inventory.load(settings.inventory_path), load_registry(settings.tools)
         path = settings.policy_path
         rules = Policy.load(path, registry) if path else Policy.default(registry)
         if raised is not None:
@@ -210,6 +219,7 @@ def run(
             )
         )
         orchestrator.journal.halts.check()
+        say_what_sandbox_is_missing(console)
         if raised is not None:
             ensure_pulled(settings.model, console)
             if is_endpoint(settings.model):

@@ -48,12 +48,12 @@ def serve(
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import INTERRUPTED, stderr_console
     from watchkeeper.cli.records import mistakes
-    from watchkeeper.cli.run import lazy_engine, terminal_of
+    from watchkeeper.cli.run import lazy_engine, say_what_sandbox_is_missing, terminal_of
     from watchkeeper.runtime.policy import Policy
     from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.settings import load_settings
-    from watchkeeper.tools.builtin import builtin_registry
     from watchkeeper.tools.inventory import Inventory
+    from watchkeeper.tools.plugins import load_registry
 
     console = stderr_console()
     with mistakes(), contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def serve(
         person = permitted_person(settings.home, Permission.SERVE, "serve what others submit")
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
-        hosts, registry = Inventory.load(settings.inventory_path), builtin_registry()
+        hosts, registry = Inventory.load(settings.inventory_path), load_registry(settings.tools)
         path = settings.policy_path
         rules = Policy.load(path, registry) if path else Policy.default(registry)
         from watchkeeper.runtime.jobs import Jobs
@@ -81,6 +81,7 @@ def serve(
         )
         journal = orchestrator.journal
         journal.halts.check()
+        say_what_sandbox_is_missing(console)
         ensure_pulled(settings.model, console)
         worker = Worker(
             Jobs(journal.store),

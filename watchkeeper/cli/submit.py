@@ -22,13 +22,13 @@ def submit(
     from watchkeeper.runtime.people import token_from_environment
     from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.settings import load_settings
-    from watchkeeper.tools.builtin import builtin_registry
     from watchkeeper.tools.inventory import Inventory
+    from watchkeeper.tools.plugins import load_registry
 
     with mistakes():
         settings = load_settings(inventory=inventory)
         raised = Alert.load(alert)
-        raised.check(Inventory.load(settings.inventory_path), builtin_registry())
+        raised.check(Inventory.load(settings.inventory_path), load_registry(settings.tools))
         with Journal(settings.home, store=settings.store_place, solo=settings.solo) as journal:
             person = journal.people.at_terminal(token=token_from_environment())
             person.check(Permission.RUN, "have an incident handled")

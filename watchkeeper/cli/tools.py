@@ -17,16 +17,21 @@ app = typer.Typer(no_args_is_help=True, help="Look at the facts that can be read
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List facts (they only read) and actions (they change something)."""
-    from watchkeeper.tools.builtin import builtin_registry
+    from watchkeeper.runtime.settings import load_settings
+    from watchkeeper.tools.plugins import load_registry, load_tools
     from watchkeeper.tools.sandbox import find_sandbox
 
-    registry = builtin_registry()
+    with mistakes():
+        settings = load_settings()
+        registry = load_registry(settings.tools)
+        plugins = {tool.name: plugin.name for plugin in load_tools(settings.tools) for tool in plugin.things}
     sandbox = find_sandbox()
     if as_json:
         print_json(
             {
                 "facts": [_fact(f) for f in registry.facts],
                 "actions": [_action(a) for a in registry.actions],
+                "plugins": plugins,
                 "sandbox": {"complete": not sandbox.missing, "missing": sandbox.missing},
             }
         )
@@ -36,6 +41,8 @@ def list_(as_json: Json = False) -> None:
         (action.name, "action", action.reversibility.value, action.summary) for action in registry.actions
     ]
     print_table(("NAME", "KIND", "WAY BACK", "WHAT IT TELLS OR DOES"), rows, empty="no tools")
+    for name, plugin in plugins.items():
+        typer.echo(f"{name} comes from plugin {plugin}")
     typer.echo(f"\n{sandbox.note}")
 
 
@@ -45,10 +52,11 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one fact or action with the schema of its arguments."""
-    from watchkeeper.tools.builtin import builtin_registry
+    from watchkeeper.runtime.settings import load_settings
+    from watchkeeper.tools.plugins import load_registry
 
     with mistakes():
-        described = _find(builtin_registry(), name)
+        described = _find(load_registry(load_settings().tools), name)
     if as_json:
         print_json(described)
         return
