@@ -361,3 +361,25 @@ notifications = Table(
     Column("message", Text, nullable=False),
     UniqueConstraint("escalation_id", "step", "recipient", "channel"),
 )
+
+training_jobs = Table(
+    "training_jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("key", String, unique=True),
+    Column("name", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("how", String, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("spec", Text, nullable=False),
+    Column("submitted_by", String, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Column("attempts", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("machine", String, nullable=False, server_default=""),
+    Column("incident_id", String, nullable=False, server_default=""),
+    Index("training_jobs_by_status", "status", "created_at"),
+)
+"""What people and agents had trained; the work itself is a job of the queue, the files are in its folder."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from watchkeeper.models.home import home_folder
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.limits import Limits
 from watchkeeper.tools.documents import Document, DocumentError, read_document
+from watchkeeper.tools.training.spec import parse_size
 
 PREFIX = "WATCHKEEPER_"
 FILE = "config.yaml"
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
         observe_only: Whether nothing is ever applied and nobody asked: reports say what would have been done.
         limits: Actions in a time, failures and repeats that no policy and no approval goes beyond.
         cpu_watts: Power drawn while a model computes, to estimate energy.
+        training_memory: Bytes that training jobs may hold together on this machine (default: four fifths of
+            its memory).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -79,6 +82,7 @@ class Settings(BaseSettings):
     observe_only: bool = False
     limits: Limits = Limits()
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
+    training_memory: Annotated[int, BeforeValidator(parse_size)] | None = Field(default=None, ge=10**7)
 
     @field_validator("identity_proxies")
     @classmethod

@@ -79,3 +79,15 @@ class DivergedError(ToolError):
 
 class JobCancelledError(ToolError):
     """A job was cancelled."""
+
+
+class JobSpecError(ToolError):
+    """What a job is to do is not usable (whoever wrote it must mend it)."""
+
+
+class JobFolderError(ToolError):
+    """A job's folder cannot be read or written."""
+
+
+class JobStateError(ToolError):
+    """No job of that id exists, or it cannot be changed as it stands."""

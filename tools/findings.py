@@ -41,6 +41,10 @@ class FindingKind(StrEnum):
     LOG_PORT_TAKEN = "log-port-taken"
     LOG_CERTIFICATE = "log-certificate"
     LOG_ERRORS = "log-errors"
+    JOB_FAILED = "job-failed"
+    JOB_WAITING = "job-waiting"
+    JOB_RUNNING = "job-running"
+    JOB_ENDED = "job-ended"
     SUSPICIOUS_TEXT = "suspicious-text"
     CUSTOM = "custom"
 

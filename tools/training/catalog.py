@@ -18,16 +18,35 @@ def trainer_names() -> tuple[str, ...]:
 
 
 def trainer_of(name: str) -> Trainer[Any]:
-    """Return a trainer by its name.
+    """Return a trainer by its name, or one of a user's own as ``module:Class``.
 
     Raises:
         UnknownTrainerError: If there is none.
         MissingExtraError: If it needs an extra that is not installed.
     """
+    if ":" in name:
+        return _own_trainer(name)
     if name not in _TRAINERS:
         raise UnknownTrainerError(
             f"there is no trainer {name!r}; there are: {', '.join(trainer_names()) or 'none'}"
         )
     module, _, class_name = _TRAINERS[name].partition(":")
     made: Trainer[Any] = getattr(import_module(module), class_name)()
+    return made
+
+
+def _own_trainer(place: str) -> Trainer[Any]:
+    module, _, class_name = place.partition(":")
+    try:
+        found = getattr(import_module(module), class_name)
+    except ModuleNotFoundError as error:
+        raise UnknownTrainerError(
+            f"trainer {place!r}: module {error.name!r} is not found; install it, or name the folder that it "
+            "is in as `modules`"
+        ) from error
+    except AttributeError as error:
+        raise UnknownTrainerError(f"trainer {place!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Trainer)):
+        raise UnknownTrainerError(f"trainer {place!r} is no subclass of watchkeeper.tools.training.Trainer")
+    made: Trainer[Any] = found()
     return made

@@ -1,0 +1,172 @@
+"""The work on training jobs: begun where there is room, watched, gone on with after a crash, and ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from watchkeeper.runtime.alerts import Alert, Condition
+from watchkeeper.runtime.errors import StoreError
+from watchkeeper.runtime.incident_jobs import submit as open_incident
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.training import TRAIN, TrainingJobs, train_key
+from watchkeeper.runtime.training_room import Room
+from watchkeeper.runtime.worker import Handler, LaterError, StoppedError, Task
+from watchkeeper.tools.errors import JobFolderError
+from watchkeeper.tools.findings import FindingKind, Severity
+from watchkeeper.tools.training.folder import Ending, JobFolder
+from watchkeeper.tools.training.process import GRACE_SECONDS, supervise
+from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
+
+BY = "watchkeeper"
+"""In whose name incidents of failed jobs are opened."""
+
+_WAIT_SECONDS = 2.0
+_LOOK_SECONDS = 0.5
+_LONGEST_PAUSE = 300.0
+
+
+class TrainingRuns:
+    """The handler of training jobs.
+
+    Args:
+        journal: Where they and their incidents are kept.
+        room: What there is for them on this machine.
+        host: Name of this machine in the inventory, on which incidents are opened; None opens none.
+        grace: Seconds that a job's processes are given to end by themselves.
+        show: Told in a line what happens to jobs.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        room: Room,
+        *,
+        host: str | None,
+        grace: float = GRACE_SECONDS,
+        show: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.jobs = TrainingJobs(journal.store, journal.home, journal.audit)
+        self._journal = journal
+        self._room = room
+        self._host = host
+        self._grace = grace
+        self._show = show
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return what a worker does, by kind of job."""
+        return {TRAIN: self}
+
+    def sweep(self) -> None:
+        """End jobs whose work the queue has put aside: nobody would ever go on with them."""
+        for job in self.jobs.given_up():
+            with self._journal.store.transaction():
+                self._fail(job, "crashed", "whoever worked on it ended too often without a word")
+
+    def __call__(self, task: Task) -> None:
+        """Do an attempt of a job."""
+        job_id = str(task.job.body["training"])
+        job = self.jobs.find(job_id)
+        if job is None or not job.status.live:
+            return
+        never = "" if job.spec.runs_on == "ray" else self._room.never_fits(job)
+        if never:
+            self._end(task, job, Ending(attempt=job.attempts, how="spec", reason=never))
+            return
+        if job.attempts > job.spec.retries:
+            reason = f"whoever ran it ended in each of {job.attempts} attempts"
+            self._end(task, job, Ending(attempt=job.attempts, how="crashed", reason=reason))
+            return
+        waits = self.jobs.begin(task.claim, self._room.machine, self._admit)
+        if waits:
+            raise LaterError(_WAIT_SECONDS, waits)
+        job = self.jobs.get(job_id)
+        if job.status is not TrainingStatus.RUNNING:
+            return
+        self._show(f"{job.id} ({job.name}): attempt {job.attempts} begins")
+        self._end(task, job, self._attempt(task, job))
+
+    def _attempt(self, task: Task, job: TrainingJob) -> Ending:
+        try:
+            folder = JobFolder.create(self.jobs.folder(job.id).path, job.spec)
+            return supervise(folder, job.attempts, wanted=_Wanted(self.jobs, task, job), grace=self._grace)
+        except JobFolderError as error:
+            return Ending(attempt=job.attempts, how="no-space", reason=str(error))
+
+    def _admit(self, job: TrainingJob, running: list[TrainingJob]) -> str:
+        if job.spec.runs_on == "ray":
+            return ""
+        here = [other for other in running if other.spec.runs_on == "here"]
+        return self._room.waits(job, here, lambda other: self.jobs.folder(other).progress.memory)
+
+    def _end(self, task: Task, job: TrainingJob, ending: Ending) -> None:
+        """Write what came of an attempt, together with what follows from it."""
+        later: Exception | None = None
+        with self._journal.store.transaction():
+            task.jobs.renew(task.claim)
+            now = self.jobs.get(job.id)
+            if now.generation != job.generation or not now.status.live:
+                task.complete()
+                if now.status.live:
+                    task.jobs.add(TRAIN, {"training": job.id}, key=train_key(job.id))
+            elif ending.how == "done":
+                task.complete()
+                self.jobs.end(job.id, TrainingStatus.DONE)
+            elif ending.how == "stopped":
+                self.jobs.put_back(job.id, reason="stopped; it goes on where a worker is", counts=False)
+                later = StoppedError(ending.reason)
+            elif ending.may_pass and now.attempts <= job.spec.retries:
+                pause = min(_LONGEST_PAUSE, 2.0**now.attempts)
+                self.jobs.put_back(job.id, reason=f"{ending.reason}; it is begun again", counts=True)
+                later = LaterError(pause, ending.reason)
+            else:
+                task.complete()
+                self._fail(now, ending.how, ending.reason)
+        self._show(f"{job.id} ({job.name}): {ending.how}{f': {ending.reason}' if ending.reason else ''}")
+        if later is not None:
+            raise later
+
+    def _fail(self, job: TrainingJob, how: str, reason: str) -> None:
+        """Say that a job failed, and open an incident where none was opened for it already."""
+        self.jobs.end(job.id, TrainingStatus.FAILED, how=how, reason=reason)
+        if self._host is None or job.incident_id:
+            return
+        incident = open_incident(self._journal, failure_alert(job, how, reason, host=self._host), by=BY)
+        self.jobs.note_incident(job.id, incident.id)
+
+
+class _Wanted:
+    """Whether an attempt is still wanted; the store is asked only so often."""
+
+    def __init__(self, jobs: TrainingJobs, task: Task, job: TrainingJob) -> None:
+        self._jobs = jobs
+        self._task = task
+        self._job = job
+        self._look_at = 0.0
+
+    def __call__(self) -> bool:
+        if self._task.stopping.is_set():
+            return False
+        if time.monotonic() < self._look_at:
+            return True
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        try:
+            now = self._jobs.find(self._job.id)
+        except StoreError:
+            return True
+        same = now is not None and now.generation == self._job.generation
+        return same and now is not None and now.status is TrainingStatus.RUNNING
+
+
+def failure_alert(job: TrainingJob, how: str, reason: str, *, host: str) -> Alert:
+    """Return the alert of a job that failed: one for each job, firing while it is failed."""
+    return Alert(
+        title=f"training job {job.name} ({job.id}) failed: {how}",
+        host=host,
+        severity=Severity.WARNING,
+        condition=Condition(
+            fact="job.status", arguments={"job": job.id}, firing=(FindingKind.JOB_FAILED.value,)
+        ),
+        description=reason,
+        labels={"job": job.id, "how": how},
+    )

@@ -1,0 +1,235 @@
+"""Training jobs are records of the store: submitted once, changed as a whole, and never lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from watchkeeper.runtime.errors import FencedError
+from watchkeeper.runtime.jobs import Jobs, JobStatus
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.training import TRAIN, TrainingJobs, train_key
+from watchkeeper.runtime.training_room import Room
+from watchkeeper.runtime.training_runs import TrainingRuns
+from watchkeeper.runtime.worker import Worker
+from watchkeeper.tools.errors import JobStateError
+from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
+from watchkeeper.tools.training.spec import JobLimits, JobSpec
+
+GB = 10**9
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "home") as journal:
+        yield journal
+
+
+@pytest.fixture
+def jobs(journal: Journal) -> TrainingJobs:
+    return TrainingJobs(journal.store, journal.home, journal.audit)
+
+
+def spec(name: str = "a", **limits: int) -> JobSpec:
+    return JobSpec(name=name, trainer="t:T", data=Path("/d"), limits=JobLimits(**limits), launcher="python")
+
+
+def begin(journal: Journal, jobs: TrainingJobs) -> TrainingJob:
+    """Begin an attempt at the oldest job, as a worker does."""
+    claim = Jobs(journal.store).claim("w", kinds=[TRAIN])
+    assert claim is not None
+    assert jobs.begin(claim, "m", lambda *_: "") == ""
+    return jobs.get(str(claim.job.body["training"]))
+
+
+def test_a_submitted_job_waits_in_the_queue_and_has_a_folder(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    assert job.status is TrainingStatus.QUEUED
+    assert job.submitted_by == "ann"
+    assert jobs.folder(job.id).spec == spec()
+    queued = Jobs(journal.store).find(train_key(job.id))
+    assert queued is not None
+    assert queued.body == {"training": job.id}
+    assert [entry.kind for entry in journal.audit.entries()] == ["training-submitted"]
+
+
+def test_what_is_submitted_twice_under_a_key_is_one_job(journal: Journal, jobs: TrainingJobs) -> None:
+    first = jobs.submit(spec(), by="ann", key="step-1")
+    assert jobs.submit(spec("b"), by="ann", key="step-1") == first
+    assert jobs.submitted_under("step-1") == first
+    assert len(jobs.list()) == 1
+    assert [path.name for path in (journal.home / "training").iterdir()] == [first.id]
+
+
+def test_a_cancelled_job_is_out_of_the_queue_and_can_be_resumed(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    cancelled = jobs.cancel(job.id, by="bob", reason="too early")
+    assert (cancelled.status, cancelled.reason) == (TrainingStatus.CANCELLED, "cancelled by bob: too early")
+    assert jobs.cancel(job.id, by="bob") == cancelled
+    queue = Jobs(journal.store)
+    assert queue.claim("w") is None
+    resumed = jobs.resume(job.id, by="ann")
+    assert (resumed.status, resumed.generation, resumed.reason) == (TrainingStatus.QUEUED, 2, "")
+    assert jobs.resume(job.id, by="ann") == resumed
+    assert queue.claim("w") is not None
+
+
+def test_a_job_that_is_cancelled_and_resumed_while_it_runs_is_done_once_more(
+    journal: Journal, jobs: TrainingJobs
+) -> None:
+    job = jobs.submit(spec(), by="ann")
+    begin(journal, jobs)
+    jobs.cancel(job.id, by="ann")
+    queued = Jobs(journal.store).find(train_key(job.id))
+    assert queued is not None
+    assert queued.status is JobStatus.RUNNING
+    assert jobs.resume(job.id, by="ann").generation == 2
+
+
+def test_a_done_job_is_not_resumed(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    jobs.end(job.id, TrainingStatus.DONE)
+    with pytest.raises(JobStateError, match="is done"):
+        jobs.resume(job.id, by="ann")
+    with pytest.raises(JobStateError, match="JOB-NONE"):
+        jobs.cancel("JOB-NONE", by="ann")
+
+
+def test_a_worker_that_lost_a_job_cannot_begin_it(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    queue = Jobs(journal.store)
+    stale = queue.claim("old", lease_seconds=0)
+    assert stale is not None
+    assert queue.claim("new") is not None
+    with pytest.raises(FencedError):
+        jobs.begin(stale, "m", lambda *_: "")
+    assert jobs.get(job.id).attempts == 0
+
+
+def test_a_job_that_must_wait_is_told_those_that_run_here(journal: Journal, jobs: TrainingJobs) -> None:
+    first = jobs.submit(spec("first"), by="ann")
+    begin(journal, jobs)
+    second = jobs.submit(spec("second"), by="ann")
+    claim = Jobs(journal.store).claim("w", kinds=[TRAIN])
+    assert claim is not None
+    seen: list[str] = []
+
+    def admit(job: TrainingJob, running: list[TrainingJob]) -> str:
+        seen.extend([job.id, *(other.id for other in running)])
+        return "no room"
+
+    assert jobs.begin(claim, "m", admit) == "no room"
+    assert seen == [second.id, first.id]
+    waiting = jobs.get(second.id)
+    assert (waiting.status, waiting.reason, waiting.attempts) == (TrainingStatus.QUEUED, "no room", 0)
+    # Another machine has room of its own.
+    assert jobs.begin(claim, "other", lambda _, running: str(len(running)) if running else "") == ""
+
+
+ROOM = Room(memory=8 * GB, processors=4, machine="m", available=lambda: 8 * GB)
+
+
+def record(name: str, **limits: int) -> TrainingJob:
+    return TrainingJob.model_validate(
+        {
+            "id": name,
+            "name": name,
+            "status": "running",
+            "spec": spec(name, **limits),
+            "submitted_by": "ann",
+            "created_at": "2026-01-05T12:00:00Z",
+            "attempts": 1,
+            "generation": 1,
+        }
+    )
+
+
+def test_what_fits_together_runs_together() -> None:
+    running = [record("a", memory=3 * GB)]
+    assert ROOM.waits(record("b", memory=5 * GB), running, lambda _: 0) == ""
+    assert "waits for memory" in ROOM.waits(record("b", memory=6 * GB), running, lambda _: 0)
+
+
+def test_what_others_will_still_take_counts_as_taken() -> None:
+    room = Room(memory=8 * GB, processors=4, machine="m", available=lambda: 4 * GB)
+    running = [record("a", memory=3 * GB)]
+    wanted = record("b", memory=3 * GB)
+    # It holds all that it may: the 4 GB are free. It holds nothing yet: 1 GB will be.
+    assert room.waits(wanted, running, lambda _: 3 * GB) == ""
+    assert "1.00 GB are free" in room.waits(wanted, running, lambda _: 0)
+
+
+def test_processors_are_shared_out_but_one_job_alone_may_have_them_all() -> None:
+    assert ROOM.waits(record("b", threads=4), [], lambda _: 0) == ""
+    assert "waits for processors" in ROOM.waits(
+        record("b", threads=4), [record("a", threads=1)], lambda _: GB
+    )
+
+
+def test_what_never_fits_is_told_at_once() -> None:
+    assert "limits.memory" in ROOM.never_fits(record("a", memory=9 * GB))
+    assert "limits.threads" in ROOM.never_fits(record("a", threads=5))
+    assert ROOM.never_fits(record("a", memory=8 * GB, threads=4)) == ""
+
+
+def work(journal: Journal, *, host: str | None = "here") -> TrainingRuns:
+    runs = TrainingRuns(journal, ROOM, host=host)
+    Worker(Jobs(journal.store), journal.halts, runs.handlers(), name="w").run(once=True)
+    return runs
+
+
+def test_a_job_that_never_fits_fails_and_opens_an_incident(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(memory=9 * GB), by="ann")
+    work(journal)
+    failed = jobs.get(job.id)
+    assert (failed.status, failed.how) == (TrainingStatus.FAILED, "spec")
+    (incident,) = journal.incidents.list()
+    assert incident.id == failed.incident_id
+    assert incident.alert.condition.arguments == {"job": job.id}
+    assert incident.alert.host == "here"
+
+
+def test_a_job_that_fails_again_opens_no_further_incident_unless_a_person_resumed_it(
+    journal: Journal, jobs: TrainingJobs
+) -> None:
+    job = jobs.submit(spec(memory=9 * GB), by="ann")
+    work(journal)
+    first = jobs.get(job.id).incident_id
+    jobs.resume(job.id, by="an agent")
+    work(journal)
+    assert jobs.get(job.id).status is TrainingStatus.FAILED
+    assert journal.incidents.get(first).alert_count == 1
+    jobs.resume(job.id, by="ann", anew=True)
+    work(journal)
+    # Live still, so it is the same incident, and its alert has come again.
+    assert jobs.get(job.id).incident_id == first
+    assert journal.incidents.get(first).alert_count == 2
+
+
+def test_a_job_whose_workers_died_too_often_fails(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec().model_copy(update={"retries": 1}), by="ann")
+    queue = Jobs(journal.store)
+    for _ in range(2):
+        claim = queue.claim("doomed", kinds=[TRAIN], lease_seconds=0)
+        assert claim is not None
+        assert jobs.begin(claim, "m", lambda *_: "") == ""
+    work(journal)
+    failed = jobs.get(job.id)
+    assert (failed.status, failed.how) == (TrainingStatus.FAILED, "crashed")
+    assert "each of 2 attempts" in failed.reason
+    assert failed.incident_id
+
+
+def test_a_job_that_the_queue_put_aside_fails_too(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    queue = Jobs(journal.store, attempts=1)
+    claim = queue.claim("doomed", lease_seconds=0)
+    assert claim is not None
+    assert queue.claim("other") is None
+    TrainingRuns(journal, ROOM, host="here").sweep()
+    assert jobs.get(job.id).status is TrainingStatus.FAILED
+    assert len(journal.incidents.list()) == 1
+    TrainingRuns(journal, ROOM, host="here").sweep()
+    assert journal.incidents.list()[0].alert_count == 1

@@ -1,0 +1,65 @@
+"""What a job runs on: Python, libraries and processor; and what its GPUs draw."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import JsonValue
+
+
+def describe_environment() -> dict[str, JsonValue]:
+    """Return what would have to be the same for the same numbers."""
+    libraries: dict[str, JsonValue] = {
+        str(one.metadata["Name"]): one.version for one in metadata.distributions() if one.metadata["Name"]
+    }
+    return {
+        "python": sys.version.split()[0],
+        "system": platform.platform(),
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "memory": psutil.virtual_memory().total,
+        "libraries": dict(sorted(libraries.items())),
+    }
+
+
+def gpu_meter(gpus: int) -> Callable[[], float]:
+    """Return what tells the joules that GPUs drew from now on: always zero where there are none to be asked.
+
+    It reads NVML's counter of total energy, which GPUs since Volta have, of all GPUs that this process sees.
+    """
+    if gpus == 0:
+        return lambda: 0.0
+    try:
+        pynvml: Any = import_module("pynvml")
+    except ImportError:
+        return lambda: 0.0
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(gpus)]
+
+        def read() -> float:
+            millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)
+            return float(millijoules) / 1000
+
+        start = read()
+    except pynvml.NVMLError:
+        return lambda: 0.0
+    return lambda: read() - start
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
