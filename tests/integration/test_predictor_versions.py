@@ -273,7 +273,7 @@ def test_a_registration_that_is_killed_is_whole_after_the_next(
     assert [version.number for version in kept.list("busy")] == [1]
     kept.open("busy", 1)
     left = {path.name for path in (home / "predictors" / "busy").iterdir()}
-    assert left == {kept.get("busy", 1).digest, f"{kept.get('busy', 1).digest}.json"}
+    assert left == {kept.get("busy", 1).digest, f"{kept.get('busy', 1).digest}.json", "cards"}
 
 
 def test_a_promotion_that_is_killed_between_intent_and_alias_did_not_take_place(

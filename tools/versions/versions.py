@@ -17,6 +17,7 @@ from watchkeeper.tools.durable import digest, private_folder, write_durably
 from watchkeeper.tools.errors import VersionError
 from watchkeeper.tools.predictors import Predictor, open_predictor, read_manifest
 from watchkeeper.tools.training.interface import Evaluation
+from watchkeeper.tools.versions.cards import write_card
 from watchkeeper.tools.versions.files import check_files, digest_of, keep_files
 from watchkeeper.tools.versions.mlflow_store import Entry, MlflowStore
 from watchkeeper.tools.versions.moves import moves_of, settle, tag_of
@@ -114,7 +115,12 @@ class Versions:
                     parameters={key: json.dumps(value) for key, value in record.manifest.parameters.items()},
                     metrics={} if evaluation is None else evaluation.metrics,
                 )
-        return self.get(name, record.digest)
+        version = self.get(name, record.digest)
+        try:
+            write_card(version)
+        except OSError as error:
+            raise VersionError(f"the card of {name!r} cannot be written: {error.strerror}") from error
+        return version
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all predictors that have versions."""
