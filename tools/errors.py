@@ -65,6 +65,10 @@ class VersionError(ToolError):
     """A version of a predictor is not there, is damaged, or is not named as it was thought to be."""
 
 
+class RecordingError(ToolError):
+    """Predictions that are kept for their labels cannot be read or written (a human must look)."""
+
+
 class UnknownTrainerError(ToolError):
     """No trainer of that name exists."""
 

@@ -67,8 +67,13 @@ class Service:
         self._keys = keys
         self._local_only = local_only
         self._most_bytes = most_bytes
-        self.workers = Workers(running=running, waiting=waiting)
+        self._workers = Workers(running=running, waiting=waiting)
         self.metrics = Metrics(running=lambda: self.workers.running, waiting=lambda: self.workers.waiting)
+
+    @property
+    def workers(self) -> Workers:
+        """Who asks the engine."""
+        return self._workers
 
     @property
     def name(self) -> str:

@@ -8,14 +8,41 @@ import signal
 import socket
 from collections.abc import Generator
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
+from starlette.applications import Starlette
 
 from watchkeeper.models.endpoint import is_loopback
-from watchkeeper.models.server.app import Service
 from watchkeeper.models.server.errors import ServerError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Work(Protocol):
+    """What a service does for its clients, which can be brought to an end."""
+
+    def refuse(self) -> None:
+        """Take no more of it; what is under way goes on."""
+
+    def cancel_all(self) -> None:
+        """End what is under way, soon."""
+
+    def close(self) -> None:
+        """End everything and wait for it."""
+
+
+class Served(Protocol):
+    """A service that can be run."""
+
+    @property
+    def workers(self) -> Work:
+        """Its work."""
+        ...
+
+    def application(self) -> Starlette:
+        """Return what answers its clients."""
+        ...
 
 
 def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
@@ -59,7 +86,7 @@ class Runner(uvicorn.Server):
         grace: Seconds that running requests are given when the server is stopped.
     """
 
-    def __init__(self, service: Service, *, grace: float = 10.0) -> None:
+    def __init__(self, service: Served, *, grace: float = 10.0) -> None:
         super().__init__(
             uvicorn.Config(
                 service.application(),

@@ -1,0 +1,397 @@
+"""Serving predictors: batches, aliases that move, shadows and canaries, and what clients get wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import JsonValue
+
+from tests.clocks import START, FakeClock
+from tests.threshold import Threshold, make
+from watchkeeper.models.server.keys import ApiKeys, add_key
+from watchkeeper.tools.errors import ToolError, VersionError
+from watchkeeper.tools.predictors import Predictor, open_predictor, read_manifest
+from watchkeeper.tools.predictors.interface import Row
+from watchkeeper.tools.predictors.recording import Predictions
+from watchkeeper.tools.serving.answering import ChallengerMode
+from watchkeeper.tools.serving.app import PredictService
+from watchkeeper.tools.serving.following import Follower
+from watchkeeper.tools.serving.routing import is_canary
+from watchkeeper.tools.versions import Version, VersionRecord
+
+
+class Shelf:
+    """Versions of one predictor in memory: number n has the threshold n / 10."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.named: dict[str, int] = {"champion": 1}
+        self.opened: list[int] = []
+        self.made: dict[int, Predictor] = {}
+
+    def names(self) -> tuple[str, ...]:
+        return ("busy",)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        return dict(self.named)
+
+    def name(self, alias: str, number: int) -> None:
+        self.named[alias] = number
+        (self.folder / "mlflow.db").write_text(f"{time.monotonic_ns()}")
+
+    def open(self, name: str, which: str | int) -> tuple[Version, Predictor]:
+        number = int(which)
+        self.opened.append(number)
+        if number == 13:
+            raise VersionError("version 13 is not as it was kept")
+        folder = make(self.folder / str(number), number / 10)
+        record = VersionRecord(
+            name=name,
+            digest=f"{number:064}",
+            files={},
+            manifest=read_manifest(folder),
+            registered_at=START,
+        )
+        predictor = self.made.get(number) or open_predictor(folder)
+        self.made[number] = predictor
+        return Version(number=number, folder=folder, record=record), predictor
+
+
+class Gate(Threshold):
+    """Answers only while its gate is open."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__(threshold)
+        self.gate = threading.Event()
+
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+        assert self.gate.wait(10)
+        return super().predict(rows)
+
+
+class Broken(Threshold):
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+        raise ZeroDivisionError("a secret")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+@asynccontextmanager
+async def client_of(
+    shelf: Shelf, *, base: str = "http://127.0.0.1", interval: float = 0.02, **options: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    follower = Follower(shelf, interval=interval)
+    follower.start()
+    service = PredictService(follower, **options)
+    transport = httpx.ASGITransport(app=service.application())
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+            yield client
+    finally:
+        service.workers.close()
+
+
+async def ask(client: httpx.AsyncClient, *loads: Any, by: str = "") -> httpx.Response:
+    return await client.post(
+        "/v1/predictors/busy/predict", json={"rows": [{"load": load} for load in loads], "id": by}
+    )
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.asyncio
+async def test_an_answer_names_the_version_that_gave_it(shelf: Shelf) -> None:
+    async with client_of(shelf) as client:
+        answer = await ask(client, 0.05, 0.2, by="r1")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "id": "r1",
+        "predictor": "busy",
+        "version": 1,
+        "digest": f"{1:064}",
+        "role": "champion",
+        "ids": ["r1:0", "r1:1"],
+        "answers": [{"busy": False, "score": -0.05}, {"busy": True, "score": 0.1}],
+    }
+
+
+@pytest.mark.asyncio
+async def test_requests_of_the_same_moment_are_computed_together(shelf: Shelf) -> None:
+    async with client_of(shelf, window=0.05) as client:
+        answers = await asyncio.gather(*(ask(client, number / 10) for number in range(6)))
+    assert [answer.json()["answers"][0]["busy"] for answer in answers] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    predictor = shelf.made[1]
+    assert isinstance(predictor, Threshold)
+    assert predictor.batches == [6]
+
+
+@pytest.mark.asyncio
+async def test_without_a_window_every_request_is_computed_alone(shelf: Shelf) -> None:
+    async with client_of(shelf, window=0) as client:
+        await asyncio.gather(*(ask(client, 0.5) for _ in range(4)))
+    predictor = shelf.made[1]
+    assert isinstance(predictor, Threshold)
+    assert predictor.batches == [1, 1, 1, 1]
+
+
+@pytest.mark.asyncio
+async def test_a_batch_holds_no_more_rows_than_it_may(shelf: Shelf) -> None:
+    async with client_of(shelf, window=0.05, most_rows=4) as client:
+        await asyncio.gather(*(ask(client, 0.5, 0.6) for _ in range(5)))
+    predictor = shelf.made[1]
+    assert isinstance(predictor, Threshold)
+    assert predictor.batches == [4, 4, 2]
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_row_is_nobody_elses_mistake(shelf: Shelf) -> None:
+    async with client_of(shelf, window=0.05) as client:
+        good, bad, other = await asyncio.gather(ask(client, 0.5), ask(client, 0.5, "high"), ask(client, 0.7))
+    assert (good.status_code, bad.status_code, other.status_code) == (200, 422, 200)
+    assert bad.json()["error"]["message"] == "row 1: column 'load' holds 'high', which is no number"
+
+
+@pytest.mark.asyncio
+async def test_who_comes_to_a_full_queue_is_told_to_come_back(shelf: Shelf) -> None:
+    gate = Gate(0.1)
+    shelf.made[1] = gate
+    async with client_of(shelf, window=0, waiting_rows=2) as client:
+        first = asyncio.create_task(ask(client, 0.5))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(ask(client, 0.5)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        refused = await ask(client, 0.5)
+        gate.gate.set()
+        answers = [await task for task in (first, *waiting)]
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+@pytest.mark.asyncio
+async def test_a_moved_alias_answers_within_a_second_without_a_restart(shelf: Shelf) -> None:
+    async with client_of(shelf, interval=0.25) as client:
+        assert (await ask(client, 0.5)).json()["version"] == 1
+        shelf.name("champion", 2)
+        moved = time.monotonic()
+        while (await ask(client, 0.5)).json()["version"] == 1:
+            assert time.monotonic() - moved < 1
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.asyncio
+async def test_no_request_fails_while_an_alias_moves(shelf: Shelf) -> None:
+    seen: set[int] = set()
+    async with client_of(shelf, interval=0.01) as client:
+        for number in (2, 3, 4):
+            shelf.name("champion", number)
+            for _ in range(40):
+                answer = await ask(client, 0.35)
+                assert answer.status_code == 200
+                said = answer.json()
+                # Whoever it names also gave the answer.
+                assert said["answers"][0]["busy"] is (said["version"] / 10 < 0.35)
+                seen.add(said["version"])
+                await asyncio.sleep(0.001)
+    assert seen >= {2, 3, 4}
+
+
+@pytest.mark.asyncio
+async def test_a_version_that_cannot_be_loaded_leaves_the_one_before_and_is_tried_again(shelf: Shelf) -> None:
+    async with client_of(shelf) as client:
+        shelf.name("champion", 13)
+        await until(lambda: shelf.opened.count(13) >= 2)
+        assert (await ask(client, 0.5)).json()["version"] == 1
+        health = await client.get("/health")
+        assert health.json() == {"status": "degraded", "predictors": {"busy": {"champion": 1}}}
+        assert b"watchkeeper_predictor_load_problems 1.0" in (await client.get("/metrics")).content
+        shelf.name("champion", 2)
+        await until(lambda: 2 in shelf.opened)
+        assert (await ask(client, 0.5)).json()["version"] == 2
+
+
+def test_a_server_does_not_begin_with_a_version_that_cannot_be_loaded(shelf: Shelf) -> None:
+    shelf.named["champion"] = 13
+    with pytest.raises(ToolError, match="champion of 'busy' cannot be loaded: version 13 is not as it was"):
+        Follower(shelf).start()
+
+
+@pytest.mark.asyncio
+async def test_a_predictor_without_a_champion_says_what_to_do(shelf: Shelf) -> None:
+    shelf.named.clear()
+    async with client_of(shelf) as client:
+        answer = await ask(client, 0.5)
+    assert answer.status_code == 503
+    assert "promote a version with `watchkeeper predictors promote busy" in answer.json()["error"]["message"]
+
+
+@pytest.mark.asyncio
+async def test_a_shadow_answers_too_and_nobody_gets_it(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.named["challenger"] = 6
+    kept = Predictions(tmp_path / "state" / "p.db")
+    async with client_of(
+        shelf, challenger=ChallengerMode.SHADOW, predictions=kept, now=FakeClock()
+    ) as client:
+        answer = await ask(client, 0.5, by="r1")
+        assert answer.json()["version"] == 1
+        await until(lambda: kept.count("busy") == 2)
+    found = {one.role: one for one in kept.list("busy")}
+    assert (found["champion"].answer["busy"], found["shadow"].answer["busy"]) == (True, False)
+    assert (found["champion"].version, found["shadow"].version) == (1, 6)
+    assert found["champion"].id == found["shadow"].id == "r1"
+    assert found["shadow"].asked == {"load": 0.5}
+
+
+@pytest.mark.asyncio
+async def test_a_shadow_that_fails_or_hangs_costs_nobody_an_answer(shelf: Shelf) -> None:
+    shelf.named["challenger"] = 6
+    shelf.made[6] = Broken(0.6)
+    async with client_of(shelf, challenger=ChallengerMode.SHADOW) as client:
+        assert (await ask(client, 0.5)).status_code == 200
+        lost = b'watchkeeper_predictor_challenger_lost_total{predictor="busy"} 1.0'
+        deadline = time.monotonic() + 5
+        while lost not in (await client.get("/metrics")).content:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.asyncio
+async def test_a_canary_answers_its_share_and_always_the_same_requests(shelf: Shelf) -> None:
+    shelf.named["challenger"] = 6
+    ids = [f"r{number}" for number in range(60)]
+    async with client_of(shelf, challenger=ChallengerMode.CANARY, canary=0.3) as client:
+        first = [(await ask(client, 0.5, by=one)).json() for one in ids]
+        again = [(await ask(client, 0.5, by=one)).json() for one in ids]
+    assert [one["version"] for one in first] == [one["version"] for one in again]
+    assert [one["version"] for one in first] == [6 if is_canary(one, 0.3) else 1 for one in ids]
+    assert {one["role"] for one in first} == {"champion", "canary"}
+
+
+@pytest.mark.asyncio
+async def test_a_canary_that_fails_is_answered_for_by_the_champion(shelf: Shelf) -> None:
+    shelf.named["challenger"] = 6
+    shelf.made[6] = Broken(0.6)
+    async with client_of(shelf, challenger=ChallengerMode.CANARY, canary=1.0) as client:
+        answer = await ask(client, 0.5)
+    assert (answer.status_code, answer.json()["role"]) == (200, "champion")
+
+
+def test_a_share_of_requests_is_that_share() -> None:
+    ids = [f"request-{number}" for number in range(20_000)]
+    assert sum(is_canary(one, 0.1) for one in ids) == pytest.approx(2000, abs=200)
+    assert not any(is_canary(one, 0.0) for one in ids)
+    assert all(is_canary(one, 1.0) for one in ids)
+
+
+@pytest.mark.asyncio
+async def test_labels_arrive_later_by_id(shelf: Shelf, tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    async with client_of(shelf, predictions=kept) as client:
+        await ask(client, 0.5, by="r1")
+        done = await client.post("/v1/predictors/busy/labels", json={"labels": {"r1": True, "never": False}})
+    assert done.json() == {"labelled": 1, "unknown": ["never"]}
+    (one,) = kept.list("busy", labelled=True)
+    assert one.label is True
+
+
+@pytest.mark.asyncio
+async def test_only_who_has_a_key_is_answered(shelf: Shelf, tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys", "web")
+    async with client_of(shelf, keys=ApiKeys.read(tmp_path / "keys")) as client:
+        assert (await ask(client, 0.5)).status_code == 401
+        client.headers["authorization"] = "Bearer wk-wrong"
+        assert (await ask(client, 0.5)).status_code == 401
+        client.headers["authorization"] = f"Bearer {key}"
+        assert (await ask(client, 0.5)).status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_without_keys_this_machine_alone_is_answered(shelf: Shelf) -> None:
+    async with client_of(shelf, base="http://evil.example", local_only=True) as client:
+        assert (await ask(client, 0.5)).status_code == 403
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("{", 400, "Invalid JSON"),
+        ("{}", 400, "rows: Field required"),
+        ('{"rows": []}', 400, "rows: List should have at least 1 item"),
+        ('{"rows": [1]}', 400, "rows.0: Input should be"),
+        ('{"rows": [{}], "id": "a b"}', 400, "id: String should match"),
+        ('{"rows": [{}], "more": 1}', 400, "more: Extra inputs"),
+        ('{"rows": [{}]}', 422, "row 0: column 'load' holds None"),
+        ('{"rows": [' + ",".join(["{}"] * 11) + "]}", 413, "11 rows are more than 10"),
+        ('{"rows": [{"load": "' + "x" * 2000 + '"}]}', 413, "larger than 2,000 bytes"),
+    ],
+)
+async def test_what_clients_get_wrong_is_told(shelf: Shelf, body: str, status: int, said: str) -> None:
+    async with client_of(shelf, most_bytes=2000, waiting_rows=10) as client:
+        answer = await client.post(
+            "/v1/predictors/busy/predict", content=body, headers={"content-type": "application/json"}
+        )
+    assert answer.status_code == status
+    assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.asyncio
+async def test_other_addresses_kinds_and_defects(shelf: Shelf) -> None:
+    shelf.made[1] = Broken(0.1)
+    async with client_of(shelf) as client:
+        form = await client.post("/v1/predictors/busy/predict", data={"rows": "1"})
+        unknown = await client.post("/v1/predictors/lazy/predict", json={"rows": [{}]})
+        nowhere = await client.get("/v2")
+        defect = await ask(client, 0.5)
+        counted = (await client.get("/metrics")).text
+    assert (form.status_code, unknown.status_code, nowhere.status_code) == (415, 404, 404)
+    assert "no predictor 'lazy' is served here; there is: busy" in unknown.text
+    assert defect.status_code == 500
+    assert "secret" not in defect.text
+    assert 'watchkeeper_predictor_requests_total{predictor="busy",status="500"} 1.0' in counted
+    assert 'watchkeeper_predictor_requests_total{predictor="-",status="404"} 1.0' in counted
+
+
+@pytest.mark.asyncio
+async def test_metrics_and_lists_name_versions(shelf: Shelf) -> None:
+    async with client_of(shelf) as client:
+        await ask(client, 0.5, 0.6)
+        counted = (await client.get("/metrics")).text
+        listed = (await client.get("/v1/predictors")).json()["predictors"]
+        health = (await client.get("/health")).json()
+    assert 'watchkeeper_predictor_rows_total{predictor="busy",role="champion",version="1"} 2.0' in counted
+    assert 'watchkeeper_predictor_version{alias="champion",predictor="busy"} 1.0' in counted
+    assert 'watchkeeper_predictor_seconds_count{predictor="busy"}' in counted
+    assert listed == [
+        {
+            "predictor": "busy",
+            "version": 1,
+            "digest": f"{1:064}",
+            "kind": "tests-threshold",
+            "columns": {"load": "a number"},
+        }
+    ]
+    assert health == {"status": "ok", "predictors": {"busy": {"champion": 1}}}

@@ -1,0 +1,67 @@
+"""Predictions that wait for their labels: kept once, labelled by id, bounded."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.clocks import START
+from watchkeeper.tools.errors import RecordingError
+from watchkeeper.tools.predictors.recording import Predictions, Recorded
+
+
+def prediction(id_: str, *, name: str = "busy", role: str = "champion", days: float = 0) -> Recorded:
+    return Recorded(name, id_, 1, role, START + timedelta(days=days), {"load": 1.5}, {"busy": True})
+
+
+def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    kept.record([prediction("a"), prediction("b")])
+    assert kept.list("busy") == (prediction("a"), prediction("b"))
+    assert kept.list("busy", last=1) == (prediction("b"),)
+    assert kept.list("lazy") == ()
+
+
+def test_the_same_prediction_is_kept_once_and_roles_apart(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    kept.record([prediction("a"), prediction("a", role="shadow")])
+    kept.record([prediction("a")])
+    assert kept.count("busy") == 2
+    assert kept.list("busy", roles=("shadow",)) == (prediction("a", role="shadow"),)
+
+
+def test_labels_arrive_for_all_who_answered(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    kept.record([prediction("a"), prediction("a", role="shadow"), prediction("b")])
+    assert kept.label("busy", {"a": "web", "z": 1}, START) == ("z",)
+    assert [(one.role, one.label) for one in kept.list("busy", labelled=True)] == [
+        ("champion", "web"),
+        ("shadow", "web"),
+    ]
+
+
+def test_the_newest_are_kept_and_the_old_forgotten(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=3, keep_days=10)
+    kept.record([prediction(f"{number}", days=number) for number in range(6)])
+    kept.record([prediction("other", name="lazy", days=5)])
+    kept.prune(START + timedelta(days=5))
+    assert [one.id for one in kept.list("busy")] == ["3", "4", "5"]
+    kept.prune(START + timedelta(days=14.5))
+    assert [one.id for one in kept.list("busy")] == ["5"]
+    assert kept.count("lazy") == 1
+
+
+def test_recording_prunes_by_itself(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=100)
+    for number in range(500):
+        kept.record([prediction(f"{number}")])
+    assert 100 <= kept.count("busy") <= 106
+
+
+def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "p.db").write_text("nonsense " * 200)
+    with pytest.raises(RecordingError, match=r"p\.db' cannot be read or written: file is not a database"):
+        Predictions(tmp_path / "state" / "p.db")

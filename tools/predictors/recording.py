@@ -1,0 +1,269 @@
+"""Predictions that were made, kept with their ids until their labels arrive: bounded, in a SQLite file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import JsonValue
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
+
+from watchkeeper.tools.durable import private_folder
+from watchkeeper.tools.errors import RecordingError
+
+FILE = "predictions.db"
+
+_metadata = MetaData()
+_table = Table(
+    "predictions",
+    _metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("predictor", String, nullable=False),
+    Column("id", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("role", String, nullable=False),
+    Column("at", String, nullable=False),
+    Column("asked", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("label", Text),
+    Column("labelled_at", String),
+    UniqueConstraint("predictor", "id", "role"),
+    Index("predictions_by_time", "predictor", "at"),
+    sqlite_autoincrement=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One prediction.
+
+    Attributes:
+        predictor: What answered.
+        id: Its id; the same for all who answered the same row.
+        version: The version that answered.
+        role: As what: ``champion``, ``canary`` or ``shadow``.
+        at: When.
+        asked: The row.
+        answer: The answer.
+        label: What was right; None while nobody knows.
+    """
+
+    predictor: str
+    id: str
+    version: int
+    role: str
+    at: datetime
+    asked: Mapping[str, JsonValue]
+    answer: Mapping[str, JsonValue]
+    label: JsonValue = None
+
+
+class Predictions:
+    """Predictions in a file, the newest of each predictor.
+
+    A prediction is on the disk's side of the process when `record` returns: killing the process loses none.
+    (After a power cut the last moments may be missing; the file is whole.)
+
+    Args:
+        path: The file; made where it is not there.
+        keep_rows: Predictions of one predictor that are kept.
+        keep_days: Days after which one is forgotten.
+
+    Raises:
+        RecordingError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, keep_rows: int = 100_000, keep_days: float = 90) -> None:
+        self._path = path
+        self._keep_rows = keep_rows
+        self._keep_days = keep_days
+        self._until_pruning = 0
+        try:
+            private_folder(path.parent)
+        except OSError as error:
+            raise RecordingError(f"{str(path)!r} cannot be opened: {error.strerror}") from error
+        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        event.listen(self._engine, "connect", _set_up)
+        with self._writing() as connection:
+            _metadata.create_all(connection)
+
+    def record(self, predictions: Sequence[Recorded]) -> None:
+        """Keep predictions, all or none; one that is kept already stays as it is.
+
+        Raises:
+            RecordingError: If they cannot be written.
+        """
+        if not predictions:
+            return
+        rows = [
+            {
+                "predictor": one.predictor,
+                "id": one.id,
+                "version": one.version,
+                "role": one.role,
+                "at": _text(one.at),
+                "asked": json.dumps(dict(one.asked)),
+                "answer": json.dumps(dict(one.answer)),
+            }
+            for one in predictions
+        ]
+        with self._writing() as connection:
+            connection.execute(insert(_table).on_conflict_do_nothing(), rows)
+        self._until_pruning -= len(rows)
+        if self._until_pruning <= 0:
+            self._until_pruning = max(1, self._keep_rows // 20)
+            self.prune(max(one.at for one in predictions))
+
+    def label(self, predictor: str, labels: Mapping[str, JsonValue], at: datetime) -> tuple[str, ...]:
+        """Say what was right, by id.
+
+        Returns:
+            The ids of which no prediction is kept.
+
+        Raises:
+            RecordingError: If it cannot be written.
+        """
+        unknown = []
+        with self._writing() as connection:
+            for id_, label in labels.items():
+                done = connection.execute(
+                    update(_table)
+                    .where(_table.c.predictor == predictor, _table.c.id == id_)
+                    .values(label=json.dumps(label), labelled_at=_text(at))
+                )
+                if done.rowcount == 0:
+                    unknown.append(id_)
+        return tuple(unknown)
+
+    def list(
+        self,
+        predictor: str,
+        *,
+        version: int | None = None,
+        roles: Sequence[str] = (),
+        labelled: bool = False,
+        last: int | None = None,
+    ) -> tuple[Recorded, ...]:
+        """Return predictions, the oldest first.
+
+        Args:
+            predictor: Whose.
+            version: Of this version only.
+            roles: Answered in one of these roles only; any where empty.
+            labelled: Only those whose label is known.
+            last: No more than so many, the newest.
+
+        Raises:
+            RecordingError: If they cannot be read.
+        """
+        query = select(_table).where(_table.c.predictor == predictor).order_by(_table.c.seq.desc())
+        if version is not None:
+            query = query.where(_table.c.version == version)
+        if roles:
+            query = query.where(_table.c.role.in_(roles))
+        if labelled:
+            query = query.where(_table.c.label.is_not(None))
+        if last is not None:
+            query = query.limit(last)
+        with self._translated(), self._engine.connect() as connection:
+            return tuple(_recorded(row) for row in reversed(connection.execute(query).all()))
+
+    def count(self, predictor: str) -> int:
+        """Return how many are kept of a predictor."""
+        query = select(func.count()).select_from(_table).where(_table.c.predictor == predictor)
+        with self._translated(), self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def prune(self, now: datetime) -> int:
+        """Forget what is too old or too much; returns how many."""
+        removed = 0
+        with self._writing() as connection:
+            oldest = _text(now - timedelta(days=self._keep_days))
+            removed += connection.execute(delete(_table).where(_table.c.at < oldest)).rowcount
+            for (name,) in connection.execute(select(_table.c.predictor).distinct()).all():
+                removed += self._prune_rows(connection, name)
+        return removed
+
+    def close(self) -> None:
+        """Close the file."""
+        self._engine.dispose()
+
+    def _prune_rows(self, connection: Connection, name: str) -> int:
+        own = _table.c.predictor == name
+        last = connection.execute(
+            select(_table.c.seq).where(own).order_by(_table.c.seq.desc()).offset(self._keep_rows).limit(1)
+        ).scalar_one_or_none()
+        if last is None:
+            return 0
+        return connection.execute(delete(_table).where(own, _table.c.seq <= last)).rowcount
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise RecordingError(
+                f"the predictions in {str(self._path)!r} cannot be read or written: {error.orig}"
+            ) from error
+
+
+def _set_up(connection: object, record: object) -> None:
+    del record
+    connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are begun here, not guessed
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # A commit is in the file's log for every other process, and written through at checkpoints.
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _recorded(row: Row[tuple[object, ...]]) -> Recorded:
+    found = row._mapping
+    return Recorded(
+        predictor=found["predictor"],
+        id=found["id"],
+        version=found["version"],
+        role=found["role"],
+        at=datetime.fromisoformat(found["at"]),
+        asked=json.loads(found["asked"]),
+        answer=json.loads(found["answer"]),
+        label=None if found["label"] is None else json.loads(found["label"]),
+    )
+
+
+def _text(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
