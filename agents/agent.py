@@ -32,6 +32,7 @@ class Agent:
         causes: Causes that it knows besides the built-in ones (a diagnostician's).
         facts: Names of the facts that it may ask for (an investigator's); None is all.
         actions: Names of the actions that it may propose (a remediator's); None is all.
+        adapter: Name of the LoRA adapter that it answers with (a diagnostician's); None is the base model.
     """
 
     role: AgentRole
@@ -40,6 +41,7 @@ class Agent:
     causes: tuple[Cause, ...] = ()
     facts: frozenset[str] | None = None
     actions: frozenset[str] | None = None
+    adapter: str | None = None
 
     @property
     def title(self) -> str:

@@ -45,6 +45,24 @@ def _prompt(
     return trusted_prompt(agent, *said, Trusted("What is the root cause of the alert?"))
 
 
+def diagnosis_request(agent: Agent, case: Case, hypotheses: Sequence[Hypothesis]) -> ChoiceRequest:
+    """Put the question for the root cause as an engine is asked it.
+
+    Args:
+        agent: What it is told, and the adapter that it answers with.
+        case: The evidence.
+        hypotheses: What the evidence supports; not empty.
+    """
+    return ChoiceRequest(
+        messages=_prompt(agent, case, hypotheses, observations=True),
+        lead="The root cause is that",
+        options=tuple(hypothesis.told(case) for hypothesis in hypotheses),
+        neutral=_prompt(agent, case, hypotheses, observations=False),
+        neutral_weight=NEUTRAL_WEIGHT,
+        adapter=agent.adapter,
+    )
+
+
 def diagnose(
     engine: Engine,
     agent: Agent,
@@ -64,22 +82,13 @@ def diagnose(
         min_confidence: Probability below which the diagnosis is INCONCLUSIVE.
         cancel: Raised to end the question.
     """
-    messages = _prompt(agent, case, hypotheses, observations=True)
-    choice = engine.choose(
-        ChoiceRequest(
-            messages=messages,
-            lead="The root cause is that",
-            options=tuple(hypothesis.told(case) for hypothesis in hypotheses),
-            neutral=_prompt(agent, case, hypotheses, observations=False),
-            neutral_weight=NEUTRAL_WEIGHT,
-        ),
-        cancel=cancel,
-    )
+    request = diagnosis_request(agent, case, hypotheses)
+    choice = engine.choose(request, cancel=cancel)
     decision = Decision.of_choice(
         choice,
         role=agent.title,
         question="What is the root cause?",
-        messages=messages,
+        messages=request.messages,
         evidence=case.evidence_ids,
         identity=engine.identity,
     )

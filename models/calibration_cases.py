@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from watchkeeper.models.calibration_faults import AREAS, FAULTS, Fault
 from watchkeeper.models.errors import CalibrationError
-from watchkeeper.models.interface import ChoiceRequest, system, user
+from watchkeeper.models.interface import ChoiceRequest, Message, Role, system, user
 
 _FEWEST, _MOST = 4, 6
 _HOSTS = ("ares", "bora", "cedar", "delta", "ember", "fjord", "gale", "heron")
@@ -39,6 +39,7 @@ class LabelledCase(BaseModel):
         topic: What the case is about. Cases of one topic are never on both sides of a cross-validation.
         held_out: Whether it only judges a calibration and is never fitted; of a file in which no case is,
             every third topic.
+        neutral_weight: Share of the neutral log-probability that agents take off; a calibration fits its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,30 @@ class LabelledCase(BaseModel):
     answer: str
     topic: str = ""
     held_out: bool = False
+    neutral_weight: float = Field(default=1.0, ge=0, le=2)
+
+    @classmethod
+    def of(
+        cls, request: ChoiceRequest, answer: str, *, topic: str = "", held_out: bool = False
+    ) -> LabelledCase:
+        """Make a case of a question that is one system turn, if any, and one user turn.
+
+        Raises:
+            ValueError: If it has other turns.
+        """
+        told, question = _turns(request.messages)
+        neutral = None if request.neutral is None else _turns(request.neutral)[1]
+        return cls(
+            system=told,
+            question=question,
+            neutral=neutral,
+            lead=request.lead,
+            options=request.options,
+            answer=answer,
+            topic=topic,
+            held_out=held_out,
+            neutral_weight=request.neutral_weight,
+        )
 
     @property
     def label(self) -> int:
@@ -62,6 +87,11 @@ class LabelledCase(BaseModel):
         said = self.neutral if neutral else self.question
         before = (system(self.system),) if self.system else ()
         return ChoiceRequest((*before, user(said or "")), self.lead, self.options)
+
+    def corrected(self, adapter: str | None = None) -> ChoiceRequest:
+        """The question with and without its evidence at once, as agents ask it."""
+        neutral = None if self.neutral is None else self.request(neutral=True).messages
+        return replace(self.request(), neutral=neutral, neutral_weight=self.neutral_weight, adapter=adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +220,17 @@ def read_cases(path: Path) -> tuple[LabelledCase, ...]:
 
 def digest_of(cases: Sequence[LabelledCase]) -> str:
     """SHA-256 over cases, in their order."""
-    return hashlib.sha256("\n".join(case.model_dump_json() for case in cases).encode()).hexdigest()
+    said = (case.model_dump_json(exclude={"neutral_weight"}) for case in cases)
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+
+def _turns(messages: Sequence[Message]) -> tuple[str, str]:
+    match [(message.role, message.content) for message in messages]:
+        case [(Role.USER, question)]:
+            return "", question
+        case [(Role.SYSTEM, told), (Role.USER, question)]:
+            return told, question
+    raise ValueError("a case has at most one system turn, and one user turn")
 
 
 def _with_held_out(cases: Sequence[LabelledCase]) -> tuple[LabelledCase, ...]:

@@ -8,7 +8,9 @@ from typing import Any
 from watchkeeper.tools.errors import UnknownTrainerError
 from watchkeeper.tools.training.interface import Trainer
 
-_TRAINERS: dict[str, str] = {}
+_TRAINERS: dict[str, str] = {
+    "agent-tuning": "watchkeeper.tools.training.agent_tuning:AgentTuning",
+}
 """Name of each trainer and where its class is, ``module:Class``."""
 
 

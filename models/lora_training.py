@@ -1,0 +1,268 @@
+"""Training of a LoRA adapter on closed questions, with the very scores that choices are made by.
+
+What is learned is to choose: the loss is the cross-entropy of the softmax over the options' corrected scores
+(``log p(option | evidence) - w log p(option | no evidence)``), so tokens that all options share cancel out
+and nothing is learned about how to write them. All options ride in one forward pass (see ``scoring``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from watchkeeper.models import scoring
+from watchkeeper.models.adapter_files import CONFIG_NAME, WEIGHTS_NAME
+from watchkeeper.models.calibration_cases import LabelledCase
+from watchkeeper.models.errors import AdapterError
+from watchkeeper.models.interface import Message
+from watchkeeper.models.straight_through import compute_as_served
+from watchkeeper.models.templates import ChatFormat
+
+LOSSES = ("options", "first-token")
+STATE_NAME = "state.safetensors"
+_TARGETS = ("q_proj", "v_proj", "up_proj", "down_proj")
+_CLIP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an adapter is trained.
+
+    Attributes:
+        rank: Of the low-rank matrices.
+        last_layers: How many of the last layers are adapted; half of them where 0.
+        learning_rate: At its highest.
+        batch: Questions a step.
+        warmup: Share of the steps in which the learning rate rises; it falls in a line after that.
+        loss: ``"options"`` as described above; ``"first-token"`` takes each option's first token that
+            another has not in its place, without correction.
+        forward: ``"served"`` computes with int8 weights as the engine does, ``"exact"`` in fp32.
+    """
+
+    rank: int = 16
+    last_layers: int = 0
+    learning_rate: float = 5e-4
+    batch: int = 4
+    warmup: float = 0.1
+    loss: str = "options"
+    forward: str = "served"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What came of one step.
+
+    Attributes:
+        loss: Mean over its questions, in nats.
+        right: Share of them that were answered right before the step.
+        norm: Norm of the gradient before it was clipped.
+    """
+
+    loss: float
+    right: float
+    norm: float
+
+
+class LoraTraining:
+    """A model with an adapter that learns; the same seed and cases give the same adapter.
+
+    Args:
+        model: A causal language model of transformers in fp32; it is changed and of no other use after.
+        tokenizer: Its tokenizer.
+        name: Which model it is, for the adapter's configuration.
+        recipe: How to train.
+        steps: How many steps there will be.
+        seed: Decides on the first values.
+
+    Raises:
+        AdapterError: If peft is not installed, or the model has no layers of the names that are adapted.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str, recipe: Recipe, steps: int, seed: int
+    ) -> None:
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            message = "adapters need the package peft: pip install 'watchkeeper[adapters]'"
+            raise AdapterError(message) from error
+        if recipe.forward == "served":
+            compute_as_served(model)
+        count = int(model.config.get_text_config().num_hidden_layers)
+        taken = recipe.last_layers or max(1, count // 2)
+        config = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=2 * recipe.rank,
+            target_modules=list(_TARGETS),
+            layers_to_transform=list(range(max(0, count - taken), count)),
+            task_type="CAUSAL_LM",
+        )
+        self._format = ChatFormat(tokenizer)
+        self._recipe = recipe
+        self._steps = steps
+        self._step = 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                self._adapted: Any = get_peft_model(model, config)
+            except ValueError as error:
+                raise AdapterError(f"{name!r} cannot be adapted: {error}") from error
+        self._adapted.peft_config["default"].base_model_name_or_path = name
+        self._adapted.eval()  # nothing is dropped at random
+        self._base = model
+        self._weights = {
+            label: weight for label, weight in self._adapted.named_parameters() if weight.requires_grad
+        }
+        self._optimizer = torch.optim.AdamW(
+            list(self._weights.values()), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
+
+    @property
+    def step_number(self) -> int:
+        """Steps that were made."""
+        return self._step
+
+    def step(self, cases: Sequence[LabelledCase], *, check: Callable[[], None] = lambda: None) -> StepResult:
+        """Learn from some cases.
+
+        Args:
+            cases: The cases.
+            check: Called before each of them; what it raises ends the step without a trace.
+
+        Returns:
+            How they were answered; a loss that is no finite number left the weights as they were.
+        """
+        rate = self._recipe.learning_rate * self._schedule()
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        losses: list[float] = []
+        right = 0
+        for case in cases:
+            check()
+            scores = self._scores(case)
+            loss = torch.nn.functional.cross_entropy(scores[None], torch.tensor([case.label]))
+            losses.append(float(loss.detach()))
+            right += int(scores.argmax()) == case.label
+            if not math.isfinite(losses[-1]):
+                return StepResult(losses[-1], right / len(cases), math.nan)
+            (loss / len(cases)).backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(list(self._weights.values()), _CLIP)
+        self._optimizer.step()
+        self._step += 1
+        return StepResult(sum(losses) / len(losses), right / len(cases), float(norm))
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter in peft's format, its weights in 16 bits."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._adapted.peft_config["default"].save_pretrained(str(folder))
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        config["inference_mode"] = True
+        (folder / CONFIG_NAME).write_text(
+            json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        found = get_peft_model_state_dict(self._adapted, save_embedding_layers=False)
+        weights = {label: tensor.detach().to(torch.float16).contiguous() for label, tensor in found.items()}
+        save_file(weights, str(folder / WEIGHTS_NAME), metadata={"format": "pt"})
+
+    def save(self, folder: Path) -> None:
+        """Write all that is needed to go on."""
+        from safetensors.torch import save_file
+
+        tensors: dict[str, torch.Tensor] = {}
+        for label, weight in self._weights.items():
+            tensors[f"weight/{label}"] = weight.detach()
+            for part, value in self._optimizer.state.get(weight, {}).items():
+                tensors[f"{part}/{label}"] = value.detach()
+        kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(kept, str(folder / STATE_NAME), metadata={"step": str(self._step), **self._described()})
+
+    def restore(self, folder: Path) -> None:
+        """Go on from what `save` wrote, with exactly the numbers that there would have been.
+
+        Raises:
+            AdapterError: If it is damaged, or of another training.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = folder / STATE_NAME
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                said = dict(file.metadata() or {})
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError) as error:
+            raise AdapterError(f"{path} cannot be read: {error}; remove it to begin anew") from error
+        step = said.pop("step", "")
+        if said != self._described() or not step.isdecimal():
+            raise AdapterError(f"{path} is of another training: remove it, or give the options it began with")
+        with torch.no_grad():
+            for label, weight in self._weights.items():
+                weight.copy_(tensors.pop(f"weight/{label}"))
+        for label, weight in self._weights.items():
+            state = {
+                part: tensors[f"{part}/{label}"]
+                for part in ("step", "exp_avg", "exp_avg_sq")
+                if f"{part}/{label}" in tensors
+            }
+            if state:
+                self._optimizer.state[weight] = state
+        self._step = int(step)
+
+    def _described(self) -> dict[str, str]:
+        return {"recipe": json.dumps(asdict(self._recipe), sort_keys=True), "steps": str(self._steps)}
+
+    def _schedule(self) -> float:
+        rising = max(1, round(self._recipe.warmup * self._steps))
+        if self._step < rising:
+            return (self._step + 1) / rising
+        return max(0.05, (self._steps - self._step) / max(1, self._steps - rising))
+
+    def _scores(self, case: LabelledCase) -> torch.Tensor:
+        request = case.corrected()
+        parts = scoring.split(self._format.plain, request.lead, request.options)
+        if self._recipe.loss == "first-token":
+            return self._logprobs(request.messages, parts, _first_different(parts.tails))
+        scores = self._logprobs(request.messages, parts)
+        if request.neutral is None or request.neutral_weight == 0:
+            return scores
+        # What is said without evidence counts, but is not what is learned: half of the pass is saved.
+        with torch.no_grad():
+            without = self._logprobs(request.neutral, parts)
+        return scores - request.neutral_weight * without
+
+    def _logprobs(
+        self, messages: Sequence[Message], parts: scoring.Continuations, only: int | None = None
+    ) -> torch.Tensor:
+        """Summed log-probabilities of the options, or of their tokens at one place; shape (options,)."""
+        packed = scoring.pack([*self._format.prompt(messages), *parts.stem], parts.tails, 0)
+        hidden = self._base.get_decoder()(
+            input_ids=torch.tensor([packed.tokens]),
+            position_ids=torch.tensor([packed.positions]),
+            attention_mask=torch.where(packed.mask, 0.0, torch.finfo(torch.float32).min)[None, None],
+            use_cache=False,
+        ).last_hidden_state[0]
+        logits = self._base.get_output_embeddings()(hidden[packed.rows]).float()
+        norms = torch.logsumexp(logits, dim=-1)
+        scores: list[torch.Tensor] = []
+        for pairs in packed.targets:
+            chosen = pairs if only is None else pairs[min(only, len(pairs) - 1) :][:1]
+            rows, tokens = [row for row, _ in chosen], [token for _, token in chosen]
+            scores.append((logits[rows, tokens] - norms[rows]).sum())
+        return torch.stack(scores)
+
+
+def _first_different(tails: Sequence[Sequence[int]]) -> int:
+    """The first place at which the options are not all the same."""
+    for place, tokens in enumerate(zip(*tails, strict=False)):
+        if len(set(tokens)) > 1:
+            return place
+    return min(len(tail) for tail in tails)
