@@ -153,6 +153,18 @@ PORT_TAKEN = Cause(
     supported_by=(FindingKind.LOG_PORT_TAKEN,),
     remedies=("process.end",),
 )
+JOB_CRASHED = Cause(
+    id="job-crashed",
+    text="the process of training job {subject} was killed or failed",
+    supported_by=(FindingKind.JOB_CRASHED,),
+    remedies=("job.resume",),
+)
+JOB_WRONG = Cause(
+    id="job-wrong",
+    text="training job {subject} cannot end well as it is",
+    supported_by=(FindingKind.JOB_FAILED,),
+    excluded_by=(FindingKind.JOB_CRASHED,),
+)
 NOTHING_WRONG = Cause(
     id="nothing-wrong",
     text="the check passes again, so nothing is wrong",
@@ -169,5 +181,7 @@ BUILTIN_CAUSES = (
     DEPENDENCY_DOWN,
     CERTIFICATE_EXPIRED,
     PORT_TAKEN,
+    JOB_CRASHED,
+    JOB_WRONG,
     NOTHING_WRONG,
 )

@@ -40,6 +40,7 @@ from watchkeeper.runtime.report import Report, build_report
 from watchkeeper.runtime.roles import Permission
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.site import Site
+from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.tools.errors import PluginError
 from watchkeeper.tools.inventory import Inventory
 from watchkeeper.tools.plugins import AGENTS, load_plugins, load_registry
@@ -127,6 +128,8 @@ class Orchestrator:
             solo=self.settings.solo,
             observe_only=self.settings.observe_only,
         )
+        jobs = TrainingJobs(self.journal.store, self.settings.home, self.journal.audit)
+        self.site = replace(self.site, jobs=jobs)
         try:
             self._person = self.journal.people.at_terminal(by=requester, token=token)
         except IdentityError:

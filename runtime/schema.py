@@ -379,6 +379,7 @@ training_jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("machine", String, nullable=False, server_default=""),
+    Column("unattended", Integer, nullable=False, server_default="0"),
     Column("incident_id", String, nullable=False, server_default=""),
     Index("training_jobs_by_status", "status", "created_at"),
 )

@@ -17,6 +17,7 @@ from watchkeeper.tools.inventory import Inventory
 from watchkeeper.tools.passages import Trusted, passage
 from watchkeeper.tools.registry import Registry
 from watchkeeper.tools.schema import words_of
+from watchkeeper.tools.training.record import JobBoard
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Site:
         policy: What may be done.
         home: Folder of Watchkeeper's state.
         escalation: Who is called.
+        jobs: Whoever keeps training jobs; None where nobody does.
     """
 
     inventory: Inventory
@@ -36,6 +38,7 @@ class Site:
     policy: Policy
     home: Path
     escalation: EscalationRules = field(default_factory=EscalationRules)
+    jobs: JobBoard | None = None
 
     def target(self, host: str) -> Target:
         """Return the way to a host.
@@ -44,7 +47,7 @@ class Site:
             UnknownHostError: If it is not in the inventory.
         """
         spec = self.inventory.host(host)
-        return Target(LocalHost(spec.name), spec, self.home / "hosts" / spec.name)
+        return Target(LocalHost(spec.name), spec, self.home / "hosts" / spec.name, self.jobs)
 
     def labels(self, host: str) -> dict[str, str]:
         """Return the labels of a host; none of one that is not in the inventory (any more)."""

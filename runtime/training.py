@@ -152,13 +152,13 @@ class TrainingJobs:
             self._tell("training-cancelled", job_id, by, reason=reason)
             return self.get(job_id)
 
-    def resume(self, job_id: str, *, by: str, anew: bool = False) -> TrainingJob:
+    def resume(self, job_id: str, *, by: str, attended: bool = False) -> TrainingJob:
         """Have a failed or cancelled job go on from its last checkpoint; a live one is returned as it is.
 
         Args:
             job_id: The job.
             by: Who resumes it.
-            anew: Whether a person looked at it, so that it opens an incident of its own if it fails again.
+            attended: Whether a person does, so that agents may again try it by themselves.
 
         Raises:
             JobStateError: If there is none of that id, or it is done.
@@ -169,7 +169,6 @@ class TrainingJobs:
                 return job
             if job.status is TrainingStatus.DONE:
                 raise JobStateError(f"training job {job_id!r} is done: submit another one")
-            kept = {} if not anew else {"incident_id": ""}
             self._change(
                 job_id,
                 status=TrainingStatus.QUEUED.value,
@@ -178,7 +177,7 @@ class TrainingJobs:
                 ended_at=None,
                 attempts=0,
                 generation=job.generation + 1,
-                **kept,
+                unattended=0 if attended else job.unattended + 1,
             )
             self._queue.add(TRAIN, {"training": job_id}, key=train_key(job_id))
             self._tell("training-resumed", job_id, by)

@@ -127,9 +127,9 @@ class TrainingRuns:
             raise later
 
     def _fail(self, job: TrainingJob, how: str, reason: str) -> None:
-        """Say that a job failed, and open an incident where none was opened for it already."""
+        """Say that a job failed, and open an incident, or group it into the one that is live."""
         self.jobs.end(job.id, TrainingStatus.FAILED, how=how, reason=reason)
-        if self._host is None or job.incident_id:
+        if self._host is None:
             return
         incident = open_incident(self._journal, failure_alert(job, how, reason, host=self._host), by=BY)
         self.jobs.note_incident(job.id, incident.id)

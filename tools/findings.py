@@ -42,6 +42,7 @@ class FindingKind(StrEnum):
     LOG_CERTIFICATE = "log-certificate"
     LOG_ERRORS = "log-errors"
     JOB_FAILED = "job-failed"
+    JOB_CRASHED = "job-crashed"
     JOB_WAITING = "job-waiting"
     JOB_RUNNING = "job-running"
     JOB_ENDED = "job-ended"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from watchkeeper.tools.errors import CollectError
 from watchkeeper.tools.inventory import HostSpec
+from watchkeeper.tools.training.record import JobBoard
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,10 @@ class Target:
         spec: Its labels and services.
         state: Folder of this host in Watchkeeper's state, for the quarantine and the last good
             versions of configuration files.
+        jobs: Whoever keeps training jobs; None where nobody does.
     """
 
     host: Host
     spec: HostSpec
     state: Path
+    jobs: JobBoard | None = None

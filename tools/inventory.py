@@ -81,6 +81,18 @@ class Service(_Strict):
     depends_on: tuple[Name, ...] = ()
 
 
+class KnownJob(_Strict):
+    """A training job that agents may submit.
+
+    Attributes:
+        name: Its name, unique on the host.
+        spec: File that says what is to be done (see ``watchkeeper jobs``).
+    """
+
+    name: Name
+    spec: Path
+
+
 class HostSpec(_Strict):
     """A machine, its labels and its services.
 
@@ -89,12 +101,14 @@ class HostSpec(_Strict):
         connection: How it is reached.
         labels: What policy rules may ask for, e.g. ``environment``, ``role``, ``criticality``.
         services: What runs on it.
+        jobs: Training jobs that agents may submit on it.
     """
 
     name: Name
     connection: Literal["local"] = "local"
     labels: dict[str, str] = Field(default_factory=dict)
     services: tuple[Service, ...] = ()
+    jobs: tuple[KnownJob, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> HostSpec:
@@ -108,6 +122,10 @@ class HostSpec(_Strict):
                     raise ValueError(
                         f"service {service.name!r} depends on {needed!r}, which is not on host {self.name!r}"
                     )
+        known = [job.name for job in self.jobs]
+        for name in known:
+            if known.count(name) > 1:
+                raise ValueError(f"job {name!r} is defined twice on host {self.name!r}")
         return self
 
     def service(self, name: str) -> Service:

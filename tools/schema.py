@@ -16,7 +16,7 @@ from watchkeeper.tools.inventory import HostSpec, HttpCheck
 from watchkeeper.tools.text import shown_path, shown_url
 
 Tool = Fact[Any, Any] | Action[Any]
-Vocabulary = Literal["service", "path", "config", "log", "data", "url", "pid"]
+Vocabulary = Literal["service", "path", "config", "log", "data", "url", "pid", "job", "jobspec"]
 
 _KEPT = (
     "type",
@@ -57,8 +57,9 @@ def known(vocabulary: Vocabulary, *, description: str | None = None) -> Any:
     schema made with a vocabulary.
 
     Args:
-        vocabulary: Name of the set of values: ``service``, ``config``, ``log``, ``data`` and ``url`` come
-            from the inventory (``vocabulary_of``); ``path`` and ``pid`` from what facts found.
+        vocabulary: Name of the set of values: ``service``, ``config``, ``log``, ``data``, ``url`` and
+            ``jobspec`` come from the inventory (``vocabulary_of``); ``path``, ``pid`` and ``job`` from what
+            facts found.
         description: What the field is, for the model.
 
     Raises:
@@ -99,7 +100,7 @@ def words_of(spec: HostSpec) -> frozenset[str]:
 def vocabulary_of(spec: HostSpec) -> dict[str, list[str]]:
     """Return the values that a host's inventory knows, by vocabulary.
 
-    ``path`` and ``pid`` are left out: they come from evidence, and whoever holds it adds them.
+    ``path``, ``pid`` and ``job`` are left out: they come from evidence, and whoever holds it adds them.
     ``data`` is every folder worth looking at: data folders, and the folders of logs.
     """
     services = spec.services
@@ -108,6 +109,7 @@ def vocabulary_of(spec: HostSpec) -> dict[str, list[str]]:
         "config": list(dict.fromkeys(str(path) for s in services for path in s.config)),
         "log": list(dict.fromkeys(str(path) for s in services for path in s.logs)),
         "data": folders_of(spec),
+        "jobspec": [job.name for job in spec.jobs],
         "url": list(dict.fromkeys(c.url for s in services for c in s.checks if isinstance(c, HttpCheck))),
     }
 

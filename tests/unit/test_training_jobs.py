@@ -191,7 +191,7 @@ def test_a_job_that_never_fits_fails_and_opens_an_incident(journal: Journal, job
     assert incident.alert.host == "here"
 
 
-def test_a_job_that_fails_again_opens_no_further_incident_unless_a_person_resumed_it(
+def test_a_job_that_fails_again_is_the_same_alert_and_agents_tries_are_counted(
     journal: Journal, jobs: TrainingJobs
 ) -> None:
     job = jobs.submit(spec(memory=9 * GB), by="ann")
@@ -200,12 +200,9 @@ def test_a_job_that_fails_again_opens_no_further_incident_unless_a_person_resume
     jobs.resume(job.id, by="an agent")
     work(journal)
     assert jobs.get(job.id).status is TrainingStatus.FAILED
-    assert journal.incidents.get(first).alert_count == 1
-    jobs.resume(job.id, by="ann", anew=True)
-    work(journal)
-    # Live still, so it is the same incident, and its alert has come again.
-    assert jobs.get(job.id).incident_id == first
+    assert jobs.get(job.id).unattended == 1
     assert journal.incidents.get(first).alert_count == 2
+    assert jobs.resume(job.id, by="ann", attended=True).unattended == 0
 
 
 def test_a_job_whose_workers_died_too_often_fails(journal: Journal, jobs: TrainingJobs) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from watchkeeper.tools.action import Action
 from watchkeeper.tools.actions.config import ConfigRestore
 from watchkeeper.tools.actions.disk import DiskReclaim
+from watchkeeper.tools.actions.job import JobCancel, JobResume, JobSubmit
 from watchkeeper.tools.actions.observed import ObservedAction
 from watchkeeper.tools.actions.process import ProcessEnd
 from watchkeeper.tools.actions.service import ServiceRestart, ServiceStart, ServiceStop
@@ -12,6 +13,9 @@ from watchkeeper.tools.actions.service import ServiceRestart, ServiceStart, Serv
 __all__ = [
     "ConfigRestore",
     "DiskReclaim",
+    "JobCancel",
+    "JobResume",
+    "JobSubmit",
     "ObservedAction",
     "ProcessEnd",
     "ServiceRestart",
@@ -30,4 +34,7 @@ def builtin_actions() -> tuple[Action[Any], ...]:
         DiskReclaim(),
         ConfigRestore(),
         ProcessEnd(),
+        JobSubmit(),
+        JobCancel(),
+        JobResume(),
     )

@@ -10,6 +10,7 @@ from watchkeeper.tools.facts.config import ConfigChanges
 from watchkeeper.tools.facts.disk import DiskUsage
 from watchkeeper.tools.facts.host import HostCpu, HostMemory
 from watchkeeper.tools.facts.http import HttpCheckFact
+from watchkeeper.tools.facts.job import JobList, JobStatus
 from watchkeeper.tools.facts.largest import DiskLargest
 from watchkeeper.tools.facts.log import LogSearch
 from watchkeeper.tools.facts.process import ProcessList
@@ -25,6 +26,8 @@ __all__ = [
     "HostCpu",
     "HostMemory",
     "HttpCheckFact",
+    "JobList",
+    "JobStatus",
     "LogSearch",
     "ProcessList",
     "ServiceStatus",
@@ -49,4 +52,6 @@ def builtin_facts() -> tuple[Fact[Any, Any], ...]:
         ProcessList(),
         SocketList(),
         CertificateExpiry(),
+        JobList(),
+        JobStatus(),
     )

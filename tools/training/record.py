@@ -44,7 +44,8 @@ class TrainingJob(BaseModel):
         attempts: How often it was begun since it was submitted or resumed.
         generation: How often it was submitted and resumed.
         machine: Where it runs, or ran last.
-        incident_id: The incident that was opened when it failed.
+        unattended: How often agents resumed it since a person submitted or resumed it.
+        incident_id: The incident that was opened when it failed last.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class TrainingJob(BaseModel):
     attempts: int
     generation: int
     machine: str = ""
+    unattended: int = 0
     incident_id: str = ""
 
 

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("machine", sa.String(), nullable=False, server_default=""),
+        sa.Column("unattended", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("incident_id", sa.String(), nullable=False, server_default=""),
     )
     op.create_index("training_jobs_by_status", "training_jobs", ["status", "created_at"])
