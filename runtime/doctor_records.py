@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.escalation_states import Escalation, EscalationStatus
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.jobs import JobStatus
 from watchkeeper.runtime.ledger import EffectState
@@ -66,6 +67,7 @@ def examine_records(store: Store, now: datetime, *, locks: Path) -> tuple[Suspic
             *_approvals(connection, now),
             *_incidents(connection, running),
             *_jobs(connection),
+            *_calls(connection),
             *_times(connection, now),
         )
 
@@ -149,6 +151,17 @@ def _jobs(connection: Connection) -> Iterator[Suspicion]:
     for row in connection.execute(select(halts).where(halts.c.lifted_at.is_(None))):
         what = f"everything was stopped by {row.by!r} at {row.at:%Y-%m-%d %H:%M} UTC: {row.reason}"
         yield Suspicion("note", "stop", str(row.id), what, "lift it when it may go on")
+
+
+def _calls(connection: Connection) -> Iterator[Suspicion]:
+    table = schema.escalations
+    ended = [status.value for status in EscalationStatus if status.ended]
+    for body in connection.execute(select(table.c.body).where(table.c.status.not_in(ended))).scalars():
+        escalation = Escalation.model_validate_json(body)
+        if escalation.held_since is not None:
+            what = f"is held since a restore at {escalation.held_since:%Y-%m-%d %H:%M} UTC: nobody is told"
+            advice = f"where people do not know of it: watchkeeper escalations release {escalation.id}"
+            yield Suspicion("warning", "escalation", escalation.id, what, advice)
 
 
 def _times(connection: Connection, now: datetime) -> Iterator[Suspicion]:

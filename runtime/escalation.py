@@ -36,12 +36,12 @@ from watchkeeper.runtime.events import (
     Delegated,
     EscalationEnded,
     EscalationStarted,
-    Event,
     LevelReached,
 )
 from watchkeeper.runtime.incident_jobs import go_on
 from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.jobs import Jobs
+from watchkeeper.runtime.listeners import Listeners
 from watchkeeper.runtime.outbox import Outbox
 from watchkeeper.runtime.redaction import redact_text
 from watchkeeper.runtime.store import Store
@@ -65,7 +65,7 @@ class Escalations:
         audit: Where everything that happens to them is written, too.
         now: The time.
         short: Source of random names.
-        tell: Called with each new event once it is on the disk.
+        listeners: Who is told of each new event once it is on the disk.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Escalations:
         *,
         now: Clock = utc_now,
         short: Callable[[int], str] = short_id,
-        tell: Callable[[Event], None] | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
         self._store = store
         self._audit = audit
         self._now = now
         self._short = short
-        self._tell = tell
+        self._listeners = listeners
         self._incidents = Incidents(store, now=now)
         self._approvals = Approvals(store, now=now)
         self._jobs = Jobs(store, now=now)
@@ -211,17 +211,14 @@ class Escalations:
 
     def record(self, escalation: Escalation, event: BaseEvent, *, key: str | None = None) -> None:
         """Write an event of an escalation into its incident's timeline and the audit log, and tell it."""
-        fresh: list[BaseEvent] = []
 
         def witness(new: BaseEvent) -> None:
             body: JsonValue = new.model_dump(mode="json")
             self._audit.append(getattr(new, "kind", "event"), body)
-            fresh.append(new)
+            if self._listeners is not None:
+                self._listeners.promise(new)  # type: ignore[arg-type]
 
-        stored = self._incidents.append_event(escalation.incident_id, event, key=key, witness=witness)
-        if fresh and self._tell is not None:
-            tell = self._tell
-            self._store.afterwards(lambda: tell(stored))  # type: ignore[arg-type]
+        self._incidents.append_event(escalation.incident_id, event, key=key, witness=witness)
 
     def _start(
         self,
@@ -272,7 +269,7 @@ class Escalations:
             )
             if ends_at is not None:
                 self._jobs.add(
-                    QUESTION, {"escalation": escalation.id}, due=ends_at, key=f"{escalation.id}:question"
+                    QUESTION, {"escalation": escalation.id}, due=ends_at, key=question_key(escalation)
                 )
             self._call(escalation)
         return escalation
@@ -302,11 +299,11 @@ class Escalations:
         if isinstance(signal, Delegate):
             self.record(after, Delegated(escalation_id=after.id, by=signal.by, to=signal.to, reason=reason))
         if after.status is not EscalationStatus.WAITING or after.step != before.step:
-            self._jobs.cancel(_call_key(before))
+            self._jobs.cancel(call_key(before))
         if after.step != before.step:
             self._call(after)
         if after.status.ended:
-            self._jobs.cancel(f"{after.id}:question")
+            self._jobs.cancel(question_key(after))
             silent = after.status is EscalationStatus.SILENT
             if silent and after.approval_id:
                 self._approvals.lapse(after.approval_id)
@@ -347,7 +344,7 @@ class Escalations:
                 CALL,
                 {"escalation": escalation.id, "step": escalation.step},
                 due=escalation.due_at,
-                key=_call_key(escalation),
+                key=call_key(escalation),
             )
 
     def _read(self, escalation_id: str) -> tuple[Escalation, int]:
@@ -381,8 +378,14 @@ class Escalations:
         )
 
 
-def _call_key(escalation: Escalation) -> str:
+def call_key(escalation: Escalation) -> str:
+    """Name the job that comes when the time of the last call is over."""
     return f"{escalation.id}:call:{escalation.step}"
+
+
+def question_key(escalation: Escalation) -> str:
+    """Name the job that comes when the question expires."""
+    return f"{escalation.id}:question"
 
 
 def _named(person: str, escalation_id: str) -> str:

@@ -54,6 +54,8 @@ class Escalation(BaseModel):
         acknowledged_by: Who is on it.
         acknowledged_at: Since when.
         delegated_by: Who handed the last call on.
+        held_since: Since when its calls wait until a person releases them, after a restore from a backup;
+            None where they do not.
         ended_at: When it was over.
         reason: How.
     """
@@ -77,6 +79,7 @@ class Escalation(BaseModel):
     acknowledged_by: str = ""
     acknowledged_at: datetime | None = None
     delegated_by: str = ""
+    held_since: datetime | None = None
     ended_at: datetime | None = None
     reason: str = ""
 
@@ -190,7 +193,7 @@ def advance(now: Escalation, signal: Signal, at: datetime) -> Escalation:
     """
     match signal:
         case CallDue(step):
-            if now.status is not EscalationStatus.WAITING or step != now.step:
+            if now.status is not EscalationStatus.WAITING or step != now.step or now.held_since:
                 return now
             return now if now.due_at is None or at < now.due_at else _next(now, at)
         case QuestionDue():
@@ -215,6 +218,7 @@ def advance(now: Escalation, signal: Signal, at: datetime) -> Escalation:
                 "acknowledged_by": by,
                 "acknowledged_at": at,
                 "due_at": None,
+                "held_since": None,
             }
             return now.model_copy(update=changes)
         case Delegate(by, to):
@@ -251,6 +255,7 @@ def _call(
             "acknowledged_by": "",
             "acknowledged_at": None,
             "delegated_by": delegated_by,
+            "held_since": None,
         }
     )
 

@@ -18,16 +18,16 @@ from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.decisions import DecisionRecord, Decisions
 from watchkeeper.runtime.escalation import Escalations
-from watchkeeper.runtime.events import BaseEvent, DecisionMade, Event, Option, Progress
+from watchkeeper.runtime.events import BaseEvent, DecisionMade, Option, Progress
 from watchkeeper.runtime.halt import Halts
 from watchkeeper.runtime.incidents import Incident, Incidents
 from watchkeeper.runtime.ledger import Ledger
+from watchkeeper.runtime.listeners import Listener, Listeners
 from watchkeeper.runtime.people import People, Person
 from watchkeeper.runtime.settings import STORE
 from watchkeeper.runtime.steps import Steps
 from watchkeeper.runtime.store import Store
 
-Listener = Callable[[Event], None]
 E = TypeVar("E", bound=BaseEvent)
 
 
@@ -65,14 +65,16 @@ class Journal:
         self.audit = AuditLog(home, now=now)
         self.halts = Halts(self.store, self.audit, now=now)
         self.people = People(home)
-        self.escalations = Escalations(self.store, self.audit, now=now, tell=self._tell)
+        self._listeners = Listeners(self.store)
+        self.escalations = Escalations(self.store, self.audit, now=now, listeners=self._listeners)
         self.now = now
-        self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call a listener with every event from now on; returns the way to stop that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        """Call a listener with every event from now on; returns the way to stop that.
+
+        Events of an incident come in the order of their ``seq``, whichever threads write them.
+        """
+        return self._listeners.add(listener)
 
     def record(self, incident_id: str, event: E, *, key: str | None = None) -> E:
         """Write an event into the store and the audit log, and tell the listeners.
@@ -81,15 +83,14 @@ class Journal:
         written nor told again; where a crash came between the log and the store the log holds it twice, and
         both entries name the same place.
         """
-        fresh: list[E] = []
 
         def witness(new: E) -> None:
             self._audit(new)
-            fresh.append(new)
+            self._listeners.promise(new)  # type: ignore[arg-type]
 
         stored = self.incidents.append_event(incident_id, event, key=key, witness=witness)
-        if fresh or isinstance(stored, Progress):
-            self.store.afterwards(lambda: self._tell(stored))  # type: ignore[arg-type]
+        if isinstance(stored, Progress):
+            self.store.afterwards(lambda: self._listeners.tell(stored))
         return stored
 
     def open(self, alert: Alert, *, by: str = "") -> Incident:
@@ -98,10 +99,6 @@ class Journal:
         Secrets in the alert's text are not kept.
         """
         return self.incidents.open(alert.redacted(), by=by, witness=self._audit)
-
-    def _tell(self, event: Event) -> None:
-        for listener in list(self._listeners):
-            listener(event)
 
     def _audit(self, event: BaseEvent) -> None:
         self.audit.append(getattr(event, "kind", "event"), event.model_dump(mode="json"))

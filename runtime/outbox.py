@@ -36,6 +36,7 @@ class NotificationStatus(StrEnum):
     ``FAILED``: it was given up.
     ``UNKNOWN``: whether it was sent cannot be told; it is not sent again.
     ``WITHDRAWN``: nobody needed to be told any more when its turn came.
+    ``HELD``: it may have been sent since the backup that this store was restored from; a person says.
     """
 
     PENDING = "pending"
@@ -44,6 +45,7 @@ class NotificationStatus(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"
     WITHDRAWN = "withdrawn"
+    HELD = "held"
 
 
 class Notification(BaseModel):

@@ -69,7 +69,8 @@ def restore(
 
     What happened after the backup was made cannot be known from it. So every question that waited and
     every yes that was not used is expired, and a step that the policy allowed by itself counts as begun:
-    its action's probe, or a person, says whether it was done.
+    its action's probe, or a person, says whether it was done. Calls to people are held until somebody
+    releases them.
 
     Args:
         archive: The backup.
@@ -112,6 +113,8 @@ def restore(
             "incidents": list(safe.live),
             "approvals_expired": list(safe.expired),
             "in_doubt": list(safe.in_doubt),
+            "calls_held": list(safe.calls.held),
+            "calls_ended": list(safe.calls.ended),
         }
         if earlier:
             told["earlier_log"] = earlier

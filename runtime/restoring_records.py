@@ -11,6 +11,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.ledger import EffectState, effect_key
 from watchkeeper.runtime.policy_types import Verdict
+from watchkeeper.runtime.restoring_calls import CallsHeld, hold_calls
 from watchkeeper.runtime.steps import STEPS_AFTER, Step, StepStatus
 from watchkeeper.runtime.store import Store
 
@@ -28,6 +29,7 @@ class MadeSafe(BaseModel):
         live: Incidents that go on.
         expired: Questions that waited, and yeses that were not used.
         in_doubt: Effects of which it is not known whether they took place, by their step.
+        calls: What people were being told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,10 +37,11 @@ class MadeSafe(BaseModel):
     live: tuple[str, ...]
     expired: tuple[str, ...]
     in_doubt: tuple[str, ...]
+    calls: CallsHeld = CallsHeld()
 
 
 def make_safe(store: Store, at: datetime) -> MadeSafe:
-    """Expire questions and unused yeses, and count steps that needed none as begun.
+    """Expire questions and unused yeses, count steps that needed none as begun, and hold calls to people.
 
     Args:
         store: The restored store.
@@ -61,7 +64,8 @@ def make_safe(store: Store, at: datetime) -> MadeSafe:
                 select(effects.c.step_id).where(effects.c.state.in_(doubtful)).order_by(effects.c.step_id)
             ).scalars()
         )
-    return MadeSafe(live=live, expired=expired, in_doubt=in_doubt)
+        calls = hold_calls(store, at)
+    return MadeSafe(live=live, expired=expired, in_doubt=in_doubt, calls=calls)
 
 
 def asked_anew(approval: Approval) -> bool:

@@ -70,6 +70,7 @@ class Store:
             FencedError: If what is done here was taken over by another worker; see `fenced`.
         """
         calls: list[Callable[[], object]]
+        undone: list[Callable[[], object]]
         current: Connection | None = getattr(self._current, "connection", None)
         if current is not None:
             if outermost:
@@ -77,26 +78,35 @@ class Store:
                     "a record that must be on the disk before its effect was about to be written inside "
                     "another transaction; end that one first"
                 )
-            calls = self._current.afterwards
-            kept = len(calls)
+            calls, undone = self._current.afterwards, self._current.undone
+            kept, kept_undone = len(calls), len(undone)
             try:
                 with self._translated(), current.begin_nested():
                     yield current
             except BaseException:
                 del calls[kept:]
+                for call in undone[kept_undone:]:
+                    call()
+                del undone[kept_undone:]
                 raise
             return
-        calls = []
-        with self._translated(), self._database.engine.connect() as connection, connection.begin():
-            self._current.connection = connection
-            self._current.afterwards = calls
-            try:
-                for store, lease in _FENCES.get():
-                    if store is self:
-                        check_lease(connection, lease)
-                yield connection
-            finally:
-                self._current.connection = None
+        calls, undone = [], []
+        try:
+            with self._translated(), self._database.engine.connect() as connection, connection.begin():
+                self._current.connection = connection
+                self._current.afterwards = calls
+                self._current.undone = undone
+                try:
+                    for store, lease in _FENCES.get():
+                        if store is self:
+                            check_lease(connection, lease)
+                    yield connection
+                finally:
+                    self._current.connection = None
+        except BaseException:
+            for call in undone:
+                call()
+            raise
         for call in calls:
             call()
 
@@ -110,6 +120,11 @@ class Store:
             call()
         else:
             self._current.afterwards.append(call)
+
+    def undone(self, call: Callable[[], object]) -> None:
+        """Call something if what this thread is writing is undone; never once it is on the disk."""
+        if getattr(self._current, "connection", None) is not None:
+            self._current.undone.append(call)
 
     @contextmanager
     def fenced(self, lease: Lease) -> Iterator[None]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "audit prune --before 1d --export {home}/../out.jsonl": Permission.PRUNE,
     "incidents prune --before 1d": Permission.PRUNE,
     "escalations ack ESC-1": Permission.ACKNOWLEDGE,
+    "escalations release ESC-1": Permission.RELEASE,
     "escalations delegate ESC-1 --to bob": Permission.ACKNOWLEDGE,
 }
 

@@ -147,5 +147,14 @@ def restore(
             typer.echo(f"expired, since they may have been used: {', '.join(done.safe.expired)}")
         if done.safe.in_doubt:
             typer.echo(f"in doubt, so it is looked at before anything: {', '.join(done.safe.in_doubt)}")
+        if done.safe.calls.ended:
+            typer.echo(
+                f"nobody is called any more about questions that expired: {', '.join(done.safe.calls.ended)}"
+            )
+        for escalation in done.safe.calls.held:
+            typer.echo(
+                f"held, since people may have been told since: {escalation}; where they were not: "
+                f"watchkeeper escalations release {escalation}"
+            )
         for incident in done.safe.live:
             typer.echo(f"go on with: watchkeeper run --resume {incident}")

@@ -57,7 +57,7 @@ def list_(
                     one.incident_id,
                     str(one.level),
                     one.acknowledged_by or ", ".join(one.called),
-                    day(one.due_at) if one.due_at else "-",
+                    "held" if one.held_since else day(one.due_at) if one.due_at else "-",
                     one.subject,
                 )
                 for one in found
@@ -87,7 +87,7 @@ def show(escalation_id: Id, as_json: Json = False) -> None:
                 ("level", f"{one.level} of {len(one.levels)}, call {one.step}"),
                 ("called", ", ".join(one.called)),
                 ("begun", f"{when(one.started_at)} UTC"),
-                ("next call", f"{when(one.due_at)} UTC" if one.due_at else ""),
+                ("next call", f"{when(one.due_at)} UTC" if one.due_at and not one.held_since else ""),
                 ("expires", f"{when(one.ends_at)} UTC" if one.ends_at and not one.status.ended else ""),
                 (
                     "on it",
@@ -96,6 +96,12 @@ def show(escalation_id: Id, as_json: Json = False) -> None:
                     else "",
                 ),
                 ("handed on", f"by {one.delegated_by}" if one.delegated_by else ""),
+                (
+                    "held",
+                    f"since a restore at {when(one.held_since)} UTC: watchkeeper escalations release {one.id}"
+                    if one.held_since
+                    else "",
+                ),
                 ("ended", f"{when(one.ended_at)} UTC: {one.reason}" if one.ended_at else ""),
             ]
         )
@@ -148,6 +154,24 @@ def delegate(
             return
         due = f"; the next call is due at {when(now.due_at)} UTC" if now.due_at else ""
         typer.echo(f"{now.id}: {to} is called{due}")
+
+
+@app.command()
+def release(escalation_id: Id, ask_token: AskToken = False, as_json: Json = False) -> None:
+    """Send what a restore from a backup held, and go on calling people: say so where they were not told."""
+    with opened() as (settings, store):
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.clock import utc_now
+        from watchkeeper.runtime.restoring_calls import release_calls
+        from watchkeeper.runtime.roles import Permission
+
+        what = f"release {escalation_id}"
+        person = permitted_person(settings.home, Permission.RELEASE, what, ask_token=ask_token)
+        now = release_calls(store, AuditLog(settings.home), escalation_id, by=person, at=utc_now())
+        if as_json:
+            print_json(_summary(now))
+            return
+        typer.echo(f"{now.id}: released; `watchkeeper serve`, or a run, sends what waits")
 
 
 @app.command()
