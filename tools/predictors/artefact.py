@@ -13,7 +13,10 @@ from watchkeeper.tools.predictors.interface import Predictor
 
 MANIFEST = "predictor.json"
 
-_KINDS: dict[str, str] = {}
+_KINDS: dict[str, str] = {
+    "log": "watchkeeper.tools.predictors.logs:LogPredictor",
+    "text": "watchkeeper.tools.predictors.text:TextPredictor",
+}
 """Each kind of predictor and what loads it from its folder, ``module:Class`` with a class method ``load``."""
 
 

@@ -41,6 +41,11 @@ _STANDS_FOR = tuple(f"<{kind}>" for kind, _ in _KINDS)
 _WORD_WITH_VALUE = re.compile(r"\S*[\d/@\\]\S*")
 _MASKED = re.compile(r"<(?:\*|url|mail|id|time|mac|ip|path|hex|n)>")
 _REMEMBERED_LENGTH = 80
+_HEADER = re.compile(
+    rf"(?:<\d{{1,3}}>(?:\d )?)?[\[(]?(?:{_SPACED_TIMES.pattern}|{_DATE}[T-]\S+?)[\])]?[,:]?\s+"
+)
+_SENDER = re.compile(r"\S+ [\w./()@-]+\[\d+\]: +")
+_SYSLOG = re.compile(rf"(?:<\d{{1,3}}>)?{_MONTH} +\d{{1,2}} +{_HMS} +\S+ [\w./()@-]+(?:\[\d+\])?: +")
 
 
 def mask(text: str) -> str:
@@ -48,6 +53,16 @@ def mask(text: str) -> str:
     if ":" in text:
         text = _SPACED_TIMES.sub("<time>", text)
     return _WORD_WITH_VALUE.sub(_masked, text)
+
+
+def without_header(line: str) -> str:
+    """Return a log line without the time that it begins with, and without syslog's host and program."""
+    found = _SYSLOG.match(line)
+    if found is None:
+        found = _HEADER.match(line)
+        if found is not None:
+            found = _SENDER.match(line, found.end()) or found
+    return line if found is None else line[found.end() :]
 
 
 def is_masked(word: str) -> bool:

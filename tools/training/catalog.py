@@ -10,6 +10,8 @@ from watchkeeper.tools.training.interface import Trainer
 
 _TRAINERS: dict[str, str] = {
     "agent-tuning": "watchkeeper.tools.training.agent_tuning:AgentTuning",
+    "log-classifier": "watchkeeper.tools.training.log_classifier:LogClassifier",
+    "text-classifier": "watchkeeper.tools.training.text_classifier:TextClassifier",
 }
 """Name of each trainer and where its class is, ``module:Class``."""
 

@@ -1,0 +1,121 @@
+"""Predictors of the class of a log line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from watchkeeper.tools.errors import ArtefactError, DataError
+from watchkeeper.tools.predictors.bag import DESCRIPTION, Bag, read_description
+from watchkeeper.tools.predictors.features import Features, line_features
+from watchkeeper.tools.predictors.interface import Predictor, Row
+from watchkeeper.tools.predictors.masks import without_header
+from watchkeeper.tools.predictors.templates import TemplateMiner, words_of
+from watchkeeper.tools.predictors.text import answer, text_of
+
+
+class LogDescription(BaseModel):
+    """What a predictor of log lines must know beside its weights.
+
+    Attributes:
+        column: The column of the message.
+        fields: Further columns that it reads.
+        classes: The labels.
+        normal: The label of lines without trouble, if there are only that one and its opposite.
+        buckets: Of the features.
+        learned_until: When the newest line that it learned from was written (seconds since 1970), if known.
+        templates: The templates of the lines that it learned from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str
+    fields: tuple[str, ...] = ()
+    classes: tuple[str, ...] = Field(min_length=2)
+    normal: str | None = None
+    buckets: int = Field(ge=1)
+    learned_until: float | None = None
+    templates: dict[str, Any]
+
+
+class LogPredictor(Predictor):
+    """Tells the class of a log line.
+
+    Attributes:
+        description: What it knows beside its weights.
+    """
+
+    kind: ClassVar[str] = "log"
+    columns: ClassVar[dict[str, str]] = {"message": "the line, in the column of that name in training"}
+
+    def __init__(self, description: LogDescription, bag: Bag) -> None:
+        self.description = description
+        self.bag = bag
+        self._miner = TemplateMiner.from_json(description.templates)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load one from its folder.
+
+        Raises:
+            ArtefactError: If it is damaged.
+        """
+        try:
+            description = LogDescription.model_validate(read_description(folder))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ArtefactError(f"{folder / DESCRIPTION}: {place}: {first['msg']}") from error
+        return cls(description, Bag.load(folder, len(description.classes)))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.description.classes
+
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+        """Answer rows with ``label``, ``probability``, ``probabilities``, and the ``template`` (or None).
+
+        Raises:
+            DataError: If a row lacks the message or a field.
+        """
+        answers = []
+        for number, row in enumerate(rows):
+            message = text_of(row, self.description.column, number)
+            fields = [self._field(row, name, number) for name in self.description.fields]
+            template = self._miner.match(without_header(message))
+            features = features_of(message, self._miner, self.description.fields, fields, self.bag_buckets)
+            made = answer(self.classes, self.bag.probabilities(features))
+            answers.append(made | {"template": None if template is None else template.text})
+        return answers
+
+    @property
+    def bag_buckets(self) -> int:
+        """How many features can be told apart."""
+        return self.description.buckets
+
+    def features(self, message: str, fields: Sequence[str] = ()) -> Features:
+        """Return the features of a line, as its weights know them."""
+        return features_of(message, self._miner, self.description.fields, fields, self.bag_buckets)
+
+    @staticmethod
+    def _field(row: Row, name: str, number: int) -> str:
+        value = row.get(name)
+        if value is None or isinstance(value, list | dict):
+            raise DataError(f"row {number + 1}: column {name!r} is missing or no single value")
+        return str(value).strip()
+
+
+def features_of(
+    message: str, miner: TemplateMiner, names: Sequence[str], fields: Sequence[str], buckets: int
+) -> Features:
+    """Return the features of a line: its masked words, its template, if it has one, and its fields."""
+    line = without_header(message)
+    template = miner.match(line)
+    known = list(zip(names, fields, strict=True))
+    if template is not None:
+        known.append(("template", template.text))
+    return line_features(words_of(line), known, buckets)
