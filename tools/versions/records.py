@@ -61,12 +61,14 @@ class Notes(_Record):
         limits: What it is not for, and where it is known to be wrong.
         explanations: How its answers are explained.
         plots: Pictures among its files, each with a few words on it.
+        label_column: Column of its answers that labels are held against; empty where there is but one.
     """
 
     purpose: str = ""
     limits: tuple[str, ...] = ()
     explanations: str = ""
     plots: dict[str, str] = {}
+    label_column: str = ""
 
 
 class VersionRecord(_Record):

@@ -1,0 +1,227 @@
+"""How a predictor does since it answers: whether rows and answers shifted, and whether labels still agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from watchkeeper.tools.errors import DataError
+from watchkeeper.tools.predictors.drift import DriftDetector
+from watchkeeper.tools.predictors.interface import Row
+from watchkeeper.tools.predictors.psi import ColumnDrift, Reference
+from watchkeeper.tools.predictors.recording import Recorded
+from watchkeeper.tools.versions.bootstrap import interval_of_mean
+
+LEAST_ROWS = 50
+"""Rows below which nothing is said of a shift."""
+
+LEAST_LABELS = 30
+"""Labels below which nothing is said of the quality."""
+
+
+class LiveQuality(BaseModel):
+    """How often answers agree with the labels that arrived.
+
+    Attributes:
+        labels: How many arrived.
+        share: Share of answers that agree.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        held_out: Mean outcome on held-out data; None where it is not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: int
+    share: float
+    low: float
+    high: float
+    held_out: float | None = None
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is worse than it was on held-out data, and no chance."""
+        return self.labels >= LEAST_LABELS and self.held_out is not None and self.high < self.held_out
+
+
+class DriftReport(BaseModel):
+    """How a version does since it answers.
+
+    Attributes:
+        predictor: Its name.
+        version: Its number.
+        rows: Predictions that were looked at.
+        since: When the first of them was made.
+        until: When the last was.
+        reference_rows: Rows that they were compared with; 0 where there are too few.
+        columns: What was asked, by column.
+        answers: What was answered, by column.
+        quality: How often labels agree; None where no label arrived.
+        signals: What is not as it was, each in a few words: ``rows:load``, ``answers:score``, ``quality``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    predictor: str
+    version: int
+    rows: int
+    since: datetime | None = None
+    until: datetime | None = None
+    reference_rows: int = 0
+    columns: dict[str, ColumnDrift] = {}
+    answers: dict[str, ColumnDrift] = {}
+    quality: LiveQuality | None = None
+    signals: tuple[str, ...] = ()
+
+
+class Change(BaseModel):
+    """Where a stream changed: what was watched, at which prediction, and when that was made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stream: str
+    prediction: int
+    at: datetime
+
+
+def watch(
+    predictor: str,
+    version: int,
+    predictions: Sequence[Recorded],
+    *,
+    reference: Sequence[Row] = (),
+    reference_rows: int = 500,
+    column: str | None = None,
+    tolerance: float = 0.0,
+    held_out: float | None = None,
+) -> DriftReport:
+    """Compare what a version was asked and answered lately with what it was before.
+
+    Args:
+        predictor: Its name.
+        version: Its number.
+        predictions: Of this version, the oldest first.
+        reference: Rows to compare with what was asked; by default the first that it was asked. Answers are
+            always compared with its first ones.
+        reference_rows: How many are the first; at most half of all.
+        column: Column of the answers that labels are held against; by default the only one that there is.
+        tolerance: How far a number may be off and still agree.
+        held_out: Mean outcome on held-out data.
+
+    Raises:
+        DataError: If it is not known what labels are held against.
+    """
+    labelled = [one for one in predictions if one.label is not None]
+    quality = live_quality(labelled, column=column, tolerance=tolerance, held_out=held_out)
+    first = min(reference_rows, len(predictions) // 2)
+    columns: dict[str, ColumnDrift] = {}
+    answers: dict[str, ColumnDrift] = {}
+    compared = 0
+    recent = predictions[first:]
+    if reference and len(predictions) >= LEAST_ROWS:
+        columns = Reference.of(reference).compare([one.asked for one in predictions])
+        compared = len(reference)
+    if first >= LEAST_ROWS:
+        before = predictions[:first]
+        answers = Reference.of([one.answer for one in before]).compare([one.answer for one in recent])
+        if not reference:
+            columns = Reference.of([one.asked for one in before]).compare([one.asked for one in recent])
+            compared = first
+    signals = [f"rows:{name}" for name, drift in columns.items() if drift.shifted]
+    signals += [f"answers:{name}" for name, drift in answers.items() if drift.shifted]
+    if quality is not None and quality.worse:
+        signals.append("quality")
+    return DriftReport(
+        predictor=predictor,
+        version=version,
+        rows=len(predictions),
+        since=predictions[0].at if predictions else None,
+        until=predictions[-1].at if predictions else None,
+        reference_rows=compared,
+        columns=columns,
+        answers=answers,
+        quality=quality,
+        signals=tuple(signals),
+    )
+
+
+def live_quality(
+    labelled: Sequence[Recorded],
+    *,
+    column: str | None = None,
+    tolerance: float = 0.0,
+    held_out: float | None = None,
+) -> LiveQuality | None:
+    """Return how often answers agree with their labels; None without labels.
+
+    Raises:
+        DataError: If it is not known what labels are held against.
+    """
+    outcomes = [outcome_of(one, column=column, tolerance=tolerance) for one in labelled]
+    if not outcomes:
+        return None
+    low, high = interval_of_mean(outcomes)
+    return LiveQuality(
+        labels=len(outcomes), share=sum(outcomes) / len(outcomes), low=low, high=high, held_out=held_out
+    )
+
+
+def outcome_of(one: Recorded, *, column: str | None = None, tolerance: float = 0.0) -> float:
+    """Return 1.0 where an answer agrees with its label, else 0.0.
+
+    Raises:
+        DataError: If it is not known what the label is held against.
+    """
+    if column is None and len(one.answer) != 1:
+        raise DataError(
+            f"answers of {one.predictor!r} have the columns {', '.join(one.answer)}: say with --column "
+            "which one labels are held against"
+        )
+    name = next(iter(one.answer)) if column is None else column
+    if name not in one.answer:
+        raise DataError(
+            f"answers of {one.predictor!r} have no column {name!r}; there are: {', '.join(one.answer)}"
+        )
+    return float(_agree(one.answer[name], one.label, tolerance))
+
+
+def changes(
+    predictions: Sequence[Recorded],
+    detector: Callable[[], DriftDetector],
+    *,
+    column: str | None = None,
+) -> tuple[Change, ...]:
+    """Give the numbers that were answered, and the outcomes, to a detector of each, one after the other.
+
+    Args:
+        predictions: The oldest first.
+        detector: Makes one.
+        column: Column of the answers that labels are held against; outcomes are left out where it is not
+            known.
+    """
+    detectors: dict[str, DriftDetector] = {}
+    found: list[Change] = []
+    for number, one in enumerate(predictions):
+        values = {
+            f"answers:{name}": float(value)
+            for name, value in one.answer.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        if one.label is not None and (column is not None or len(one.answer) == 1):
+            values["quality"] = outcome_of(one, column=column)
+        for stream, value in values.items():
+            if stream not in detectors:
+                detectors[stream] = detector()
+            if detectors[stream].update(value):
+                found.append(Change(stream=stream, prediction=number, at=one.at))
+    return tuple(found)
+
+
+def _agree(answer: JsonValue, label: JsonValue, tolerance: float) -> bool:
+    numbers = [v for v in (answer, label) if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == 2:
+        return abs(numbers[0] - numbers[1]) <= tolerance
+    return answer == label
