@@ -21,7 +21,7 @@ from watchkeeper.runtime.approval_types import (
     action_digest,
     standing,
 )
-from watchkeeper.runtime.clock import Clock, short_id, utc_now
+from watchkeeper.runtime.clock import Clock, short_id
 from watchkeeper.runtime.errors import ApprovalError, StoreError
 from watchkeeper.runtime.questions import find_question, read_questions
 from watchkeeper.runtime.store import Store
@@ -47,7 +47,7 @@ class Approvals:
         store: Where they are kept.
         solo: Whether what is asked here may be approved by who asks, at tier 1 only. It is written
             down with the question, so that it holds wherever the question is answered.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
         short: Source of random names.
     """
 
@@ -56,12 +56,12 @@ class Approvals:
         store: Store,
         *,
         solo: bool = False,
-        now: Clock = utc_now,
+        now: Clock | None = None,
         short: Callable[[int], str] = short_id,
     ) -> None:
         self._store = store
         self._solo = solo
-        self._now = now
+        self._now = now or store.now
         self._short = short
 
     @property

@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, select
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
-from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import UnknownRecordError
 from watchkeeper.runtime.limits import ActionTarget, BreakerLimits
 from watchkeeper.runtime.store import Store
@@ -91,13 +91,13 @@ class Breaker:
     Args:
         store: Where the ledger is.
         limits: When a breaker opens.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
     """
 
-    def __init__(self, store: Store, limits: BreakerLimits, *, now: Clock = utc_now) -> None:
+    def __init__(self, store: Store, limits: BreakerLimits, *, now: Clock | None = None) -> None:
         self._store = store
         self._limits = limits
-        self._now = now
+        self._now = now or store.now
 
     def status(self, target: ActionTarget) -> BreakerStatus:
         """Return the breaker of an action on its target.

@@ -29,6 +29,7 @@ from watchkeeper.runtime.events import (
     RolledBack,
     WouldHaveDone,
 )
+from watchkeeper.runtime.held_host import held_target
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState, effect_key
 from watchkeeper.runtime.limits import Limits
@@ -314,6 +315,8 @@ class Changes:
                 found out.
             LimitError: If a rate limit or an open circuit breaker forbids it now.
             HaltedError: If everything was stopped before anything was done.
+            FencedError: If another worker took this over; where that was after the intent, what came of the
+                effect is found out there.
         """
         journal = self._journal
         step = journal.steps.get(step_id)
@@ -338,8 +341,9 @@ class Changes:
                 step.incident_id, EffectIntended(step_id=step.id, key=key), key=f"effect-intended:{key}"
             ),
         )
+        target = held_target(journal.store, self._site.target(step.host))
         try:
-            outcome = tool.apply(self._site.target(step.host), step.plan)
+            outcome = tool.apply(target, step.plan)
         except ToolError as error:
             outcome = Outcome(detail=str(error))
             ok = False
@@ -382,6 +386,7 @@ class Changes:
         Raises:
             ObserveOnlyError: If nothing may be taken back.
             LedgerError: If the effect is in doubt.
+            FencedError: If another worker took this over, which then takes it back.
         """
         journal = self._journal
         step = journal.steps.get(step_id)
@@ -402,8 +407,9 @@ class Changes:
         if state is EffectState.INTENDED:
             raise LedgerError(f"effect {key!r} is in doubt: it is settled before it is taken back")
         journal.ledger.intend_rollback(key)
+        target = held_target(journal.store, self._site.target(step.host))
         try:
-            outcome = tool.rollback(self._site.target(step.host), step.plan)
+            outcome = tool.rollback(target, step.plan)
         except ToolError as error:
             journal.ledger.complete_rollback(key, ok=False, outcome=Outcome(detail=str(error)))
             self._tell_rollback(step, None, str(error))

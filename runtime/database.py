@@ -23,6 +23,7 @@ class Database(Protocol):
 
     Attributes:
         place: Where it is, for messages: never with a password.
+        shared: Whether several machines may use it at once.
         engine: Its connections; a transaction begins with the write lock unless it was opened with
             ``reading``.
         reading: Execution options of a transaction that only reads one consistent state.
@@ -30,6 +31,7 @@ class Database(Protocol):
     """
 
     place: str
+    shared: bool
     engine: Engine
     reading: Mapping[str, Any]
     anew: str
@@ -45,7 +47,7 @@ class Database(Protocol):
         """
 
     def hold(self, name: str) -> AbstractContextManager[None]:
-        """Hold a name among all that use this database, until the block or the process ends.
+        """Hold a name on this machine, until the block or the process ends; nothing where it is `shared`.
 
         Raises:
             HeldError: If another one holds it.

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select
 
-from watchkeeper.runtime.database import HeldError
 from watchkeeper.runtime.errors import StoreError
 
 _BUSY_SECONDS = 30
+_IDLE_SECONDS = 15
+"""Seconds after which a process that hangs in the middle of writing loses its transaction."""
+
 _WRITE_LOCK = 0x77617463686B6565
 """Key of the advisory lock that every transaction that writes takes first."""
+
+_NUL = "\N{SYMBOL FOR NULL}"
+"""What is kept of a NUL in a text: PostgreSQL's texts hold none."""
 
 _SESSION = (
     f"SET lock_timeout = '{_BUSY_SECONDS}s'",
@@ -39,7 +42,8 @@ class PostgresqlDatabase:
     """A database of a PostgreSQL server, for Watchkeeper alone.
 
     Writers are serialised as they are on SQLite: a transaction that writes holds one advisory lock from its
-    first statement to its end. A password is best kept out of the URL: libpq also reads ``PGPASSWORD``,
+    first statement to its end. A process that hangs meanwhile loses it after 15 seconds, and its transaction
+    is undone. A password is best kept out of the URL: libpq also reads ``PGPASSWORD``,
     ``PGPASSFILE`` and ``~/.pgpass``.
 
     Args:
@@ -49,6 +53,7 @@ class PostgresqlDatabase:
         StoreError: If the extra ``postgres`` is not installed.
     """
 
+    shared = True
     reading: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     anew = "name an empty one to start anew"
 
@@ -72,30 +77,18 @@ class PostgresqlDatabase:
     def now(self, connection: Connection | None) -> datetime:
         """The time of the server."""
         if connection is None:
-            with self.engine.connect().execution_options(**self.reading) as own:
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as own:
                 return self.now(own)
         now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return now.astimezone(UTC)
 
-    @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Hold a name for as long as one connection of this process lives.
+    def hold(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 (leases decide)
+        """Hold nothing.
 
-        Raises:
-            HeldError: If another process or thread holds it.
+        The session of a process that hangs lives on as long as its machine does, and would keep what it
+        holds; that of one that works may be lost. A lease tells them apart.
         """
-        key = int.from_bytes(hashlib.sha256(f"watchkeeper:{name}".encode()).digest()[:8], "big", signed=True)
-        options = {"isolation_level": "AUTOCOMMIT"}
-        with self.engine.connect().execution_options(**options) as connection:
-            taken = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar_one()
-            if not taken:
-                raise HeldError(_holder(connection, key))
-            try:
-                yield
-            finally:
-                # A connection that was lost has lost the lock too.
-                with suppress(DBAPIError):
-                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+        return nullcontext()
 
     def check(self, connection: Connection) -> None:
         """Read every row of every table."""
@@ -112,6 +105,11 @@ class PostgresqlDatabase:
         said = " ".join(str(error).split())
         if state == "53100":
             return f"no space left for database {place}: nothing of this was written; free some and try again"
+        if state == "25P03":
+            return (
+                f"database {place}: this process hung for {_IDLE_SECONDS} s while it wrote, "
+                "so that was undone: look what held it up, and try again"
+            )
         if state == "55P03":
             return (
                 f"database {place} was locked by another process for {_BUSY_SECONDS} s; "
@@ -142,7 +140,11 @@ class PostgresqlDatabase:
 def _engine(url: URL) -> Engine:
     engine = create_engine(
         url,
+        # Whoever waited for the write lock reads what the one before wrote, whatever the server's default.
+        isolation_level="READ COMMITTED",
         pool_pre_ping=True,
+        # Every thread that works has a connection while it writes; the server says how many there may be.
+        max_overflow=-1,
         hide_parameters=True,
         connect_args={
             "application_name": f"watchkeeper {socket.gethostname()}:{os.getpid()}",
@@ -162,21 +164,26 @@ def _engine(url: URL) -> Engine:
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         if not options.get("postgresql_readonly") and options.get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
+            connection.exec_driver_sql(
+                f"SELECT pg_advisory_xact_lock({_WRITE_LOCK}),"
+                f" set_config('idle_in_transaction_session_timeout', '{_IDLE_SECONDS}s', true)"
+            )
+
+    def without_nul(_c: Any, _cursor: Any, statement: str, given: Any, _x: Any, _many: bool) -> Any:
+        return statement, _without_nul(given)
 
     event.listen(engine, "connect", prepare)
+    event.listen(engine, "before_cursor_execute", without_nul, retval=True)
     event.listen(engine, "begin", begin)
     return engine
 
 
-def _holder(connection: Connection, key: int) -> str:
-    bits = key % (1 << 64)
-    name = connection.execute(
-        text(
-            "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
-            " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
-            " AND classid::bigint = :high AND objid::bigint = :low"
-        ),
-        {"high": bits >> 32, "low": bits & 0xFFFFFFFF},
-    ).scalar()
-    return f"process {str(name or '').removeprefix('watchkeeper ') or 'unknown'}"
+def _without_nul(given: Any) -> Any:
+    """Return parameters of a statement without any NUL in their texts."""
+    if isinstance(given, str):
+        return given.replace("\0", _NUL)
+    if isinstance(given, Mapping):
+        return {name: _without_nul(value) for name, value in given.items()}
+    if isinstance(given, (list, tuple)):
+        return type(given)(_without_nul(value) for value in given)
+    return given

@@ -35,6 +35,7 @@ class SqliteDatabase:
         StoreError: If the folder cannot be made.
     """
 
+    shared = False
     reading: Mapping[str, Any] = {"begin": "BEGIN"}
     anew = "move the file aside to start anew"
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import func, select
 
 from watchkeeper.runtime import schema
-from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import UnknownRecordError
 from watchkeeper.runtime.events import UNSET, Option
 from watchkeeper.runtime.store import Store
@@ -81,9 +81,9 @@ class DecisionRecord(BaseModel):
 class Decisions:
     """Decision records in the store."""
 
-    def __init__(self, store: Store, *, now: Clock = utc_now) -> None:
+    def __init__(self, store: Store, *, now: Clock | None = None) -> None:
         self._store = store
-        self._now = now
+        self._now = now or store.now
 
     def add(self, incident_id: str, record: DecisionRecord, *, key: str | None = None) -> DecisionRecord:
         """Keep a record and return it with its id and time.

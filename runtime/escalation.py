@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approval, Approvals
 from watchkeeper.runtime.audit import AuditLog
-from watchkeeper.runtime.clock import Clock, short_id, utc_now
+from watchkeeper.runtime.clock import Clock, short_id
 from watchkeeper.runtime.errors import EscalationError, StoreError
 from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.escalation_states import (
@@ -63,7 +63,7 @@ class Escalations:
     Args:
         store: Where they are kept.
         audit: Where everything that happens to them is written, too.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
         short: Source of random names.
         listeners: Who is told of each new event once it is on the disk.
     """
@@ -73,13 +73,13 @@ class Escalations:
         store: Store,
         audit: AuditLog,
         *,
-        now: Clock = utc_now,
+        now: Clock | None = None,
         short: Callable[[int], str] = short_id,
         listeners: Listeners | None = None,
     ) -> None:
         self._store = store
         self._audit = audit
-        self._now = now
+        self._now = now or store.now
         self._short = short
         self._listeners = listeners
         self._incidents = Incidents(store, now=now)

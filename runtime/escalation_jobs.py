@@ -17,7 +17,7 @@ from typing import Self
 
 from pydantic import JsonValue
 
-from watchkeeper.runtime.clock import Clock, short_id, utc_now
+from watchkeeper.runtime.clock import Clock, short_id
 from watchkeeper.runtime.errors import FencedError, OperationError
 from watchkeeper.runtime.escalation import CALL, NOTIFY, QUESTION, Escalations
 from watchkeeper.runtime.escalation_states import CallDue, EscalationStatus, QuestionDue
@@ -42,7 +42,7 @@ class EscalationJobs:
         store: Where the jobs are.
         escalations: Those of that store.
         sinks: Ways to people.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class EscalationJobs:
         escalations: Escalations,
         sinks: Sinks,
         *,
-        now: Clock = utc_now,
+        now: Clock | None = None,
     ) -> None:
         self._store = store
         self._escalations = escalations
         self._sinks = sinks
-        self._now = now
+        self._now = now or store.now
         self._jobs = Jobs(store, now=now)
         self.handlers: dict[str, Handler] = {CALL: self.call, QUESTION: self.question, NOTIFY: self.notify}
 

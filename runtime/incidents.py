@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.alerts import Alert
-from watchkeeper.runtime.clock import Clock, short_id, utc_now
+from watchkeeper.runtime.clock import Clock, short_id
 from watchkeeper.runtime.database import HeldError
 from watchkeeper.runtime.errors import (
     FencedError,
@@ -106,9 +106,11 @@ E = TypeVar("E", bound=BaseEvent)
 class Incidents:
     """Incidents in the store."""
 
-    def __init__(self, store: Store, *, now: Clock = utc_now, short: Callable[[int], str] = short_id) -> None:
+    def __init__(
+        self, store: Store, *, now: Clock | None = None, short: Callable[[int], str] = short_id
+    ) -> None:
         self._store = store
-        self._now = now
+        self._now = now or store.now
         self._short = short
         self._watches: dict[str, datetime] = {}
         self._watching = threading.Lock()
@@ -442,7 +444,8 @@ class Incidents:
 
         It is held by a lease, which is renewed until the block ends: where its process dies it is anybody's
         after ``seconds``. What is written from within the block is refused once another process has taken it
-        over. A lock is kept besides, which is free at once when its process ends.
+        over. Where the store is of one machine a lock is kept besides: it is free at once when its process
+        ends, and not before.
 
         Args:
             incident_id: The incident.
@@ -457,12 +460,14 @@ class Incidents:
         leases = Leases(self._store)
         name = f"incident:{incident_id}"
         with self._lock(incident_id):
-            # Who held the lease held the lock, too, and has neither any more.
-            lease = leases.acquire(name, new_holder(), seconds=seconds, force=True)
+            # On one machine, who held the lease held the lock, too, and has neither any more.
+            lease = leases.acquire(name, new_holder(), seconds=seconds, force=not self._store.shared)
             if lease is None:
+                holder, end = leases.holder(name), leases.ends_at(name)
+                until = f", at most until {end:%H:%M:%S} UTC if that is dead" if end is not None else ""
                 raise IncidentBusyError(
-                    f"incident {incident_id!r} is being run by {leases.holder(name) or 'another process'}; "
-                    "wait for it or stop it first"
+                    f"incident {incident_id!r} is being run by process {holder or 'of another worker'}"
+                    f"{until}; wait for it or stop it first"
                 )
             with leases.kept(lease, on_lost or (lambda _: None)), self._store.fenced(lease):
                 yield lease

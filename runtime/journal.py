@@ -38,7 +38,7 @@ class Journal:
         home: Folder of Watchkeeper's state; created if missing.
         store: Where the store is, a file or a URL (default: a SQLite file in the folder).
         solo: Whether one person alone may approve low tiers of what is asked here.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
         observe_only: Whether no effect may begin.
 
     Raises:
@@ -52,17 +52,19 @@ class Journal:
         *,
         store: Path | str | None = None,
         solo: bool = False,
-        now: Clock = utc_now,
+        now: Clock | None = None,
         observe_only: bool = False,
     ) -> None:
         self.home = home
         self.store = Store(store or home / STORE)
+        # The log is this machine's own, and is written where the store does not answer.
+        self.audit = AuditLog(home, now=now or utc_now)
+        now = now or self.store.now
         self.incidents = Incidents(self.store, now=now)
         self.decisions = Decisions(self.store, now=now)
         self.steps = Steps(self.store, now=now)
         self.approvals = Approvals(self.store, solo=solo, now=now)
         self.ledger = Ledger(self.store, self.approvals, now=now, observe_only=observe_only)
-        self.audit = AuditLog(home, now=now)
         self.halts = Halts(self.store, self.audit, now=now)
         self.people = People(home)
         self._listeners = Listeners(self.store)

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, or_, select, update
@@ -26,6 +26,19 @@ LEASE_SECONDS = 30.0
 """Seconds after which what a silent process held is anybody's."""
 
 
+def elapsed_seconds() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps where it has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+@dataclass(slots=True)
+class Renewal:
+    """When a lease was renewed last, by the clock of this process (see `elapsed_seconds`)."""
+
+    at: float = field(default_factory=elapsed_seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A name that one holder has.
@@ -35,12 +48,18 @@ class Lease:
         holder: Who holds it; no two runs have the same name, not even in one process.
         fence: Token of this lease: the next one of the name has a higher one, and this one is void.
         seconds: How long it lasts from each renewal.
+        renewal: When that was last.
     """
 
     name: str
     holder: str
     fence: int
     seconds: float
+    renewal: Renewal = field(default_factory=Renewal, compare=False, repr=False)
+
+    def is_fresh(self) -> bool:
+        """Whether it surely has not run out; the store is not asked."""
+        return elapsed_seconds() < self.renewal.at + self.seconds
 
 
 def new_holder() -> str:
@@ -97,6 +116,7 @@ class Leases:
             StoreError: If it cannot be written.
         """
         table = schema.leases
+        renewal = Renewal()
         with self._store.transaction() as connection:
             row = connection.execute(
                 select(table.c.fence).where(table.c.name == name).with_for_update()
@@ -112,14 +132,14 @@ class Leases:
                 except IntegrityError:
                     # Somebody else was the first of all meanwhile.
                     return None
-                return Lease(name, holder, 1, seconds)
+                return Lease(name, holder, 1, seconds, renewal)
             fence = int(row[0]) + 1
             free = or_(table.c.holder.is_(None), table.c.expires_at <= at)
             query = update(table).where(table.c.name == name)
             taken = connection.execute(
                 (query if force else query.where(free)).values(holder=holder, fence=fence, expires_at=until)
             ).rowcount
-            return Lease(name, holder, fence, seconds) if taken == 1 else None
+            return Lease(name, holder, fence, seconds, renewal) if taken == 1 else None
 
     def renew(self, lease: Lease) -> None:
         """Keep a name for another term.
@@ -129,10 +149,12 @@ class Leases:
             StoreError: If it cannot be written.
         """
         table = schema.leases
+        began = elapsed_seconds()
         with self._store.transaction() as connection:
             check_lease(connection, lease)
             until = self._now() + timedelta(seconds=lease.seconds)
             connection.execute(update(table).where(table.c.name == lease.name).values(expires_at=until))
+        lease.renewal.at = began
 
     def release(self, lease: Lease) -> bool:
         """Give a name back; False where another holder took it before."""
@@ -148,6 +170,12 @@ class Leases:
                 .values(holder=None, expires_at=None)
             ).rowcount
             return changed == 1
+
+    def ends_at(self, name: str) -> datetime | None:
+        """Return when a name is anybody's, unless it is renewed; None where it is free."""
+        table = schema.leases
+        with self._store.reading() as connection:
+            return connection.execute(select(table.c.expires_at).where(table.c.name == name)).scalar()
 
     def holder(self, name: str) -> str | None:
         """Return who has a name, or had it last where its time ran out; None where it is free."""

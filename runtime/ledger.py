@@ -13,7 +13,7 @@ from sqlalchemy import Row, or_, select, update
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approvals
 from watchkeeper.runtime.blast import Touch
-from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import LedgerError, ObserveOnlyError
 from watchkeeper.runtime.halt import check_halt
 from watchkeeper.runtime.limits import ActionTarget
@@ -97,17 +97,17 @@ class Ledger:
     Args:
         store: Where they are kept.
         approvals: Used up together with the intent.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
         observe_only: Whether no effect may begin: every intent is refused.
     """
 
     def __init__(
-        self, store: Store, approvals: Approvals, *, now: Clock = utc_now, observe_only: bool = False
+        self, store: Store, approvals: Approvals, *, now: Clock | None = None, observe_only: bool = False
     ) -> None:
         self._store = store
         self._observe_only = observe_only
         self._approvals = approvals
-        self._now = now
+        self._now = now or store.now
 
     def intend(
         self,

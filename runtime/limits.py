@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy import ColumnElement, select
 
 from watchkeeper.runtime import schema
-from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.store import Store
 
 _DAY = 86_400.0
@@ -101,13 +101,13 @@ class RateLimits:
     Args:
         store: Where the ledger is.
         limits: How many there may be.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
     """
 
-    def __init__(self, store: Store, limits: Limits, *, now: Clock = utc_now) -> None:
+    def __init__(self, store: Store, limits: Limits, *, now: Clock | None = None) -> None:
         self._store = store
         self._limits = limits
-        self._now = now
+        self._now = now or store.now
 
     def refusal(self, host: str, actions: Sequence[str]) -> str:
         """Say why these actions may not be done on a host now, and when they may; empty if they may.

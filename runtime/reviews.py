@@ -14,7 +14,7 @@ from sqlalchemy import Row, func, select
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
-from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.decisions import DecisionRecord, Decisions
 from watchkeeper.runtime.errors import ReviewError
 from watchkeeper.runtime.store import Store
@@ -84,13 +84,13 @@ class Reviews:
     Args:
         store: Where they are kept.
         audit: Where each is written, too.
-        now: The time.
+        now: The time; by default the store's, which is one for all machines.
     """
 
-    def __init__(self, store: Store, audit: AuditLog, *, now: Clock = utc_now) -> None:
+    def __init__(self, store: Store, audit: AuditLog, *, now: Clock | None = None) -> None:
         self._store = store
         self._audit = audit
-        self._now = now
+        self._now = now or store.now
 
     def add(
         self,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy import func, select, update
 
 from watchkeeper.runtime import schema
-from watchkeeper.runtime.clock import Clock, utc_now
+from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import UnknownRecordError
 from watchkeeper.runtime.events import UNSET
 from watchkeeper.runtime.policy_types import PolicyDecision
@@ -80,9 +80,9 @@ class Step(BaseModel):
 class Steps:
     """Plan steps in the store."""
 
-    def __init__(self, store: Store, *, now: Clock = utc_now) -> None:
+    def __init__(self, store: Store, *, now: Clock | None = None) -> None:
         self._store = store
-        self._now = now
+        self._now = now or store.now
 
     def next_id(self, incident_id: str, key: str | None = None) -> str:
         """Return the id to plan a step under: the one kept for ``key``, else the next free one."""

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from watchkeeper.runtime.database import open_database
 from watchkeeper.runtime.errors import StoreError
-from watchkeeper.runtime.leases import Lease, check_lease
+from watchkeeper.runtime.leases import Lease, Leases, check_lease
 from watchkeeper.runtime.migrations import bring_up_to_date
 
 _FENCES: ContextVar[tuple[tuple[Store, Lease], ...]] = ContextVar("watchkeeper_fences", default=())
@@ -139,6 +139,20 @@ class Store:
         finally:
             _FENCES.reset(token)
 
+    def check_fences(self) -> None:
+        """Make sure that all that is `fenced` here is still held, before what no transaction takes back.
+
+        That asks the store only where a lease was not renewed in its time, such as after this process or its
+        machine stood still: it is then renewed first, unless another holder took it.
+
+        Raises:
+            FencedError: If another holder has it.
+            StoreError: If that cannot be found out.
+        """
+        for store, lease in _FENCES.get():
+            if store is self and not lease.is_fresh():
+                Leases(self).renew(lease)
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Read one consistent state, without holding the write lock.
@@ -167,9 +181,16 @@ class Store:
         with self._translated():
             return self._database.now(getattr(self._current, "connection", None))
 
+    @property
+    def shared(self) -> bool:
+        """Whether several machines may use it: then leases alone say who works on what."""
+        return self._database.shared
+
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
-        """Hold a name among all that use this store, until the block or the process ends.
+        """Hold a name on this machine, until the block or the process ends.
+
+        Where the store is `shared` nothing is held: that a session lives does not say that its process does.
 
         Args:
             name: What is held; it may stand in the name of a file.

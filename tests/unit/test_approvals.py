@@ -269,21 +269,21 @@ def test_of_two_answers_at_once_one_counts(approvals: Approvals) -> None:
         assert sum(counted) == 1
 
 
-def test_of_processes_that_use_one_yes_at_once_one_succeeds(approvals: Approvals, tmp_path: Path) -> None:
+def test_of_processes_that_use_one_yes_at_once_one_succeeds(approvals: Approvals, store: Store) -> None:
     asked = ask(approvals, ttl_seconds=10**9)
     approvals.decide(asked.id, Answer.APPROVE, by="bob")
     program = (
-        "import sys\nfrom pathlib import Path\n"
+        "import sys\n"
         "from watchkeeper.runtime.store import Store\nfrom watchkeeper.runtime.approvals import Approvals\n"
         "from watchkeeper.runtime.errors import ApprovalError\n"
-        "approvals = Approvals(Store(Path(sys.argv[1])))\n"
+        "approvals = Approvals(Store(sys.argv[1]))\n"
         "sys.stdin.readline()\n"
         "try:\n    approvals.use(sys.argv[2], sys.argv[3])\n"
         "except ApprovalError:\n    print('refused')\nelse:\n    print('used')\n"
     )
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "w.db"), asked.id, D1],
+            [sys.executable, "-c", program, store.place, asked.id, D1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

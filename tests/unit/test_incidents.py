@@ -204,6 +204,7 @@ def test_an_incident_is_run_by_one_at_a_time(incidents: Incidents) -> None:
         pass
 
 
+@pytest.mark.sqlite
 def test_a_killed_process_frees_its_incident(incidents: Incidents, tmp_path: Path) -> None:
     name = incidents.open(alert()).id
     program = (

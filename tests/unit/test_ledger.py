@@ -186,15 +186,15 @@ def test_what_did_not_happen_is_not_taken_back(ledger: Ledger, answer: ProbeAnsw
 
 def test_an_intent_survives_a_kill_right_after_it(ledger: Ledger, store: Store, tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys\nfrom pathlib import Path\n"
+        "import os, signal, sys\n"
         "from watchkeeper.runtime.store import Store\nfrom watchkeeper.runtime.approvals import Approvals\n"
         "from watchkeeper.runtime.ledger import Ledger\n"
-        "store = Store(Path(sys.argv[1]))\n"
+        "store = Store(sys.argv[1])\n"
         "ledger = Ledger(store, Approvals(store))\n"
         "ledger.intend(incident_id='INC-TEST', step_id=sys.argv[2], digest=sys.argv[3])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "w.db"), STEP, DIGEST], timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program, store.place, STEP, DIGEST], timeout=60)
     assert killed.returncode == -signal.SIGKILL
     with Store(tmp_path / "w.db") as again:
         effects = Ledger(again, Approvals(again)).in_doubt()
@@ -203,17 +203,17 @@ def test_an_intent_survives_a_kill_right_after_it(ledger: Ledger, store: Store, 
         intend(ledger)
 
 
-def test_a_kill_before_the_commit_leaves_nothing(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_kill_before_the_commit_leaves_nothing(ledger: Ledger, store: Store, tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys\nfrom pathlib import Path\n"
+        "import os, signal, sys\n"
         "from watchkeeper.runtime import schema\nfrom watchkeeper.runtime.store import Store\n"
-        "store = Store(Path(sys.argv[1]))\n"
+        "store = Store(sys.argv[1])\n"
         "with store.transaction() as connection:\n"
         "    connection.execute(schema.incidents.delete().where(schema.incidents.c.id == 'none'))\n"
-        "    connection.exec_driver_sql('UPDATE incidents SET summary = \"half\"')\n"
+        "    connection.execute(schema.incidents.update().values(summary='half'))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "w.db")], timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program, store.place], timeout=60)
     assert killed.returncode == -signal.SIGKILL
     with Store(tmp_path / "w.db") as again:
         again.check()

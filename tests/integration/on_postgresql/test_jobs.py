@@ -1,0 +1,3 @@
+"""The tests of `tests.unit.test_jobs`, on PostgreSQL."""
+
+from tests.unit.test_jobs import *  # noqa: F403

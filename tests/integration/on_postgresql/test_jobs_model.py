@@ -1,0 +1,3 @@
+"""The tests of `tests.unit.test_jobs_model`, on PostgreSQL."""
+
+from tests.unit.test_jobs_model import *  # noqa: F403

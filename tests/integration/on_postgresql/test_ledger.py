@@ -1,0 +1,3 @@
+"""The tests of `tests.unit.test_ledger`, on PostgreSQL."""
+
+from tests.unit.test_ledger import *  # noqa: F403

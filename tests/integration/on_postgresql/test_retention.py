@@ -1,0 +1,3 @@
+"""The tests of `tests.unit.test_retention`, on PostgreSQL."""
+
+from tests.unit.test_retention import *  # noqa: F403

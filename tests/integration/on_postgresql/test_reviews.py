@@ -1,0 +1,3 @@
+"""The tests of `tests.unit.test_reviews`, on PostgreSQL."""
+
+from tests.unit.test_reviews import *  # noqa: F403
