@@ -25,6 +25,7 @@ RUNNER = CliRunner()
 
 COMMANDS = {
     "serve --once": Permission.SERVE,
+    "jobs work --once": Permission.SERVE,
     "breaker reset service.restart web": Permission.RESET_BREAKER,
     "stop --lift": Permission.LIFT,
     "backup {home}/../out.tar.gz": Permission.BACK_UP,

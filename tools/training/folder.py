@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -269,16 +270,18 @@ class JobFolder:
         shutil.rmtree(self.path)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[bool]:
-        """Hold the folder until the block or this process ends; yields whether nobody else holds it."""
+    def held(self, *, patience: float = 0.0) -> Iterator[bool]:
+        """Hold the folder until the block or this process ends; yields whether nobody else holds it.
+
+        Args:
+            patience: Seconds to wait for somebody else who holds it.
+        """
+        deadline = time.monotonic() + patience
         handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            while not (alone := _locked(handle)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            yield alone
         finally:
             os.close(handle)
 
@@ -297,6 +300,14 @@ class JobFolder:
         except ValidationError as error:
             first = error.errors()[0]
             raise JobFolderError(f"{str(path)!r} cannot be read: {first['msg']}") from error
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync_tree(folder: Path) -> None:

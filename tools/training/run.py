@@ -40,6 +40,7 @@ _NICE = 10
 _FIRST_TO_GO = "500"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LITTLE = 1 << 20
+_PATIENCE = 5.0
 
 
 def main(path: Path) -> int:
@@ -53,7 +54,7 @@ def main(path: Path) -> int:
     folder = JobFolder(path)
     attempt = int(os.environ.get(ATTEMPT, "1"))
     first = os.environ.get("RANK", "0") == "0"
-    with folder.held() if first else _nothing_held() as alone:
+    with folder.held(patience=_PATIENCE) if first else _nothing_held() as alone:
         if not alone:
             print("another process works in this folder", file=sys.stderr)
             return 1

@@ -28,6 +28,7 @@ _UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
 
 TRAINER = r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$"
@@ -120,6 +121,7 @@ class JobSpec(_Strict):
 
         Args:
             values: Fields by name, with those of the limits as ``limits.memory``; None means not given.
+                Parameters are added to those of the base.
             base: What holds where an option was not given.
 
         Raises:
@@ -129,12 +131,16 @@ class JobSpec(_Strict):
         for name, value in values.items():
             if value is None:
                 continue
+            if name == "parameters":
+                fields[name] = {**fields.get(name, {}), **value}
+                continue
             outer, _, inner = name.partition(".")
             if inner:
                 fields[outer] = {**fields.get(outer, {}), inner: value}
             else:
                 fields[outer] = value
-        fields.setdefault("name", str(fields.get("trainer", "")).rpartition(":")[2] or "job")
+        last = str(fields.get("trainer", "")).rpartition(":")[2]
+        fields.setdefault("name", last if _PLAIN.fullmatch(last) else "job")
         try:
             return cls.model_validate(fields)._below(Path())
         except ValidationError as error:

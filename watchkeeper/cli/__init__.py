@@ -23,6 +23,7 @@ def build_app() -> typer.Typer:
         decisions,
         escalations,
         incidents,
+        jobs,
         models,
         policy,
         tools,
@@ -72,6 +73,7 @@ def build_app() -> typer.Typer:
     app.add_typer(breaker.app, name="breaker")
     app.add_typer(policy.app, name="policy")
     app.add_typer(tools.app, name="tools")
+    app.add_typer(jobs.app, name="jobs")
     app.add_typer(models.app, name="models")
     return app
 

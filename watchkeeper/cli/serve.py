@@ -27,6 +27,9 @@ def handlers_of(orchestrator: Orchestrator, *, show: Callable[[Event], object]) 
 
 def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Incidents that are worked on at a time.")] = 2,
+    training: Annotated[
+        int, typer.Option(min=0, max=64, help="Training jobs at a time; 0 leaves them to other workers.")
+    ] = 1,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is to be done now.")] = False,
     inventory: Annotated[Path | None, typer.Option(help="The hosts that may be touched (YAML).")] = None,
     policy: Annotated[
@@ -45,6 +48,7 @@ def serve(
     An incident that waits for an answer of people keeps no worker: the answer has one go on with it.
     """
     from watchkeeper.cli.identity import given_token, permitted_person
+    from watchkeeper.cli.jobs_work import beside, training_worker
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import INTERRUPTED, stderr_console
     from watchkeeper.cli.records import mistakes
@@ -90,6 +94,7 @@ def serve(
             lease_seconds=lease,
             say=lambda text: console.print(text, style="yellow", highlight=False, markup=False),
         )
+        trains = training_worker(journal, settings, hosts, console, lease=lease)
         journal.audit.append(
             "worker-started",
             {"worker": worker.name, "by": person.name, "known_by": person.proof.value, "workers": workers},
@@ -97,7 +102,10 @@ def serve(
         if not once:
             engine.preload()
             console.print(f"{worker.name} works on what is submitted; Ctrl-C stops it", highlight=False)
-        with _stopped_by_signals(worker.stop) as came:
+        with (
+            beside(trains, threads=training, once=once) as stop_training,
+            stopped_by_signals(worker.stop, stop_training) as came,
+        ):
             worker.run(threads=workers, once=once)
     if came:
         console.print("stopped; what was under way goes on where a worker is", highlight=False)
@@ -117,14 +125,15 @@ def _shower(console: Console) -> Callable[[Event], object]:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Callable[[], object]) -> Iterator[list[int]]:
-    """Have Ctrl-C and a polite kill stop the worker; yields those that came."""
+def stopped_by_signals(*stops: Callable[[], object]) -> Iterator[list[int]]:
+    """Have Ctrl-C and a polite kill stop workers; yields the signals that came."""
     came: list[int] = []
 
     def handle(number: int, frame: object) -> None:
         del frame
         came.append(number)
-        stop()
+        for stop in stops:
+            stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,36 @@
+"""What is looked at before a job is submitted, so that a mistake is told at once and not by a worker."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from watchkeeper.tools.errors import JobSpecError
+from watchkeeper.tools.training.catalog import trainer_of
+from watchkeeper.tools.training.spec import JobSpec
+
+
+def check_spec(spec: JobSpec) -> None:
+    """Check that there are such data, such a trainer, and parameters that it takes.
+
+    A user's own trainer is first imported by the process that trains, as whoever the workers are.
+
+    Raises:
+        JobSpecError: If data or parameters are not right.
+        UnknownTrainerError: If there is no such trainer.
+        MissingExtraError: If it needs an extra that is not installed.
+    """
+    if not spec.data.exists():
+        raise JobSpecError(f"job {spec.name!r}: data: {str(spec.data)!r} is not there")
+    if spec.modules is not None and not spec.modules.is_dir():
+        raise JobSpecError(f"job {spec.name!r}: modules: {str(spec.modules)!r} is no folder")
+    if ":" in spec.trainer:
+        return
+    try:
+        trainer_of(spec.trainer).parse_parameters(spec.parameters)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "parameters"
+        raise JobSpecError(
+            f"job {spec.name!r}: parameter {place} of trainer {spec.trainer!r}: {first['msg']} "
+            f"(got {first['input']!r:.80})"
+        ) from error
