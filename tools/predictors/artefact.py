@@ -14,6 +14,8 @@ from watchkeeper.tools.predictors.interface import Predictor
 MANIFEST = "predictor.json"
 
 _KINDS: dict[str, str] = {
+    "anomaly": "watchkeeper.tools.predictors.anomaly:AnomalyPredictor",
+    "disk-forecast": "watchkeeper.tools.predictors.disk_forecast:DiskForecastPredictor",
     "log": "watchkeeper.tools.predictors.logs:LogPredictor",
     "text": "watchkeeper.tools.predictors.text:TextPredictor",
 }

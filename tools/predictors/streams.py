@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,19 +81,27 @@ class Ring:
     """The last few values, oldest first."""
 
     def __init__(self, size: int) -> None:
-        self._kept: deque[float] = deque(maxlen=size)
+        self._size = size
+        self._kept = np.zeros(2 * size)
+        self._end = 0
+        self._length = 0
 
     def push(self, value: float) -> None:
         """Add one, and forget the oldest where there are too many."""
-        self._kept.append(value)
+        if self._end == len(self._kept):
+            self._kept[: self._size] = self._kept[self._size :]
+            self._end = self._size
+        self._kept[self._end] = value
+        self._end += 1
+        self._length = min(self._length + 1, self._size)
 
     def array(self) -> Numbers:
-        """Return them."""
-        return np.array(self._kept)
+        """Return them, to be read before the next one is added."""
+        return self._kept[self._end - self._length : self._end]
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return self._length
 
     def largest(self) -> float:
         """Return the largest; 0 where there is none."""
-        return max(self._kept, default=0.0)
+        return float(self.array().max()) if self._length else 0.0

@@ -9,6 +9,8 @@ from watchkeeper.tools.errors import UnknownTrainerError
 from watchkeeper.tools.training.interface import Trainer
 
 _TRAINERS: dict[str, str] = {
+    "disk-forecast": "watchkeeper.tools.training.disk_forecast:DiskForecastTrainer",
+    "metric-anomaly": "watchkeeper.tools.training.metric_anomaly:MetricAnomalyTrainer",
     "agent-tuning": "watchkeeper.tools.training.agent_tuning:AgentTuning",
     "log-classifier": "watchkeeper.tools.training.log_classifier:LogClassifier",
     "text-classifier": "watchkeeper.tools.training.text_classifier:TextClassifier",

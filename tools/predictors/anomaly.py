@@ -1,0 +1,141 @@
+"""Anomalies of metrics: records that a forecaster did not see coming."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+from watchkeeper.tools.errors import ArtefactError, DataError
+from watchkeeper.tools.predictors.artefact import read_manifest
+from watchkeeper.tools.predictors.forecaster import ForecastStream, Network
+from watchkeeper.tools.predictors.interface import Predictor, Row
+from watchkeeper.tools.predictors.records import RecordStream, squashed
+from watchkeeper.tools.predictors.streams import Judgement, Ring, Scales, Stream
+
+KIND = "anomaly"
+MOST_VALUES = 100_000
+
+
+class AnomalyStream:
+    """Scores a point by how far it breaks a record, and how little the forecaster expected what goes on.
+
+    Each point's error has a likelihood: the share of ordinary errors that are smaller. For the largest of an
+    hour that is taken to the power of the hour's points, since the largest of many ordinary errors is often a
+    large one. The record counts by that much.
+    """
+
+    def __init__(self, network: Network, scales: Scales) -> None:
+        self._forecasts = ForecastStream(network, scales)
+        self._records = RecordStream(scales)
+        self._likelihoods = Ring(scales.hour)
+        self._hour = scales.hour
+
+    def judge(self, value: float) -> Judgement:
+        """Judge the next point."""
+        forecast = self._forecasts.next(value)
+        beyond = self._records.exceeded(value)
+        if forecast is None:
+            return Judgement(score=squashed(self._records.told(beyond)))
+        self._likelihoods.push(forecast.likelihood)
+        unexpected = self._likelihoods.largest() ** self._hour
+        return Judgement(
+            score=squashed(self._records.told(beyond * unexpected)),
+            likelihood=forecast.likelihood,
+            expected=forecast.expected,
+            low=forecast.low,
+            high=forecast.high,
+        )
+
+
+class AnomalyPredictor(Predictor):
+    """Judges the last of a row's values by those before it."""
+
+    kind = KIND
+    columns: ClassVar[dict[str, str]] = {
+        "values": "values of the metric, the oldest first; the last one is judged",
+        "step_seconds": "seconds between two of them",
+    }
+
+    def __init__(self, network: Network, threshold: float) -> None:
+        self._network = network
+        self.threshold = threshold
+
+    @classmethod
+    def load(cls, folder: Path) -> AnomalyPredictor:
+        """Load it from its folder.
+
+        Raises:
+            ArtefactError: If the folder holds none.
+        """
+        manifest = read_manifest(folder)
+        threshold = manifest.parameters.get("threshold")
+        if manifest.kind != KIND or not isinstance(threshold, float):
+            raise ArtefactError(f"{folder} holds no predictor of anomalies, but of kind {manifest.kind!r}")
+        return cls(Network.load(folder), threshold)
+
+    def stream(self, step_seconds: float) -> Stream:
+        """Begin to judge a series, one point at a time.
+
+        Raises:
+            ValueError: If the step is not above 0.
+        """
+        return AnomalyStream(self._network, Scales.of_step(step_seconds))
+
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+        """Judge the last value of each row.
+
+        Raises:
+            DataError: If a row lacks a column or holds a value of a wrong kind, or too few values.
+        """
+        return [self._answer(number, row) for number, row in enumerate(rows, start=1)]
+
+    def _answer(self, number: int, row: Row) -> dict[str, JsonValue]:
+        values, step = numbers_of(row, number)
+        scales = Scales.of_step(step)
+        if len(values) <= scales.settling:
+            raise DataError(
+                f"row {number}: 'values' holds {len(values)}, and more than {scales.settling} are needed at "
+                f"one every {step:g} s; give half a day more"
+            )
+        stream = self.stream(step)
+        for value in values[:-1]:
+            stream.judge(value)
+        judged = stream.judge(values[-1])
+        return {
+            "score": judged.score,
+            "anomaly": judged.score >= self.threshold,
+            "likelihood": judged.likelihood,
+            "expected": judged.expected,
+            "low": judged.low,
+            "high": judged.high,
+        }
+
+
+def numbers_of(row: Row, number: int) -> tuple[list[float], float]:
+    """Read ``values`` and ``step_seconds`` of a row.
+
+    Raises:
+        DataError: If one is missing or of a wrong kind.
+    """
+    for name in ("values", "step_seconds"):
+        if name not in row:
+            raise DataError(f"row {number}: {name!r} is missing; give values and step_seconds")
+    values, step = row["values"], row["step_seconds"]
+    if not isinstance(values, list) or len(values) > MOST_VALUES:
+        raise DataError(f"row {number}: 'values' must be a list of at most {MOST_VALUES} numbers")
+    read: list[float] = []
+    for place, value in enumerate(values):
+        if not _is_number(value):
+            raise DataError(f"row {number}: 'values' holds {value!r} at place {place}; give finite numbers")
+        read.append(float(value))  # type: ignore[arg-type]
+    if not _is_number(step) or not float(step) > 0:  # type: ignore[arg-type]
+        raise DataError(f"row {number}: 'step_seconds' is {step!r}; give a number above 0")
+    return read, float(step)  # type: ignore[arg-type]
+
+
+def _is_number(value: JsonValue) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
