@@ -7,6 +7,7 @@ comes twice finds that the escalation has gone on, and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -16,7 +17,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approval, Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, short_id
-from watchkeeper.runtime.errors import EscalationError, StoreError
+from watchkeeper.runtime.errors import EscalationError, IdentityError, StoreError
 from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.escalation_states import (
     Acknowledge,
@@ -30,6 +31,7 @@ from watchkeeper.runtime.escalation_states import (
     advance,
     begin,
 )
+from watchkeeper.runtime.escalation_users import with_users
 from watchkeeper.runtime.events import (
     Acknowledged,
     BaseEvent,
@@ -45,6 +47,7 @@ from watchkeeper.runtime.listeners import Listeners
 from watchkeeper.runtime.outbox import Outbox
 from watchkeeper.runtime.redaction import redact_text
 from watchkeeper.runtime.store import Store
+from watchkeeper.runtime.users import Users
 from watchkeeper.runtime.wording import visible
 
 CALL = "escalation-call"
@@ -66,6 +69,7 @@ class Escalations:
         now: The time; by default the store's, which is one for all machines.
         short: Source of random names.
         listeners: Who is told of each new event once it is on the disk.
+        users: The users of the home, whose roles levels may name.
     """
 
     def __init__(
@@ -76,12 +80,14 @@ class Escalations:
         now: Clock | None = None,
         short: Callable[[int], str] = short_id,
         listeners: Listeners | None = None,
+        users: Callable[[], Users | None] = lambda: None,
     ) -> None:
         self._store = store
         self._audit = audit
         self._now = now or store.now
         self._short = short
         self._listeners = listeners
+        self._users = users
         self._incidents = Incidents(store, now=now)
         self._approvals = Approvals(store, now=now)
         self._jobs = Jobs(store, now=now)
@@ -232,6 +238,11 @@ class Escalations:
         ends_at: datetime | None = None,
     ) -> Escalation:
         subject = visible(redact_text(subject))
+        users = None
+        # A users file that is not usable lets nobody answer; somebody at the terminal must know.
+        with suppress(IdentityError):
+            users = self._users()
+        rules = with_users(rules, users)
         with self._store.transaction() as connection:
             known = self._find(key)
             if known is not None:

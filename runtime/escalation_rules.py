@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from watchkeeper.runtime.errors import ConfigurationError
+from watchkeeper.runtime.roles import Role
 from watchkeeper.runtime.times import Duration, Moment, TimeOfDay, ZoneName, local_moment, zone_of
 from watchkeeper.tools.documents import Document, DocumentError, Place, read_document
 from watchkeeper.tools.findings import Severity
@@ -27,6 +28,9 @@ FILE = "file"
 
 EVERYONE = "everyone"
 """Who is meant where no person is named."""
+
+PersonName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+"""Whatever a user may be called, too."""
 
 _BUILT_IN = (TERMINAL, FILE)
 
@@ -81,7 +85,7 @@ class Override(_Strict):
         until: Until when.
     """
 
-    who: Name
+    who: PersonName
     start: Moment = Field(alias="from")
     until: Moment
 
@@ -110,7 +114,7 @@ class Rotation(_Strict):
     every: Literal["day", "week"]
     at: TimeOfDay
     start: date
-    members: tuple[Name, ...] = Field(min_length=1)
+    members: tuple[PersonName, ...] = Field(min_length=1)
     overrides: tuple[Override, ...] = ()
 
     @property
@@ -138,12 +142,12 @@ class Who(_Strict):
 
     Attributes:
         users: People by name.
-        roles: All people of these roles.
+        roles: All people of these roles: groups of the rules, or roles of users (``approver``).
         rotations: Whoever has their turn then.
         everyone: Whoever sits at the terminal.
     """
 
-    users: tuple[Name, ...] = ()
+    users: tuple[PersonName, ...] = ()
     roles: tuple[Name, ...] = ()
     rotations: tuple[Name, ...] = ()
     everyone: bool = False
@@ -267,8 +271,8 @@ class EscalationRules(_Strict):
     """
 
     version: Literal[1] = 1
-    people: dict[Name, Person] = Field(default_factory=dict)
-    roles: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    people: dict[PersonName, Person] = Field(default_factory=dict)
+    roles: dict[Name, Annotated[tuple[PersonName, ...], Field(min_length=1)]] = Field(default_factory=dict)
     channels: dict[Name, Channel] = Field(default_factory=dict)
     rotations: dict[Name, Rotation] = Field(default_factory=dict)
     policies: dict[Name, Plan] = Field(default_factory=dict)
@@ -331,7 +335,7 @@ class EscalationRules(_Strict):
         for place, kind, name in self._names():
             known = {
                 "person": set(self.people),
-                "role": set(self.roles),
+                "role": {*self.roles, *Role},
                 "channel": {*self.channels, *_BUILT_IN},
                 "rotation": set(self.rotations),
                 "policy": {*self.policies, TERMINAL},

@@ -68,7 +68,9 @@ class Journal:
         self.halts = Halts(self.store, self.audit, now=now)
         self.people = People(home)
         self._listeners = Listeners(self.store)
-        self.escalations = Escalations(self.store, self.audit, now=now, listeners=self._listeners)
+        self.escalations = Escalations(
+            self.store, self.audit, now=now, listeners=self._listeners, users=lambda: self.people.users
+        )
         self.now = now
 
     def listen(self, listener: Listener) -> Callable[[], None]:

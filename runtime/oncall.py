@@ -85,14 +85,14 @@ def first_level(plan: Plan, at: datetime) -> int:
 
 
 def people_of(rules: EscalationRules, level: Level, at: datetime) -> tuple[str, ...]:
-    """Return who is called at a level at a moment, each once."""
+    """Return who is called at a level at a moment, each once; everyone where its roles have nobody."""
     named = list(level.who.users)
     for role in level.who.roles:
-        named += rules.roles[role]
+        named += rules.roles.get(role, ())
     named += [on_call(rules.rotations[name], at).member for name in level.who.rotations]
     if level.who.everyone:
         named.append(EVERYONE)
-    return tuple(dict.fromkeys(named))
+    return tuple(dict.fromkeys(named)) or (EVERYONE,)
 
 
 def _turn(rotation: Rotation, at: datetime) -> Shift:

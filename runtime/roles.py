@@ -113,4 +113,9 @@ def needed_for(asked: Approval, answer: Answer) -> Permission:
     """What must be permitted to who gives this answer to this question."""
     if answer is not Answer.APPROVE:
         return Permission.ANSWER
-    return Permission.APPROVE_HIGH if asked.tier >= HIGH_TIER else Permission.APPROVE
+    return permission_of_tier(asked.tier)
+
+
+def permission_of_tier(tier: int) -> Permission:
+    """What must be permitted to who says yes to something of a tier."""
+    return Permission.APPROVE_HIGH if tier >= HIGH_TIER else Permission.APPROVE

@@ -58,7 +58,9 @@ def test_an_alert_is_submitted_for_workers_and_everything_can_be_stopped(home: P
 
 def test_a_worker_without_work_ends_where_it_is_to_work_once(home: Path) -> None:
     ended = watchkeeper("serve", "--once", "--model", NOWHERE)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    # What is missing of the sandbox is told where this machine has none.
+    told = [line for line in ended.stderr.splitlines() if "WITHOUT a full sandbox" not in line]
+    assert (ended.returncode, told) == (0, [])
 
 
 def test_what_a_model_that_does_not_answer_leaves_is_tried_again(home: Path) -> None:

@@ -3,11 +3,11 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.clocks import FakeClock
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.approvals import (
     Answer,
@@ -26,22 +26,9 @@ from watchkeeper.tools.action import ActionPlan, Reversibility
 D1, D2 = "1" * 64, "2" * 64
 
 
-class Time:
-    """A clock that moves when told to."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 23, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def pass_(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -67,7 +54,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def approvals(store: Store, time: Time) -> Approvals:
+def approvals(store: Store, time: FakeClock) -> Approvals:
     return Approvals(store, now=time)
 
 
@@ -88,7 +75,7 @@ def test_a_yes_is_used_once(approvals: Approvals) -> None:
     yes = approvals.decide(asked.id, Answer.APPROVE, by="bob", reason="looks right")
     assert (yes.status, yes.decided_by, yes.self_approved) == (ApprovalStatus.APPROVED, "bob", False)
     assert approvals.use(asked.id, D1).status is ApprovalStatus.USED
-    with pytest.raises(ApprovalError, match=rf"{asked.id}.*was used at 2026-11-23 12:00:00 UTC"):
+    with pytest.raises(ApprovalError, match=rf"{asked.id}.*was used at 2026-01-05 12:00:00 UTC"):
         approvals.use(asked.id, D1)
     assert approvals.get(asked.id).diff == "- old\n+ new"
 
@@ -117,23 +104,23 @@ def test_a_second_answer_is_refused_with_the_first(approvals: Approvals) -> None
         approvals.decide(asked.id, Answer.REJECT, by="cat")
 
 
-def test_a_late_answer_is_refused(approvals: Approvals, time: Time) -> None:
+def test_a_late_answer_is_refused(approvals: Approvals, time: FakeClock) -> None:
     asked = ask(approvals)
-    time.pass_(60)
+    time.forward(seconds=60)
     assert approvals.get(asked.id).status is ApprovalStatus.EXPIRED
-    with pytest.raises(ApprovalError, match="expired unanswered at 2026-11-23 12:01:00"):
+    with pytest.raises(ApprovalError, match="expired unanswered at 2026-01-05 12:01:00"):
         approvals.decide(asked.id, Answer.APPROVE, by="bob")
     assert [a.id for a in approvals.list(status=ApprovalStatus.EXPIRED)] == [asked.id]
     assert approvals.list(status=ApprovalStatus.PENDING) == ()
 
 
-def test_a_yes_lapses_when_it_is_not_used(approvals: Approvals, time: Time) -> None:
+def test_a_yes_lapses_when_it_is_not_used(approvals: Approvals, time: FakeClock) -> None:
     asked = ask(approvals)
-    time.pass_(59)
+    time.forward(seconds=59)
     approvals.decide(asked.id, Answer.APPROVE, by="bob")
-    time.pass_(59)
+    time.forward(seconds=59)
     assert approvals.get(asked.id).status is ApprovalStatus.APPROVED
-    time.pass_(1)
+    time.forward(seconds=1)
     with pytest.raises(ApprovalError, match="not used before"):
         approvals.use(asked.id, D1)
     assert approvals.expire() == 1
@@ -148,7 +135,7 @@ def test_who_asks_may_not_approve_but_may_reject(approvals: Approvals) -> None:
     assert approvals.decide(asked.id, Answer.REJECT, by="ann").status is ApprovalStatus.REJECTED
 
 
-def test_alone_one_approves_the_lowest_tier_and_it_is_recorded(store: Store, time: Time) -> None:
+def test_alone_one_approves_the_lowest_tier_and_it_is_recorded(store: Store, time: FakeClock) -> None:
     solo = Approvals(store, solo=True, now=time)
     low = ask(solo)
     # Another terminal answers: that the run is solo was written down with the question.
@@ -161,7 +148,7 @@ def test_alone_one_approves_the_lowest_tier_and_it_is_recorded(store: Store, tim
 
 
 def test_nobody_turns_the_question_of_a_shared_run_into_one_of_a_solo_run(
-    approvals: Approvals, store: Store, time: Time
+    approvals: Approvals, store: Store, time: FakeClock
 ) -> None:
     asked = ask(approvals)
     with pytest.raises(ApprovalError, match="another person must"):
@@ -183,14 +170,14 @@ def test_the_top_tier_takes_two_people(approvals: Approvals) -> None:
     approvals.use(asked.id, D1)
 
 
-def test_one_no_ends_a_question_of_the_top_tier(approvals: Approvals, time: Time) -> None:
+def test_one_no_ends_a_question_of_the_top_tier(approvals: Approvals, time: FakeClock) -> None:
     asked = ask(approvals, tier=3)
     approvals.decide(asked.id, Answer.APPROVE, by="bob")
     assert approvals.decide(asked.id, Answer.REJECT, by="bob").status is ApprovalStatus.REJECTED
     with pytest.raises(ApprovalError, match="was rejected by 'bob'"):
         approvals.decide(asked.id, Answer.APPROVE, by="cat")
     late = ask(approvals, tier=3, digest=D2)
-    time.pass_(61)
+    time.forward(seconds=61)
     with pytest.raises(ApprovalError, match="expired unanswered"):
         approvals.decide(late.id, Answer.APPROVE, by="cat")
 
@@ -210,7 +197,7 @@ def test_an_answer_without_a_name_is_refused(approvals: Approvals) -> None:
         approvals.decide(ask(approvals).id, Answer.APPROVE, by="  ")
 
 
-def test_asking_again_while_a_question_is_open_returns_it(approvals: Approvals, time: Time) -> None:
+def test_asking_again_while_a_question_is_open_returns_it(approvals: Approvals, time: FakeClock) -> None:
     asked = ask(approvals)
     assert ask(approvals) == asked
     approvals.decide(asked.id, Answer.APPROVE, by="bob")
@@ -219,20 +206,20 @@ def test_asking_again_while_a_question_is_open_returns_it(approvals: Approvals, 
     assert ask(approvals).id != asked.id
 
 
-def test_an_expired_question_is_asked_anew(approvals: Approvals, time: Time) -> None:
+def test_an_expired_question_is_asked_anew(approvals: Approvals, time: FakeClock) -> None:
     asked = ask(approvals)
-    time.pass_(61)
+    time.forward(seconds=61)
     assert ask(approvals).id != asked.id
 
 
-def test_a_question_in_doubt_is_answered_with_done_or_not_done(approvals: Approvals, time: Time) -> None:
+def test_a_question_in_doubt_is_answered_with_done_or_not_done(approvals: Approvals, time: FakeClock) -> None:
     asked = ask(approvals, kind=ApprovalKind.IN_DOUBT)
     with pytest.raises(ApprovalError, match="'done' or 'not-done', not 'approve'"):
         approvals.decide(asked.id, Answer.APPROVE, by="bob")
     assert approvals.decide(asked.id, Answer.NOT_DONE, by="ann").answer is Answer.NOT_DONE
     with pytest.raises(ApprovalError, match="it allows nothing"):
         approvals.use(asked.id, D1)
-    time.pass_(1e6)
+    time.forward(seconds=1e6)
     assert approvals.get(asked.id).answer is Answer.NOT_DONE
     assert approvals.get(asked.id).status is ApprovalStatus.APPROVED
 

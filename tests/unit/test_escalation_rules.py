@@ -110,7 +110,7 @@ def test_the_starter_is_usable_with_and_without_its_comments(tmp_path: Path) -> 
         ("{who: bob, from", "{who: eve, from", 19, "unknown person 'eve'"),
         ("calm:\n", "terminal:\n", 21, "built in"),
         ("outside: 2", "outside: 3", 24, "hours.outside is 3, of 2 levels"),
-        ("roles: [database]", "roles: [databse]", 27, "unknown role 'databse' (there are: database)"),
+        ("roles: [database]", "roles: [databse]", 27, "unknown role 'databse' (there are: admin, "),
         ("users: [bob]", "users: [rob]", 27, "unknown person 'rob'"),
         ("wait: 90s", "wait: 90", 27, "a number and a unit"),
         ("wait: 90s", "wait: 1.5h", 27, "a number and a unit"),

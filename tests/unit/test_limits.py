@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clocks import START, FakeClock
 from tests.lamp import ALERT, ALLOW, INVENTORY, Lamp, folder_in_memory, orchestrator, prefers
 from tests.unit.test_incident_graph import handle, steps
 from watchkeeper.runtime.approvals import Answer
@@ -30,20 +31,6 @@ from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import DriftError
 
 SWITCH = ActionTarget("switch.set", "house")
-START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-
-
-@dataclass
-class Clock:
-    """A clock that is set by hand."""
-
-    at: datetime = START
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def pass_(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
 
 
 @dataclass
@@ -52,7 +39,7 @@ class World:
 
     home: Path
     limits: Limits = field(default_factory=Limits)
-    clock: Clock = field(default_factory=Clock)
+    clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
         self.home.mkdir(exist_ok=True)
@@ -96,7 +83,7 @@ class World:
             self.lamp.put("switch", "off")
         else:
             self.changes.rollback(step.id)
-        self.clock.pass_(60)
+        self.clock.forward(seconds=60)
         return step
 
     def state(self) -> BreakerState:
@@ -130,7 +117,7 @@ def test_more_actions_than_a_window_allows_are_refused_until_it_has_moved_on(
     world.do()
     step = world.step()
     assert said in world.changes.refusal(step.id)
-    assert "possible again at 2026-05-04 12:10:00 UTC" in world.changes.refusal(step.id)
+    assert "possible again at 2026-01-05 12:10:00 UTC" in world.changes.refusal(step.id)
     with pytest.raises(LimitError, match="rate limit"):
         world.changes.apply(step.id)
     assert world.journal.ledger.state(effect_key(step.id, step.digest)) is EffectState.NONE
@@ -152,7 +139,7 @@ def test_other_hosts_and_actions_are_counted_apart(home: Path) -> None:
 def test_the_limit_holds_inside_the_intent_whatever_was_seen_before(home: Path) -> None:
     world = World(home, Limits(actions_in_all=1))
     first, second = world.step(), None
-    world.clock.pass_(1)
+    world.clock.forward(seconds=1)
     second = world.step()
     assert world.changes.refusal(first.id) == world.changes.refusal(second.id) == ""
     assert world.changes.apply(first.id).ok
@@ -181,7 +168,7 @@ def test_an_action_that_keeps_failing_is_stopped_and_people_get_its_history(home
     step = world.step()
     said = world.changes.refusal(step.id)
     assert all(f"{before.id} rolled-back" in said for before in done)
-    assert "one try may be asked for at 2026-05-04 12:32:00 UTC" in said
+    assert "one try may be asked for at 2026-01-05 12:32:00 UTC" in said
     with pytest.raises(LimitError, match="circuit breaker"):
         world.changes.apply(step.id)
     # Another action on the same host goes on.
@@ -193,7 +180,7 @@ def test_failures_far_apart_and_successes_between_open_nothing_and_something(hom
     world = World(home)
     for _ in range(4):
         world.do(helps=False)
-        world.clock.pass_(1800)
+        world.clock.forward(seconds=1800)
     assert world.state() is BreakerState.CLOSED
     world.do(helps=False)
     world.do(helps=True)  # a service that fails two times of three is not well
@@ -205,7 +192,7 @@ def test_after_a_time_one_try_is_asked_for_even_where_the_policy_allows(home: Pa
     world = World(home)
     for _ in range(3):
         world.do(helps=False)
-    world.clock.pass_(1800)
+    world.clock.forward(seconds=1800)
     assert world.state() is BreakerState.HALF_OPEN
     step = world.step()
     assert step.policy is not None
@@ -214,7 +201,7 @@ def test_after_a_time_one_try_is_asked_for_even_where_the_policy_allows(home: Pa
     world.journal.answer(asked.id, Answer.APPROVE, by="bob")
     assert world.changes.apply(step.id, asked.id).ok
     # Nobody else tries meanwhile, and the one try decides.
-    world.clock.pass_(1)
+    world.clock.forward(seconds=1)
     world.lamp.put("switch", "off")
     assert world.state() is BreakerState.TRYING
     assert "the one try is under way" in world.changes.refusal(world.step().id)
@@ -227,28 +214,28 @@ def test_a_try_that_fails_opens_it_again_for_the_whole_time(home: Path) -> None:
     world = World(home)
     for _ in range(3):
         world.do(helps=False)
-    world.clock.pass_(1800)
+    world.clock.forward(seconds=1800)
     step = world.step()
     asked = world.changes.ask(step.id)
     world.journal.answer(asked.id, Answer.APPROVE, by="bob")
     assert world.changes.apply(step.id, asked.id).ok
     world.changes.rollback(step.id)
     assert world.state() is BreakerState.OPEN
-    world.clock.pass_(1799)
+    world.clock.forward(seconds=1799)
     assert world.state() is BreakerState.OPEN
-    world.clock.pass_(1)
+    world.clock.forward(seconds=1)
     assert world.state() is BreakerState.HALF_OPEN
 
 
 def test_what_was_allowed_before_the_breaker_opened_is_not_done_without_a_yes(home: Path) -> None:
     world = World(home)
     step = world.step()
-    world.clock.pass_(1)
+    world.clock.forward(seconds=1)
     for _ in range(3):
         world.do(helps=False)
     with pytest.raises(LimitError, match="circuit breaker"):
         world.changes.apply(step.id)
-    world.clock.pass_(1800)
+    world.clock.forward(seconds=1800)
     with pytest.raises(DriftError, match="asks for an approval"):
         world.changes.apply(step.id)
 
@@ -318,7 +305,7 @@ def test_the_same_remedy_long_after_is_no_loop(home: Path) -> None:
     for number in range(4):
         step = world.do()
         world.end()
-        world.clock.pass_(1000 if number < 2 else 3601)
+        world.clock.forward(seconds=1000 if number < 2 else 3601)
         world.open()
         again = world.step()
         if number == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 from typing import Annotated, NoReturn
 
@@ -80,6 +81,15 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        _run()
+    finally:
+        # Else the interpreter looks through all objects of large libraries for cycles before it ends, which
+        # takes a second or more after Ctrl-C.
+        gc.freeze()
+
+
+def _run() -> NoReturn:
     try:
         code = build_app()(prog_name="watchkeeper", standalone_mode=False)
     except TyperException as error:

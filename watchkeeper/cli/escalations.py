@@ -183,10 +183,13 @@ def check(
 ) -> None:
     """Check escalation rules: their form, their times and zones, and every name in them."""
     with mistakes():
+        from watchkeeper.runtime.escalation_users import roles_of_nobody
         from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.runtime.users import load_users
 
         settings = load_settings()
-        rules = _load(file)
+        rules, users = _load(file), load_users(settings.home)
+        nobody = roles_of_nobody(rules, users)
         answer = settings.approval_ttl_seconds
         late = {
             name: seconds
@@ -194,12 +197,25 @@ def check(
             if (seconds := plan.length.total_seconds()) > answer
         }
         if as_json:
-            print_json({"ok": True, "rules": rules.model_dump(mode="json"), "later_than_questions": late})
+            print_json(
+                {
+                    "ok": True,
+                    "rules": rules.model_dump(mode="json"),
+                    "later_than_questions": late,
+                    "roles_of_nobody": [list(one) for one in nobody],
+                }
+            )
             return
         typer.echo(
             f"{len(rules.policies)} policies, {len(rules.rotations)} rotations, {len(rules.people)} people: "
             "all is well"
         )
+        for name, number, role in nobody:
+            typer.echo(
+                f"note: policy {name!r} level {number}: no user has the role {role!r}"
+                + ("" if users else " (there is no users file)")
+                + ": where nobody else is named, everyone at the terminal is called; see `watchkeeper users`"
+            )
         for name, seconds in late.items():
             typer.echo(
                 f"note: policy {name!r} takes {seconds:.0f} s to its end, but questions expire after "
@@ -221,10 +237,13 @@ def who(
     """Say who would be called, level by level, if somebody were called now."""
     with mistakes():
         from watchkeeper.runtime.clock import utc_now
+        from watchkeeper.runtime.escalation_users import with_users
         from watchkeeper.runtime.oncall import first_level, on_call, people_of
+        from watchkeeper.runtime.settings import load_settings
         from watchkeeper.runtime.times import write_duration
+        from watchkeeper.runtime.users import load_users
 
-        rules = _load(file)
+        rules = with_users(_load(file), load_users(load_settings().home))
         moment = utc_now() if at is None else _moment(at)
         names = [policy] if policy is not None else [*rules.policies] or [rules.default]
         plans = [(name, rules.policy(name)) for name in names]

@@ -36,13 +36,16 @@ def check(
     """Check a policy: its form, its examples, and whether it speaks of every action on every host."""
     with mistakes():
         from watchkeeper.runtime.policy_coverage import Covered, coverage
+        from watchkeeper.runtime.policy_people import too_few_people
         from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.runtime.users import load_users
         from watchkeeper.tools.inventory import Inventory
         from watchkeeper.tools.plugins import load_registry
 
         settings = load_settings()
         registry = load_registry(settings.tools)
         policy = _load(file, settings, registry)
+        few = too_few_people(policy.rules, load_users(settings.home))
         covered = None
         if strict or settings.inventory_path.exists():
             covered = coverage(policy, registry, Inventory.load(settings.inventory_path))
@@ -57,6 +60,7 @@ def check(
                     "rules": [rule.model_dump(mode="json") for rule in policy.rules],
                     "decisions": None if covered is None else len(covered),
                     "denied_by_default": [one.model_dump(mode="json") for one in gaps],
+                    "too_few_people": [one.model_dump(mode="json") for one in few],
                     "depends": [one.model_dump(mode="json") for one in sometimes],
                 }
             )
@@ -65,6 +69,12 @@ def check(
             typer.echo(
                 f"{len(policy.rules)} rules, {examples} examples: all is well (digest {policy.digest[:16]})"
             )
+            for one in few:
+                there = f"{one.there} have it" if one.there else "nobody has it"
+                typer.echo(
+                    f"note: rule {one.rule!r} (tier {one.tier}) waits for {one.wanted} users who are "
+                    f"{one.role}, and {there}: add them with `watchkeeper users`"
+                )
             _tell_coverage(settings, covered, gaps, len(sometimes))
     if not ok:
         raise typer.Exit(1)

@@ -45,7 +45,8 @@ def serve(
 ) -> None:
     """Work on what was submitted, until Ctrl-C; other workers, here or elsewhere, share the work.
 
-    An incident that waits for an answer of people keeps no worker: the answer has one go on with it.
+    An incident that waits for an answer of people keeps no worker: the answer has one go on with it. It ends
+    with code 130 after Ctrl-C and 0 after a polite kill (SIGTERM), and gives back what was under way.
     """
     from watchkeeper.cli.identity import given_token, permitted_person
     from watchkeeper.cli.jobs_work import beside, training_worker
