@@ -161,13 +161,12 @@ def release(escalation_id: Id, ask_token: AskToken = False, as_json: Json = Fals
     """Send what a restore from a backup held, and go on calling people: say so where they were not told."""
     with opened() as (settings, store):
         from watchkeeper.runtime.audit import AuditLog
-        from watchkeeper.runtime.clock import utc_now
         from watchkeeper.runtime.restoring_calls import release_calls
         from watchkeeper.runtime.roles import Permission
 
         what = f"release {escalation_id}"
         person = permitted_person(settings.home, Permission.RELEASE, what, ask_token=ask_token)
-        now = release_calls(store, AuditLog(settings.home), escalation_id, by=person, at=utc_now())
+        now = release_calls(store, AuditLog(settings.home), escalation_id, by=person, at=store.now())
         if as_json:
             print_json(_summary(now))
             return
