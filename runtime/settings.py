@@ -55,6 +55,7 @@ class Settings(BaseSettings):
         cpu_watts: Power drawn while a model computes, to estimate energy.
         training_memory: Bytes that training jobs may hold together on this machine (default: four fifths of
             its memory).
+        ray_address: Address of a Ray cluster's dashboard, for jobs that are to run there; empty for none.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     cpu_watts: float = Field(default=65, gt=0, allow_inf_nan=False)
     training_memory: Annotated[int, BeforeValidator(parse_size)] | None = Field(default=None, ge=10**7)
+    ray_address: str = Field(default="", pattern=r"^(https?://[^\s]+)?$")
 
     @field_validator("identity_proxies")
     @classmethod

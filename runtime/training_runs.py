@@ -16,6 +16,7 @@ from watchkeeper.tools.errors import JobFolderError
 from watchkeeper.tools.findings import FindingKind, Severity
 from watchkeeper.tools.training.folder import Ending, JobFolder
 from watchkeeper.tools.training.process import GRACE_SECONDS, supervise
+from watchkeeper.tools.training.ray_jobs import supervise_on_ray
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
 
 BY = "watchkeeper"
@@ -33,6 +34,7 @@ class TrainingRuns:
         journal: Where they and their incidents are kept.
         room: What there is for them on this machine.
         host: Name of this machine in the inventory, on which incidents are opened; None opens none.
+        ray_address: Of the dashboard of a Ray cluster, for jobs that are to run there; empty for none.
         grace: Seconds that a job's processes are given to end by themselves.
         show: Told in a line what happens to jobs.
     """
@@ -43,6 +45,7 @@ class TrainingRuns:
         room: Room,
         *,
         host: str | None,
+        ray_address: str = "",
         grace: float = GRACE_SECONDS,
         show: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -50,6 +53,7 @@ class TrainingRuns:
         self._journal = journal
         self._room = room
         self._host = host
+        self._ray_address = ray_address
         self._grace = grace
         self._show = show
 
@@ -89,7 +93,10 @@ class TrainingRuns:
     def _attempt(self, task: Task, job: TrainingJob) -> Ending:
         try:
             folder = JobFolder.create(self.jobs.folder(job.id).path, job.spec)
-            return supervise(folder, job.attempts, wanted=_Wanted(self.jobs, task, job), grace=self._grace)
+            wanted = _Wanted(self.jobs, task, job)
+            if job.spec.runs_on == "ray":
+                return supervise_on_ray(folder, job.attempts, address=self._ray_address, wanted=wanted)
+            return supervise(folder, job.attempts, wanted=wanted, grace=self._grace)
         except JobFolderError as error:
             return Ending(attempt=job.attempts, how="no-space", reason=str(error))
 

@@ -90,7 +90,7 @@ def training_worker(
     if host is None:
         say("no host of the inventory is this machine: jobs that fail open no incident", "yellow")
     room = Room.of_this_machine(settings.training_memory)
-    runs = TrainingRuns(journal, room, host=host, show=say)
+    runs = TrainingRuns(journal, room, host=host, ray_address=settings.ray_address, show=say)
     runs.sweep()
     return Worker(
         Jobs(journal.store),
