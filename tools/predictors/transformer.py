@@ -23,7 +23,7 @@ class TransformerEncoder:
     def __init__(self, model: Any, tokenizer: Any, *, max_tokens: int, temperature: float) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self._temperature = temperature
 
     @classmethod
@@ -48,7 +48,7 @@ class TransformerEncoder:
         import torch
 
         with torch.inference_mode():
-            given = self.tokenizer([text], truncation=True, max_length=self._max_tokens, return_tensors="pt")
+            given = self.tokenizer([text], truncation=True, max_length=self.max_tokens, return_tensors="pt")
             found: NDArray[np.float64] = self.model(**given).logits[0].double().numpy()
             return found
 
