@@ -201,8 +201,7 @@ class _Doctor:
         """The database: whether it can be read, is of this release, and makes sense."""
         place = self._settings.store_place
         if isinstance(place, str):
-            # One on a server is opened as any command does, and judged by its records alone.
-            yield from self._records(place, "database")
+            yield from self._on_a_server(place)
             return
         path = place
         if not path.exists():
@@ -221,14 +220,28 @@ class _Doctor:
             said = f"has schema {version}, this release knows {newest_schema()}"
             yield _error("database", path, said, "use the release that wrote it")
         elif int(version) < newest_schema():
-            said = f"has schema {version} and becomes {newest_schema()} when it is opened next"
-            yield _note("database", path, said, "back it up first: `watchkeeper backup`")
+            yield _older(path, int(version), "back it up first: `watchkeeper backup`")
         elif not broken:
             yield from self._records(path, str(path))
 
+    def _on_a_server(self, url: str) -> Iterator[Found]:
+        """Judge a database that is not here by its records, without making or changing a table."""
+        try:
+            with Store(url, migrate=False) as store:
+                place, version = store.place, store.schema
+        except StoreError as error:
+            yield _error("database", "store", str(error), _RESTORE)
+            return
+        if version is None:
+            yield _note("database", place, "is empty: nothing happened here")
+        elif version < newest_schema():
+            yield _older(place, version, "dump it first: `pg_dump`")
+        else:
+            yield from self._records(url, place)
+
     def _records(self, place: Path | str, shown: str) -> Iterator[Found]:
         try:
-            with Store(place) as store:
+            with Store(place, migrate=False) as store:
                 for suspicion in examine_records(store, self._now, locks=self._home / "locks"):
                     yield _of(suspicion, shown)
         except StoreError as error:
@@ -262,6 +275,11 @@ def _read_raw(path: Path) -> tuple[list[str], str | None]:
         except sqlite3.OperationalError:
             return broken, None
         return broken[:20], None if version is None else str(version[0])
+
+
+def _older(place: Path | str, version: int, advice: str) -> Found:
+    said = f"has schema {version} and becomes {newest_schema()} when it is opened next"
+    return _note("database", place, said, advice)
 
 
 def _loaded(area: str, path: Path, load: Callable[[], object]) -> Iterator[Found]:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from watchkeeper.runtime.database import open_database
 from watchkeeper.runtime.errors import StoreError
 from watchkeeper.runtime.leases import Lease, Leases, check_lease
-from watchkeeper.runtime.migrations import bring_up_to_date
+from watchkeeper.runtime.migrations import bring_up_to_date, schema_of
 
 _FENCES: ContextVar[tuple[tuple[Store, Lease], ...]] = ContextVar("watchkeeper_fences", default=())
 """What must still be held by who writes; see `Store.fenced`."""
@@ -34,17 +34,20 @@ class Store:
     Args:
         place: File of a SQLite database, created if missing, or the URL of a PostgreSQL database
             (``postgresql://user@host/name``).
+        migrate: Whether tables are made or changed where they are not those of this release; without that
+            nothing is written by opening it, and what is there may not be read but by `schema`.
 
     Raises:
         StoreError: If it cannot be opened, is damaged, or was written by a newer Watchkeeper.
     """
 
-    def __init__(self, place: Path | str) -> None:
+    def __init__(self, place: Path | str, *, migrate: bool = True) -> None:
         self._current = threading.local()
         self._database = open_database(place)
         try:
             with self._translated():
-                bring_up_to_date(self._database)
+                if migrate:
+                    bring_up_to_date(self._database)
         except BaseException:
             self.close()
             raise
@@ -53,6 +56,16 @@ class Store:
     def place(self) -> str:
         """Where it is, for messages: never with a password."""
         return self._database.place
+
+    @property
+    def schema(self) -> int | None:
+        """The number of the schema of its tables; None if it has none.
+
+        Raises:
+            StoreError: If it is not one of Watchkeeper, or of another release.
+        """
+        with self._translated():
+            return schema_of(self._database)
 
     @contextmanager
     def transaction(self, *, outermost: bool = False) -> Iterator[Connection]:

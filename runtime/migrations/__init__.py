@@ -59,6 +59,17 @@ def bring_up_to_date(database: Database) -> None:
             migrate(connection, found)
 
 
+def schema_of(database: Database) -> int | None:
+    """Return the number of a database's revision, changing nothing; None if the database is empty.
+
+    Raises:
+        StoreError: If it is not one of Watchkeeper, or of a revision that this release does not know.
+    """
+    with database.engine.connect().execution_options(**database.reading) as connection, connection.begin():
+        found = _revision(database, connection)
+    return None if found is None else int(found)
+
+
 def _revision(database: Database, connection: Connection) -> str | None:
     """Return the revision of a database; None if it is empty."""
     names = set(inspect(connection).get_table_names())
