@@ -59,6 +59,7 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
             "breaker",
             "escalations",
             "incidents",
+            "jobs",
             "decisions",
             "audit",
             "policy",

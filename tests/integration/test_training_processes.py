@@ -14,7 +14,7 @@ import pytest
 
 from tests.lamp import folder_in_memory
 from tests.trainers import write_points
-from watchkeeper.tools.training import processes
+from watchkeeper.tools.training import processes, trainer_of
 from watchkeeper.tools.training.folder import Ending, JobFolder
 from watchkeeper.tools.training.process import accelerate_config, supervise
 from watchkeeper.tools.training.spec import JobLimits, JobSpec
@@ -81,6 +81,20 @@ def test_accelerate_starts_it_with_the_same_result(base: Path) -> None:
     JobFolder.create(launched.path, plain.spec.model_copy(update={"launcher": "accelerate"}))
     assert supervise(launched, 1) == Ending(attempt=1, how="done")
     assert launched.metrics() == plain.metrics()
+
+
+def test_the_trainer_of_the_examples_learns(base: Path) -> None:
+    data = base / "load.csv"
+    data.write_text("1,10\n2,20\n3,30\n4,40\n")
+    spec = JobSpec.of_options(
+        {"trainer": "own_trainer:Latency", "modules": ROOT / "examples", "data": data, "launcher": "python"}
+    )
+    folder = JobFolder.create(base / "example", spec)
+    assert supervise(folder, 1).how == "done"
+    trainer = trainer_of("examples.own_trainer:Latency")
+    scored = trainer.evaluate(folder.artefacts, data, trainer.parse_parameters({}))
+    assert scored.metrics["minus_error"] > -1
+    assert folder.metrics()[-1]["loss"] < folder.metrics()[0]["loss"]
 
 
 def test_gpus_are_told_to_accelerate() -> None:
