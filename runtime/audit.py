@@ -27,6 +27,9 @@ from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import AuditError
 from watchkeeper.runtime.redaction import redact
 
+_Stamps = tuple[tuple[int, ...], ...]
+"""What tells whether somebody else wrote the log, its checkpoints or the key."""
+
 _TAIL = 1 << 12
 """Bytes at the end of the checkpoints that hold several of them."""
 
@@ -51,6 +54,7 @@ class AuditLog:
         self.folder = home / "audit"
         self.keys = home / "keys"
         self._now = now
+        self._kept: tuple[_Stamps, Ed25519PrivateKey, int, str] | None = None
 
     @property
     def path(self) -> Path:
@@ -69,21 +73,17 @@ class AuditLog:
             AuditError: If it cannot be written, or the log was changed by someone else.
         """
         with self.held():
-            key = self._ready()
-            last = self._last()
-            if last is not None and not last[2]:
-                # So that never more than one entry waits for its signature, and more are a forgery.
-                self._sign(key, last[0].seq, last[1])
+            key, count, head = self._end()
             entry = AuditEntry(
-                seq=1 if last is None else last[0].seq + 1,
-                at=self._now(),
-                kind=kind,
-                data=safe_json(redact(data)),
-                previous=GENESIS if last is None else last[1],
+                seq=count + 1, at=self._now(), kind=kind, data=safe_json(redact(data)), previous=head
             )
             line = entry.line()
+            self._kept = None
             append_line(self.path, line)
-            self._sign(key, entry.seq, hashlib.sha256(line).hexdigest())
+            head = hashlib.sha256(line).hexdigest()
+            self._sign(key, entry.seq, head)
+            stamps = self._stamps()
+            self._kept = None if stamps is None else (stamps, key, entry.seq, head)
         return entry
 
     def entries(self) -> Iterator[AuditEntry]:
@@ -154,6 +154,30 @@ class AuditLog:
             yield
         finally:
             os.close(descriptor)
+
+    def _end(self) -> tuple[Ed25519PrivateKey, int, str]:
+        """The key, and the number and hash of the last entry, which is signed.
+
+        Files that are still as this log left them are not read again.
+        """
+        if self._kept is not None and self._stamps() == self._kept[0]:
+            return self._kept[1:]
+        key = self._ready()
+        last = self._last()
+        if last is None:
+            return key, 0, GENESIS
+        entry, head, signed = last
+        if not signed:
+            # So that never more than one entry waits for its signature, and more are a forgery.
+            self._sign(key, entry.seq, head)
+        return key, entry.seq, head
+
+    def _stamps(self) -> _Stamps | None:
+        try:
+            found = [path.stat() for path in (self.path, self.checkpoints_path, self.keys / PRIVATE)]
+        except OSError:
+            return None
+        return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found)
 
     def _ready(self) -> Ed25519PrivateKey:
         has_log = self.path.exists() and self.path.stat().st_size > 0

@@ -30,6 +30,9 @@ from watchkeeper.runtime.store import Store
 KEPT = 3
 """Checkpoints of a thread that are kept: the last is what a run goes on from."""
 
+_PRUNED_EVERY = 8
+"""Steps between two looks for older ones."""
+
 
 class Checkpoints(BaseCheckpointSaver[str]):
     """LangGraph's checkpointer over the store, on either database.
@@ -39,14 +42,19 @@ class Checkpoints(BaseCheckpointSaver[str]):
 
     Args:
         store: The store.
-        kept: How many checkpoints of a thread are kept; older ones go at each new one. None keeps all, as
-            channels that are made from the writes of all steps (delta channels) need.
+        kept: How many checkpoints of a thread are kept; older ones go with every eighth step. None keeps
+            all, as channels that are made from the writes of all steps (delta channels) need.
+        deferred: Keep what tasks wrote in memory until the checkpoint that takes it over is written, which
+            saves a commit for each task. A process that ends in between does these tasks again: that is for
+            graphs whose nodes are safe to repeat. What waits for a person is always written at once.
     """
 
-    def __init__(self, store: Store, *, kept: int | None = KEPT) -> None:
+    def __init__(self, store: Store, *, kept: int | None = KEPT, deferred: bool = False) -> None:
         super().__init__(serde=JsonPlusSerializer(allowed_msgpack_modules=None))
         self._store = store
         self._kept = kept
+        self._deferred = deferred
+        self._waiting: dict[tuple[str, ...], dict[tuple[str, int], dict[str, Any]]] = {}
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that a config names, or the last one of its thread.
@@ -129,8 +137,9 @@ class Checkpoints(BaseCheckpointSaver[str]):
         }
         with self._store.transaction() as connection:
             _upsert(connection, checkpoints, [row], replace=True)
-            if self._kept is not None:
+            if self._kept is not None and metadata.get("step", 0) % _PRUNED_EVERY == 0:
                 self._prune(connection, place)
+        self._waiting.pop((*place.values(), str(row["parent_checkpoint_id"])), None)
         return {"configurable": {**place, "checkpoint_id": checkpoint["id"]}}
 
     def put_writes(
@@ -149,13 +158,21 @@ class Checkpoints(BaseCheckpointSaver[str]):
         if not writes:
             return
         key = {**_place(config), "checkpoint_id": str(config["configurable"]["checkpoint_id"])}
-        rows = []
+        rows: builtins.list[dict[str, Any]] = []
         for number, (channel, value) in enumerate(writes):
             kind, body = self.serde.dumps_typed(value)
             where = {"task_id": task_id, "task_path": task_path, "idx": WRITES_IDX_MAP.get(channel, number)}
             rows.append({**key, **where, "channel": channel, "type": kind, "value": body})
+        place = tuple(key.values())
+        if self._deferred and not any(channel in WRITES_IDX_MAP for channel, _ in writes):
+            waiting = self._waiting.setdefault(place, {})
+            for row in rows:
+                waiting.setdefault((row["task_id"], row["idx"]), row)
+            return
+        replace = all(channel in WRITES_IDX_MAP for channel, _ in writes)
         with self._store.transaction() as connection:
-            replace = all(channel in WRITES_IDX_MAP for channel, _ in writes)
+            if before := list(self._waiting.pop(place, {}).values()):
+                _upsert(connection, checkpoint_writes, before, replace=False)
             _upsert(connection, checkpoint_writes, rows, replace=replace)
 
     def delete_thread(self, thread_id: str) -> None:
@@ -168,6 +185,8 @@ class Checkpoints(BaseCheckpointSaver[str]):
         with self._store.transaction() as connection:
             for table in (checkpoint_writes, checkpoints):
                 connection.execute(delete(table).where(table.c.thread_id == str(thread_id)))
+        for key in [key for key in self._waiting if key[0] == str(thread_id)]:
+            self._waiting.pop(key, None)
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
         """Return a version of a channel that sorts after the current one, as LangGraph's own savers do."""
@@ -220,7 +239,7 @@ class Checkpoints(BaseCheckpointSaver[str]):
 
     def _tuple(self, connection: Connection, row: Row[Any]) -> CheckpointTuple:
         table = checkpoint_writes
-        written = connection.execute(
+        kept = connection.execute(
             select(table.c.task_id, table.c.channel, table.c.type, table.c.value)
             .where(
                 table.c.thread_id == row.thread_id,
@@ -230,6 +249,11 @@ class Checkpoints(BaseCheckpointSaver[str]):
             .order_by(table.c.task_path, table.c.task_id, table.c.idx)
         ).all()
         place = {"thread_id": row.thread_id, "checkpoint_ns": row.checkpoint_ns}
+        waiting = self._waiting.get((*place.values(), row.checkpoint_id), {})
+        written = [
+            *(tuple(found) for found in kept),
+            *((w["task_id"], w["channel"], w["type"], w["value"]) for w in waiting.values()),
+        ]
         parent: RunnableConfig | None = None
         if row.parent_checkpoint_id:
             parent = {"configurable": {**place, "checkpoint_id": row.parent_checkpoint_id}}

@@ -39,6 +39,9 @@ class Database(Protocol):
     def migrating(self) -> AbstractContextManager[Connection]:
         """Open a transaction with the write lock, in which tables may be changed."""
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Enclose each transaction that writes, from before it begins."""
+
     def now(self, connection: Connection | None) -> datetime:
         """The time, by one clock for all who use this database.
 

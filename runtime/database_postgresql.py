@@ -74,6 +74,10 @@ class PostgresqlDatabase:
         with self.engine.connect() as connection, connection.begin():
             yield connection
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Nothing: whoever waits for the server's lock is woken when it is free."""
+        return nullcontext()
+
     def now(self, connection: Connection | None) -> datetime:
         """The time of the server."""
         if connection is None:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +24,12 @@ from watchkeeper.runtime.errors import StoreError
 _BUSY_SECONDS = 30
 _ROOM = 1 << 20
 """Free bytes under which an I/O error is taken for a full disk."""
+
+_WRITERS: dict[Path, threading.Lock] = {}
+"""For each file whose turn it is among the threads of this process; see `SqliteDatabase.writing`."""
+
+# The threads that a lock waits for are not there in a forked process.
+os.register_at_fork(after_in_child=_WRITERS.clear)
 
 
 class SqliteDatabase:
@@ -41,7 +48,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self.place = str(path)
-        self._path = path
+        self._path = path.absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -71,6 +78,22 @@ class SqliteDatabase:
                         raise StoreError(self.damaged(f"a row of {broken[0]} points to none of {broken[2]}"))
             finally:
                 driver.execute("PRAGMA foreign_keys=ON")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Wait until no other thread of this process writes.
+
+        SQLite's own way to wait for a lock is to sleep and look again; with threads that write at the same
+        time, as those that read facts do, most of the time is slept. Where it takes too long it is left to
+        SQLite to say so.
+        """
+        turn = _WRITERS.setdefault(self._path, threading.Lock())
+        taken = turn.acquire(timeout=_BUSY_SECONDS)
+        try:
+            yield
+        finally:
+            if taken:
+                turn.release()
 
     def now(self, connection: Connection | None) -> datetime:  # noqa: ARG002 (one machine, one clock)
         """The time of this machine."""

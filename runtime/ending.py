@@ -56,12 +56,13 @@ class Ending:
             summary = ""
         # What is not faithful gives way to the record itself.
         summary = summary or " ".join(lines)
-        context.journal.incidents.set_status(incident.id, _STATUS[verdict], summary=summary)
-        context.journal.record(
-            incident.id,
-            IncidentClosed(status=_STATUS[verdict].value, summary=summary),
-            key="closed",
-        )
+        with context.journal.store.transaction():
+            context.journal.incidents.set_status(incident.id, _STATUS[verdict], summary=summary)
+            context.journal.record(
+                incident.id,
+                IncidentClosed(status=_STATUS[verdict].value, summary=summary),
+                key="closed",
+            )
         write_report(
             build_report(context.journal, incident.id, watts=context.settings.cpu_watts),
             context.site.home / "reports",

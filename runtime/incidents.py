@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.alerts import Alert
@@ -102,6 +103,21 @@ class Incident(BaseModel):
 
 E = TypeVar("E", bound=BaseEvent)
 
+_PLACE = select(
+    select(func.coalesce(func.max(schema.events.c.seq), 0))
+    .where(schema.events.c.incident_id == bindparam("incident_id"))
+    .scalar_subquery()
+    .label("last"),
+    select(schema.events.c.body)
+    .where(
+        schema.events.c.incident_id == bindparam("incident_id"),
+        schema.events.c.call_key == bindparam("call_key"),
+    )
+    .scalar_subquery()
+    .label("kept"),
+).where(select(schema.incidents.c.id).where(schema.incidents.c.id == bindparam("incident_id")).exists())
+"""The last place of an incident's events, and the event that an occasion has; no row without the incident."""
+
 
 class Incidents:
     """Incidents in the store."""
@@ -179,9 +195,7 @@ class Incidents:
                 select(schema.incidents).where(schema.incidents.c.id == incident_id)
             ).first()
         if row is None:
-            raise UnknownIncidentError(
-                f"incident {incident_id!r} is not in {self._store.place!r}; see `watchkeeper incidents list`"
-            )
+            raise self._unknown(incident_id)
         return _incident(row)
 
     def list(self, *, live: bool | None = None, limit: int = 100) -> tuple[Incident, ...]:
@@ -272,17 +286,14 @@ class Incidents:
             return event.model_copy(update={"incident_id": incident_id, "at": self._now()})
         table = schema.events
         with self._store.transaction() as connection:
-            self.get(incident_id)
-            if key is not None:
-                kept = connection.execute(
-                    select(table.c.body).where(table.c.incident_id == incident_id, table.c.call_key == key)
-                ).scalar()
-                if kept is not None:
-                    return type(event).model_validate_json(kept)
-            last = connection.execute(
-                select(func.coalesce(func.max(table.c.seq), 0)).where(table.c.incident_id == incident_id)
-            ).scalar_one()
-            stored = event.model_copy(update={"incident_id": incident_id, "seq": last + 1, "at": self._now()})
+            place = connection.execute(_PLACE, {"incident_id": incident_id, "call_key": key}).first()
+            if place is None:
+                raise self._unknown(incident_id)
+            if place.kept is not None:
+                return type(event).model_validate_json(place.kept)
+            stored = event.model_copy(
+                update={"incident_id": incident_id, "seq": place.last + 1, "at": self._now()}
+            )
             connection.execute(
                 table.insert().values(
                     incident_id=incident_id,
@@ -347,13 +358,13 @@ class Incidents:
         """
         table = schema.events
         with self._store.reading() as connection:
-            self.get(incident_id)
             rows = connection.execute(
                 select(table.c.body)
                 .where(table.c.incident_id == incident_id, table.c.seq > after)
                 .order_by(table.c.seq)
             ).scalars()
-            return tuple(EVENT.validate_json(body) for body in rows)
+            found = tuple(EVENT.validate_json(body) for body in rows)
+            return found or self._none_of(incident_id)
 
     def add_evidence(
         self,
@@ -362,6 +373,7 @@ class Incidents:
         gather: Callable[[str], Evidence],
         *,
         number: int | None = None,
+        witness: Callable[[Evidence], object] = lambda _: None,
     ) -> Evidence:
         """Keep what a fact said, once for each call.
 
@@ -372,12 +384,14 @@ class Incidents:
             gather: Reads the fact under the evidence id it is given (``E1``, ``E2``, ...); not called if the
                 evidence is there. It runs outside of any transaction.
             number: Its number; by default the next one.
+            witness: Called with the evidence in the transaction that keeps it, or with that which is there.
 
         Raises:
             UnknownIncidentError: If there is no such incident.
         """
         kept = self.find_evidence(incident_id, call_key)
         if kept is not None:
+            witness(kept)
             return kept
         evidence = gather(f"E{number or self.next_evidence(incident_id)}")
         table = schema.evidence
@@ -392,6 +406,7 @@ class Incidents:
                     incident_id=incident_id, number=place, call_key=call_key, body=evidence.model_dump_json()
                 )
             )
+            witness(evidence)
         return evidence
 
     def next_evidence(self, incident_id: str) -> int:
@@ -402,11 +417,12 @@ class Incidents:
         """
         table = schema.evidence
         with self._store.reading() as connection:
-            self.get(incident_id)
             last = connection.execute(
-                select(func.coalesce(func.max(table.c.number), 0)).where(table.c.incident_id == incident_id)
-            ).scalar_one()
-        return int(last) + 1
+                select(func.max(table.c.number)).where(table.c.incident_id == incident_id)
+            ).scalar()
+            if last is None:
+                self.get(incident_id)
+        return int(last or 0) + 1
 
     def find_evidence(self, incident_id: str, call_key: str) -> Evidence | None:
         """Return the evidence of a call, or None if it was not kept yet."""
@@ -425,11 +441,11 @@ class Incidents:
         """
         table = schema.evidence
         with self._store.reading() as connection:
-            self.get(incident_id)
             rows = connection.execute(
                 select(table.c.body).where(table.c.incident_id == incident_id).order_by(table.c.number)
             ).scalars()
             found = tuple(Evidence.model_validate_json(body) for body in rows)
+            found = found or self._none_of(incident_id)
         return found if only is None else tuple(e for e in found if e.id in only)
 
     @contextmanager
@@ -483,6 +499,16 @@ class Incidents:
                 ) from error
             yield
 
+    def _none_of(self, incident_id: str) -> tuple[()]:
+        """Return nothing, of an incident that exists."""
+        self.get(incident_id)
+        return ()
+
+    def _unknown(self, incident_id: str) -> UnknownIncidentError:
+        return UnknownIncidentError(
+            f"incident {incident_id!r} is not in {self._store.place!r}; see `watchkeeper incidents list`"
+        )
+
     def _free_id(self) -> str:
         with self._store.reading() as connection:
             for attempt in range(100):
@@ -497,4 +523,9 @@ class Incidents:
 
 def _incident(row: Row[tuple[object, ...]]) -> Incident:
     values = dict(row._mapping)
-    return Incident(**{**values, "alert": Alert.model_validate_json(values["alert"])})
+    return Incident(**{**values, "alert": _alert(values["alert"])})
+
+
+@lru_cache(maxsize=64)
+def _alert(body: str) -> Alert:
+    return Alert.model_validate_json(body)

@@ -7,7 +7,7 @@ from typing import Any
 
 from langgraph.types import Send
 
-from watchkeeper.agents import Diagnosis, FactCall, supported
+from watchkeeper.agents import Decision, Diagnosis, FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.agents.diagnostician import diagnosis_of
 from watchkeeper.models.errors import CancelledError
@@ -30,6 +30,7 @@ from watchkeeper.runtime.events import (
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.readings import reading_evidence, without_secrets
 from watchkeeper.runtime.state import FactTask, IncidentState, Turn
+from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Severity
 from watchkeeper.tools.suspicion import suspicion
@@ -54,8 +55,9 @@ class Investigation:
 
     def intake(self, state: IncidentState) -> Update:
         """Begin: the incident is under investigation."""
-        self._enter(state, "intake")
-        self._context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
+        with self._context.journal.store.transaction():
+            self._enter(state, "intake")
+            self._context.journal.incidents.set_status(state["incident"], IncidentStatus.INVESTIGATING)
         return {"round": 0, "applied": [], "queue": [], "repeat": 0, "verdict": "", "reason": ""}
 
     def triage(self, state: IncidentState) -> Update:
@@ -65,8 +67,6 @@ class Investigation:
         found, decisions = self._context.team.triage(
             title=incident.alert.title, description=incident.alert.description
         )
-        for number, decision in enumerate(decisions):
-            self._context.journal.decide(incident.id, decision, key=f"triage:{number}")
         # The model may raise what the sender said, not lower it.
         rank = {"info": 0, Severity.NORMAL: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
         severity = max(
@@ -74,17 +74,20 @@ class Investigation:
             Severity.NORMAL if found.severity == "info" else Severity(found.severity),
             key=lambda s: rank[s],
         )
-        self._context.journal.incidents.set_severity(incident.id, severity)
-        for number, line in enumerate([incident.alert.title, *incident.alert.description.splitlines()]):
-            if suspicion(line) is not None:
-                self._context.journal.record(
-                    incident.id,
-                    SuspiciousText(evidence_id="alert", quote=line[:300]),
-                    key=f"suspicious:alert:{number}",
-                )
-        self._context.journal.record(
-            incident.id, TriageDone(severity=severity, summary=found.symptom), key="triage"
-        )
+        with self._context.journal.store.transaction():
+            for number, decision in enumerate(decisions):
+                self._context.journal.decide(incident.id, decision, key=f"triage:{number}")
+            self._context.journal.incidents.set_severity(incident.id, severity)
+            for number, line in enumerate([incident.alert.title, *incident.alert.description.splitlines()]):
+                if suspicion(line) is not None:
+                    self._context.journal.record(
+                        incident.id,
+                        SuspiciousText(evidence_id="alert", quote=line[:300]),
+                        key=f"suspicious:alert:{number}",
+                    )
+            self._context.journal.record(
+                incident.id, TriageDone(severity=severity, summary=found.symptom), key="triage"
+            )
         return {}
 
     def investigate(self, state: IncidentState) -> Update:
@@ -92,8 +95,10 @@ class Investigation:
         number = state["round"]
         self._enter(state, f"investigate:{number}")
         calls = remaining_calls(self._context, state)
+        decision: Decision | None = None
         if number == 0:
-            baseline = [call for call in calls if self._is_baseline(state, call)]
+            alert = self._context.incident(state).alert
+            baseline = [call for call in calls if self._is_baseline(alert, call)]
             chosen = tuple(baseline[: self._context.settings.max_facts])
             probabilities: tuple[float, ...] = ()
         else:
@@ -103,18 +108,20 @@ class Investigation:
             chosen, decision = self._context.team.next_facts(
                 self._context.case(state), calls, take=min(FACTS_A_ROUND, left)
             )
-            self._context.journal.decide(state["incident"], decision, key=f"investigate:{number}")
             probabilities = tuple(decision.probabilities[index] for index in decision.chosen)
-        host = self._context.incident(state).alert.host
-        self._context.journal.record(
-            state["incident"],
-            FactsChosen(
-                calls=tuple(Call(fact=call.fact, host=host, arguments=call.arguments) for call in chosen),
-                probabilities=probabilities,
-            ),
-            key=f"facts:{number}",
-        )
-        first = self._context.journal.incidents.next_evidence(state["incident"])
+        with self._context.journal.store.transaction():
+            if decision is not None:
+                self._context.journal.decide(state["incident"], decision, key=f"investigate:{number}")
+            host = self._context.incident(state).alert.host
+            self._context.journal.record(
+                state["incident"],
+                FactsChosen(
+                    calls=tuple(Call(fact=call.fact, host=host, arguments=call.arguments) for call in chosen),
+                    probabilities=probabilities,
+                ),
+                key=f"facts:{number}",
+            )
+            first = self._context.journal.incidents.next_evidence(state["incident"])
         return {"calls": [call.model_dump() for call in chosen], "first": first, "round": number + 1}
 
     def fan_out(self, state: IncidentState) -> list[Send] | str:
@@ -148,32 +155,31 @@ class Investigation:
         """Read a fact and keep it; a second time with the same key (by default the call) does nothing."""
         context = self._context
         incident = context.journal.incidents.get(incident_id)
-        evidence = context.journal.incidents.add_evidence(
-            incident_id,
-            key or call.key,
-            lambda id: without_secrets(  # noqa: A006 (the field's name)
-                context.site.registry.gather(
-                    call.fact,
-                    context.site.target(incident.alert.host),
-                    call.arguments,
-                    id=id,
-                    now=context.journal.now,
-                )
-            ),
-            number=number,
-        )
-        context.journal.record(
-            incident_id,
-            EvidenceGathered(
-                evidence_id=evidence.id,
-                fact=evidence.fact,
-                host=evidence.host,
-                arguments=evidence.arguments,
-                findings=evidence.findings,
-                error=evidence.error,
-                seconds=evidence.seconds,
-            ),
-            key=f"evidence:{evidence.id}",
+
+        def read(id: str) -> Evidence:  # noqa: A002 (the field's name)
+            target = context.site.target(incident.alert.host)
+            found = context.site.registry.gather(
+                call.fact, target, call.arguments, id=id, now=context.journal.now
+            )
+            return without_secrets(found)
+
+        def tell(evidence: Evidence) -> None:
+            context.journal.record(
+                incident_id,
+                EvidenceGathered(
+                    evidence_id=evidence.id,
+                    fact=evidence.fact,
+                    host=evidence.host,
+                    arguments=evidence.arguments,
+                    findings=evidence.findings,
+                    error=evidence.error,
+                    seconds=evidence.seconds,
+                ),
+                key=f"evidence:{evidence.id}",
+            )
+
+        context.journal.incidents.add_evidence(
+            incident_id, key or call.key, read, number=number, witness=tell
         )
 
     def assess(self, state: IncidentState) -> Update:
@@ -234,10 +240,11 @@ class Investigation:
         chosen, diagnosis, decision = context.team.diagnose(case, hypotheses, min_confidence=threshold)
         doubtful = diagnosis.probability < threshold
         key = f"diagnose:{turn}:{state['round']}"
-        context.journal.decide(
-            state["incident"], decision, key=key, accepted=not doubtful, threshold=threshold
-        )
-        self._tell_diagnosis(state, diagnosis, key)
+        with context.journal.store.transaction():
+            context.journal.decide(
+                state["incident"], decision, key=key, accepted=not doubtful, threshold=threshold
+            )
+            self._tell_diagnosis(state, diagnosis, key)
         if doubtful:
             if more:
                 return {"verdict": "investigate"}
@@ -325,8 +332,7 @@ class Investigation:
             state["incident"], StageEntered(stage=stage.split(":")[0]), key=f"stage:{stage}"
         )
 
-    def _is_baseline(self, state: IncidentState, call: FactCall) -> bool:
-        alert = self._context.incident(state).alert
+    def _is_baseline(self, alert: Alert, call: FactCall) -> bool:
         condition = self._context.site.registry.fact(alert.condition.fact)
         arguments = condition.parse_arguments(dict(alert.condition.arguments)).model_dump(mode="json")
         if call.fact == alert.condition.fact:

@@ -116,23 +116,24 @@ class Journal:
         same, and gets a further one where it is not: what was acted on is always on record.
         """
         record = _record_of(decision, accepted=accepted, threshold=threshold)
-        kept = self.decisions.add(incident_id, record, key=key)
-        if (kept.options, kept.chosen) != (record.options, record.chosen):
-            again = record.model_copy(update={"note": "asked again after a restart; " + record.note})
-            kept = self.decisions.add(incident_id, again)
-        self.record(
-            incident_id,
-            DecisionMade(
-                decision_id=kept.id,
-                role=kept.role,
-                question=kept.question,
-                options=kept.options,
-                chosen=kept.chosen,
-                accepted=kept.accepted,
-                confidence=kept.options[kept.chosen].probability,
-            ),
-            key=f"decision:{kept.id}",
-        )
+        with self.store.transaction():
+            kept = self.decisions.add(incident_id, record, key=key)
+            if (kept.options, kept.chosen) != (record.options, record.chosen):
+                again = record.model_copy(update={"note": "asked again after a restart; " + record.note})
+                kept = self.decisions.add(incident_id, again)
+            self.record(
+                incident_id,
+                DecisionMade(
+                    decision_id=kept.id,
+                    role=kept.role,
+                    question=kept.question,
+                    options=kept.options,
+                    chosen=kept.chosen,
+                    accepted=kept.accepted,
+                    confidence=kept.options[kept.chosen].probability,
+                ),
+                key=f"decision:{kept.id}",
+            )
         return kept
 
     def answer(

@@ -147,7 +147,7 @@ class Orchestrator:
             observe_only=self.settings.observe_only,
             limits=self.settings.limits,
         )
-        self._checkpoints = Checkpoints(self.journal.store)
+        self._checkpoints = Checkpoints(self.journal.store, deferred=True)
         self.escalation_jobs = EscalationJobs(
             self.journal.store,
             self.journal.escalations,

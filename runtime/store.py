@@ -105,7 +105,12 @@ class Store:
             return
         calls, undone = [], []
         try:
-            with self._translated(), self._database.engine.connect() as connection, connection.begin():
+            with (
+                self._translated(),
+                self._database.writing(),
+                self._database.engine.connect() as connection,
+                connection.begin(),
+            ):
                 self._current.connection = connection
                 self._current.afterwards = calls
                 self._current.undone = undone

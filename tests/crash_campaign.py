@@ -32,6 +32,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.notify import NOTIFICATIONS
 
 PLACES: tuple[Place, ...] = ("node", "line", "event")
 DEATHS = 3  # at most, of one incident that is killed at moments
@@ -53,6 +54,19 @@ class Scenario:
     job: dict[str, Any]
 
 
+CALLED = """
+version: 1
+people:
+  alice: {channels: [file]}
+  bob: {channels: [file]}
+policies:
+  two:
+    levels:
+      - {who: {users: [alice]}, wait: 10m}
+      - {who: {users: [bob]}, wait: 10m}
+default: two
+"""
+
 SCENARIOS = (
     Scenario("a wrong first choice", {"switch": "off", "bulb": "dusty"}, {}),
     Scenario("probes that cannot tell", {"switch": "off", "bulb": "dusty"}, {"knows": False}),
@@ -65,6 +79,9 @@ SCENARIOS = (
         "three actions, the third fails",
         {"switch": "off", "bulb": "broken", "fuse": "blown", "jinx": "fuse"},
         {"surge": True, "likes": ("surge",)},
+    ),
+    Scenario(
+        "people are called", {"switch": "off", "bulb": "dusty"}, {"escalation": CALLED, "likes": ("switch",)}
     ),
 )
 
@@ -96,6 +113,7 @@ class End:
     doubtful: tuple[str, ...]
     waiting: tuple[tuple[str, str], ...]
     times: tuple[tuple[str, str], ...]
+    told_twice: int
     audit_ok: bool
 
     @classmethod
@@ -105,7 +123,7 @@ class End:
         with Journal(Path(job.home)) as journal:
             incidents = journal.incidents.list()
             if not incidents:
-                return cls("", (), tuple(sorted(lamp.parts().items())), 0, 0, 0, (), (), (), audit_ok=True)
+                return cls("", (), tuple(sorted(lamp.parts().items())), 0, 0, 0, (), (), (), 0, audit_ok=True)
             (incident,) = incidents
             effects = journal.ledger.list(incident.id)
             approvals = journal.approvals.list(incident_id=incident.id, limit=1000)
@@ -139,8 +157,16 @@ class End:
                     *((asked.id, str(asked.expires_at)) for asked in approvals),
                     *((f"job {row.id}", str(row.due_at)) for row in jobs),
                 ),
+                told_twice=_told_twice(Path(job.home)),
                 audit_ok=journal.audit.verify().ok,
             )
+
+
+def _told_twice(home: Path) -> int:
+    """Count the notifications that people got more than once."""
+    path = home / NOTIFICATIONS
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sum(count > 1 for count in Counter(json.loads(line)["id"] for line in lines).values())
 
 
 class Campaign:
@@ -210,6 +236,7 @@ class Campaign:
         said["lost"] += end.lost
         moved = set(before.times) - set(end.times)
         said["moved"] = len(moved)
+        said["told twice"] = end.told_twice
         for name in ("status", "steps", "parts"):
             if getattr(end, name) != getattr(whole, name):
                 said["faults"].append(f"{name}: {getattr(end, name)} instead of {getattr(whole, name)}")
@@ -258,8 +285,13 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         "of these undecidable, waiting for a person": sum(found.get("asked", 0) for found in results),
         "approvals replayed": sum(found["replayed"] for found in results),
         "timers moved": sum(found["moved"] for found in results),
+        "people told twice": sum(found["told twice"] for found in results),
         "other ends than undisturbed": sum(bool(found["faults"]) for found in results),
     }
+
+
+_NONE_OF = ("twice", "lost", "replayed", "moved", "told twice")
+"""What must not be, whatever is killed."""
 
 
 def faults(results: list[dict[str, Any]]) -> list[str]:
@@ -267,7 +299,7 @@ def faults(results: list[dict[str, Any]]) -> list[str]:
     return [
         f"{found['key']}: {'; '.join(found['faults']) or found}"
         for found in results
-        if found["faults"] or found["twice"] or found["lost"] or found["replayed"] or found["moved"]
+        if found["faults"] or any(found[count] for count in _NONE_OF)
     ]
 
 

@@ -69,6 +69,7 @@ class Job:
             that is a no; empty leaves the question open.
         ttl: Seconds to answer.
         surge: Whether the one cause is a surge, whose remedy takes three actions.
+        escalation: Rules of who is called and when; empty: nobody is.
         demo: Seed of a demo environment, which this job makes and breaks where it is not there.
     """
 
@@ -83,6 +84,7 @@ class Job:
     doubt: str = ""
     ttl: float = 3600
     surge: bool = False
+    escalation: str = ""
     demo: int | None = None
 
 
@@ -221,6 +223,7 @@ def run(job: Job) -> int:
         rules=job.rules,
         knows=job.knows,
         causes=SURGE if job.surge else CAUSES,
+        escalation=job.escalation or None,
         approval_ttl_seconds=job.ttl,
     ) as o:
         return _handle(job, o, ALERT)

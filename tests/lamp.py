@@ -361,12 +361,16 @@ def orchestrator(
     knows: bool = True,
     lease_seconds: float = LEASE_SECONDS,
     causes: tuple[Cause, ...] = CAUSES,
+    escalation: str | None = None,
     **settings: Any,
 ) -> Orchestrator:
     """Return an orchestrator of the lamp that does not wait where nothing is to be waited for."""
     path = home.with_name("policy.yaml")
     if rules is not None:
         path.write_text(rules)
+    called = home.with_name("escalation.yaml")
+    if escalation is not None:
+        called.write_text(escalation)
     values: dict[str, Any] = {"settle_seconds": 0, "reading_pause_seconds": 0} | settings
     return Orchestrator(
         inventory=INVENTORY,
@@ -374,6 +378,7 @@ def orchestrator(
         tools=lamp.tools(knows=knows),
         agents=(replace(AGENTS[0], causes=causes), *AGENTS[1:]),
         policy=None if rules is None else path,
+        escalation=None if escalation is None else called,
         settings=Settings(home=home, **values),
         requester=requester,
         lease_seconds=lease_seconds,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.checkpoint.serde.types import INTERRUPT
 
 from watchkeeper.runtime.checkpoints import KEPT, Checkpoints
 from watchkeeper.runtime.errors import FencedError
@@ -32,12 +33,13 @@ def put(saver: Checkpoints, number: int, parent: str | None = None) -> str:
     return f"{number:04}"
 
 
-def test_langgraphs_conformance_kit_passes(place: Path | str) -> None:
+@pytest.mark.parametrize("deferred", [False, True])
+def test_langgraphs_conformance_kit_passes(place: Path | str, *, deferred: bool) -> None:
     with Store(place) as store:
 
         @checkpointer_test(name="Checkpoints")
         async def saver() -> AsyncGenerator[Checkpoints, None]:
-            yield Checkpoints(store, kept=None)
+            yield Checkpoints(store, kept=None, deferred=deferred)
 
         report = asyncio.run(validate(saver))
     failures = [failure for result in report.results.values() for failure in result.failures or ()]
@@ -53,12 +55,45 @@ def test_only_the_last_few_checkpoints_of_a_thread_are_kept(place: Path | str) -
         for number in range(10):
             parent = put(saver, number, parent)
         kept = list(saver.list({"configurable": {"thread_id": "INC-1"}}))
-        assert [found.checkpoint["channel_values"] for found in kept] == [{"n": 9 - n} for n in range(KEPT)]
+        # Older ones went with the eighth.
+        values = [found.checkpoint["channel_values"] for found in kept]
+        assert values == [{"n": 9}, *({"n": 8 - n} for n in range(KEPT))]
         assert kept[0].pending_writes == [("task", "n", 9)]
         with store.reading() as connection:
-            assert connection.exec_driver_sql("SELECT count(*) FROM checkpoint_writes").scalar_one() == KEPT
+            found = connection.exec_driver_sql("SELECT count(*) FROM checkpoint_writes").scalar_one()
+        assert found == len(kept)
         saver.delete_thread("INC-1")
         assert saver.get_tuple({"configurable": {"thread_id": "INC-1"}}) is None
+
+
+def test_deferred_writes_are_kept_with_an_interrupt_and_gone_with_the_next_checkpoint(
+    place: Path | str,
+) -> None:
+    config: Any = {"configurable": {"thread_id": "INC-1", "checkpoint_ns": ""}}
+    with Store(place) as store:
+        saver = Checkpoints(store, deferred=True)
+        first = put(saver, 1)
+        here: Any = {"configurable": {**config["configurable"], "checkpoint_id": first}}
+
+        def kept() -> list[tuple[str, str, Any]]:
+            other = Checkpoints(store).get_tuple(config)
+            assert other is not None
+            return list(other.pending_writes or ())
+
+        mine = saver.get_tuple(config)
+        assert mine is not None
+        assert mine.pending_writes == [("task", "n", 1)]
+        assert kept() == []
+        saver.put_writes(here, [(INTERRUPT, "a question")], "other")
+        assert sorted(kept()) == [("other", INTERRUPT, "a question"), ("task", "n", 1)]
+        again = saver.get_tuple(config)
+        assert again is not None
+        assert sorted(again.pending_writes or ()) == sorted(kept())
+        put(saver, 2, first)
+        put(saver, 3, "0002")
+        last = saver.get_tuple(config)
+        assert last is not None
+        assert last.pending_writes == [("task", "n", 3)]
 
 
 def test_who_lost_an_incident_writes_no_checkpoint_of_it(place: Path | str) -> None:

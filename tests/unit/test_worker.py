@@ -184,7 +184,7 @@ def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> N
 
 
 def test_silence_brings_a_worker_too(tmp_path: Path, lamp: Lamp) -> None:
-    with orchestrator(tmp_path / "home", lamp, prefers("bulb"), approval_ttl_seconds=1) as o:
+    with orchestrator(tmp_path / "home", lamp, prefers("bulb"), approval_ttl_seconds=4) as o:
         incident = submit(o.journal, ALERT, by="ann")
         serve_once(o)
         jobs = Jobs(o.journal.store)
