@@ -11,7 +11,7 @@ from tests.lamp import folder_in_memory
 KILLS = 40
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_incidents_that_are_killed_anywhere_end_as_if_they_had_not_been() -> None:
     with Crashes() as one, Crashes() as other, folder_in_memory() as memory:
         campaign = Campaign(memory)

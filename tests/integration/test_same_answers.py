@@ -29,7 +29,7 @@ from watchkeeper.models.interface import (
 from watchkeeper.models.loading import LoadedModel, load
 from watchkeeper.models.options import EngineOptions
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(4 * 3600)]
 
 MODEL = os.environ.get("WATCHKEEPER_MODEL", "smollm2-135m-instruct")
 COUNT = int(os.environ.get("WATCHKEEPER_REQUESTS", "6"))
