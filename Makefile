@@ -34,7 +34,7 @@ parts:  ## Install PostgreSQL and bubblewrap for the tests, where that may be do
 	$$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install $$missing >/dev/null || \
 		echo "not tested: $$missing (apt-get could not install it, see above)"
 
-test-quick: dev  ## Unit tests alone, under a minute: no model, no server
+test-quick: dev  ## Unit and security tests alone: no model, no server
 	@$(QUICK)
 
 crash: dev models  ## Kill processes more than 1,000 times, everywhere (long; goes on where it was cut off)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.errors import ApprovalError, IdentityError
 from watchkeeper.runtime.people import People, Person, Proof, current_person
 from watchkeeper.runtime.roles import PERMISSIONS, Permission, Role
-from watchkeeper.runtime.tokens import new_token
+from watchkeeper.runtime.tokens import StoredToken, new_token
 from watchkeeper.runtime.users import FILE, User, Users, change_users, load_users
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -29,12 +30,18 @@ def home() -> Iterator[Path]:
         yield folder / "home"
 
 
+@lru_cache(maxsize=8)
+def token_of(name: str) -> tuple[str, StoredToken]:
+    """A token of a user, made once: its hash is slow on purpose."""
+    return new_token(NOON)
+
+
 def write(home: Path, **roles: str) -> dict[str, str]:
     """Write a users file with a user and a token for each name; this process's account is ann's."""
     secrets: dict[str, str] = {}
     users: list[User] = []
     for name, held in roles.items():
-        secrets[name], kept = new_token(NOON)
+        secrets[name], kept = token_of(name)
         accounts = (current_person(),) if name == "ann" else ()
         users.append(
             User(name=name, roles=tuple(Role(r) for r in held.split()), accounts=accounts, tokens=(kept,))

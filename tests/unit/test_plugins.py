@@ -201,22 +201,17 @@ def test_an_edit_at_the_terminal_changes_the_arguments_of_a_tool_of_ones_own(hom
     assert (approval.answer, approval.edited) == (Answer.EDIT, {"position": "off"})
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
+def test_an_edit_that_makes_no_sense_is_told_and_the_question_stays(home: Path) -> None:
+    approval_id = asked(home)
+    for given, said in (
         ("position=up", "switch.set: position: Input should be 'on' or 'off' (got 'up')"),
         ("position=on", "has these arguments already"),
         ("position", "'position' is not NAME=VALUE"),
         ("position=[", "its value is not YAML"),
         ("lamp=on", "switch.set: lamp: Extra inputs are not permitted"),
-    ],
-)
-def test_an_edit_that_makes_no_sense_is_told_and_the_question_stays(
-    home: Path, given: str, said: str
-) -> None:
-    approval_id = asked(home)
-    done = invoke("approvals", "edit", approval_id, given)
-    assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+    ):
+        done = invoke("approvals", "edit", approval_id, given)
+        assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
     with Store(load_settings().store_place) as store:
         assert Approvals(store).get(approval_id).status is ApprovalStatus.PENDING
 
