@@ -32,6 +32,7 @@ class FindingKind(StrEnum):
     MEMORY_LOW = "memory-low"
     CPU_BUSY = "cpu-busy"
     PROCESS_HEAVY = "process-heavy"
+    METRIC_ANOMALY = "metric-anomaly"
     CERTIFICATE_EXPIRING = "certificate-expiring"
     LOG_NO_SPACE = "log-no-space"
     LOG_CONFIG_ERROR = "log-config-error"

@@ -59,6 +59,22 @@ class Systemd(_Strict):
     unit: str | None = None
 
 
+class Metric(_Strict):
+    """A series that is written to a CSV file, and the predictor that knows it.
+
+    Attributes:
+        about: What is measured, in a few words, e.g. ``processor of the shop`` or, of a disk, ``/data``.
+        path: The file, with columns ``timestamp`` and ``value``.
+        kind: What is asked of the predictor: whether the last points stand out, or when the disk is full.
+        predictor: Folder of the predictor.
+    """
+
+    about: Annotated[str, Field(min_length=1, max_length=100)]
+    path: Path
+    kind: Literal["anomaly", "disk-forecast"]
+    predictor: Path
+
+
 class Service(_Strict):
     """A service of a host.
 
@@ -69,6 +85,7 @@ class Service(_Strict):
         config: Its configuration files.
         data: Its data folders.
         checks: What answers while it is well.
+        metrics: Series that are measured of it.
         depends_on: Other services of the host that it needs.
     """
 
@@ -78,6 +95,7 @@ class Service(_Strict):
     config: tuple[Path, ...] = ()
     data: tuple[Path, ...] = ()
     checks: tuple[Check, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     depends_on: tuple[Name, ...] = ()
 
 

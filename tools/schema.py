@@ -16,7 +16,9 @@ from watchkeeper.tools.inventory import HostSpec, HttpCheck
 from watchkeeper.tools.text import shown_path, shown_url
 
 Tool = Fact[Any, Any] | Action[Any]
-Vocabulary = Literal["service", "path", "config", "log", "data", "url", "pid", "job", "jobspec"]
+Vocabulary = Literal[
+    "service", "path", "config", "log", "data", "url", "pid", "job", "jobspec", "metric", "filling"
+]
 
 _KEPT = (
     "type",
@@ -57,9 +59,9 @@ def known(vocabulary: Vocabulary, *, description: str | None = None) -> Any:
     schema made with a vocabulary.
 
     Args:
-        vocabulary: Name of the set of values: ``service``, ``config``, ``log``, ``data``, ``url`` and
-            ``jobspec`` come from the inventory (``vocabulary_of``); ``path``, ``pid`` and ``job`` from what
-            facts found.
+        vocabulary: Name of the set of values: ``service``, ``config``, ``log``, ``data``, ``url``,
+            ``jobspec``, ``metric`` and ``filling`` come from the inventory (``vocabulary_of``); ``path``,
+            ``pid`` and ``job`` from what facts found.
         description: What the field is, for the model.
 
     Raises:
@@ -101,7 +103,8 @@ def vocabulary_of(spec: HostSpec) -> dict[str, list[str]]:
     """Return the values that a host's inventory knows, by vocabulary.
 
     ``path``, ``pid`` and ``job`` are left out: they come from evidence, and whoever holds it adds them.
-    ``data`` is every folder worth looking at: data folders, and the folders of logs.
+    ``data`` is every folder worth looking at: data folders, and the folders of logs. ``metric`` is every
+    series whose anomalies are known, and ``filling`` every one whose disk is forecast.
     """
     services = spec.services
     return {
@@ -111,7 +114,15 @@ def vocabulary_of(spec: HostSpec) -> dict[str, list[str]]:
         "data": folders_of(spec),
         "jobspec": [job.name for job in spec.jobs],
         "url": list(dict.fromkeys(c.url for s in services for c in s.checks if isinstance(c, HttpCheck))),
+        "metric": series_of(spec, "anomaly"),
+        "filling": series_of(spec, "disk-forecast"),
     }
+
+
+def series_of(spec: HostSpec, kind: str) -> list[str]:
+    """Return the files of the series of a host whose predictors are of a kind, each once."""
+    found = (metric.path for service in spec.services for metric in service.metrics if metric.kind == kind)
+    return list(dict.fromkeys(str(path) for path in found))
 
 
 def argument_schema(tool: Tool, vocabulary: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from watchkeeper.tools.fact import Fact
 from watchkeeper.tools.facts.certificate import CertificateExpiry
 from watchkeeper.tools.facts.config import ConfigChanges
 from watchkeeper.tools.facts.disk import DiskUsage
+from watchkeeper.tools.facts.forecast import DiskForecast
 from watchkeeper.tools.facts.host import HostCpu, HostMemory
 from watchkeeper.tools.facts.http import HttpCheckFact
 from watchkeeper.tools.facts.job import JobList, JobStatus
 from watchkeeper.tools.facts.largest import DiskLargest
 from watchkeeper.tools.facts.log import LogSearch
+from watchkeeper.tools.facts.metric import MetricAnomaly
 from watchkeeper.tools.facts.process import ProcessList
 from watchkeeper.tools.facts.service import ServiceStatus
 from watchkeeper.tools.facts.socket import SocketList
@@ -21,6 +23,7 @@ from watchkeeper.tools.facts.tcp import TcpCheckFact
 __all__ = [
     "CertificateExpiry",
     "ConfigChanges",
+    "DiskForecast",
     "DiskLargest",
     "DiskUsage",
     "HostCpu",
@@ -29,6 +32,7 @@ __all__ = [
     "JobList",
     "JobStatus",
     "LogSearch",
+    "MetricAnomaly",
     "ProcessList",
     "ServiceStatus",
     "SocketList",
@@ -54,4 +58,6 @@ def builtin_facts() -> tuple[Fact[Any, Any], ...]:
         CertificateExpiry(),
         JobList(),
         JobStatus(),
+        MetricAnomaly(),
+        DiskForecast(),
     )

@@ -14,25 +14,22 @@ from watchkeeper.tools.predictors.artefact import read_manifest
 from watchkeeper.tools.predictors.forecaster import ForecastStream, Network
 from watchkeeper.tools.predictors.interface import Predictor, Row
 from watchkeeper.tools.predictors.records import RecordStream, squashed
-from watchkeeper.tools.predictors.streams import Judgement, Ring, Scales, Stream
+from watchkeeper.tools.predictors.streams import Judgement, Scales, Stream
 
 KIND = "anomaly"
 MOST_VALUES = 100_000
 
 
 class AnomalyStream:
-    """Scores a point by how far it breaks a record, and how little the forecaster expected what goes on.
+    """Scores a point by how far it breaks a record, and how little the forecaster expected it.
 
-    Each point's error has a likelihood: the share of ordinary errors that are smaller. For the largest of an
-    hour that is taken to the power of the hour's points, since the largest of many ordinary errors is often a
-    large one. The record counts by that much.
+    A record counts by the likelihood of the point's error: the share of ordinary errors that are smaller. So
+    what follows the day, or grows as it always did, is not told although it is a record.
     """
 
     def __init__(self, network: Network, scales: Scales) -> None:
         self._forecasts = ForecastStream(network, scales)
         self._records = RecordStream(scales)
-        self._likelihoods = Ring(scales.hour)
-        self._hour = scales.hour
 
     def judge(self, value: float) -> Judgement:
         """Judge the next point."""
@@ -40,10 +37,8 @@ class AnomalyStream:
         beyond = self._records.exceeded(value)
         if forecast is None:
             return Judgement(score=squashed(self._records.told(beyond)))
-        self._likelihoods.push(forecast.likelihood)
-        unexpected = self._likelihoods.largest() ** self._hour
         return Judgement(
-            score=squashed(self._records.told(beyond * unexpected)),
+            score=squashed(self._records.told(beyond * forecast.likelihood)),
             likelihood=forecast.likelihood,
             expected=forecast.expected,
             low=forecast.low,

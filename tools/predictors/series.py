@@ -114,8 +114,29 @@ def read_file(path: Path, form: SeriesFormat, *, root: Path | None = None) -> li
     Raises:
         DataError: With file, line and value, and what to do, at the first thing that is wrong.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise DataError(f"{path} is larger than {LARGEST_FILE} bytes; split it")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     name = path.name if root is None or path == root else path.relative_to(root).as_posix()
+    return parse(raw, form, path=path, name=name)
+
+
+def parse(raw: bytes, form: SeriesFormat, *, path: Path, name: str) -> list[Series]:
+    """Read the series of a file's bytes, in the order in which they begin.
+
+    Args:
+        raw: The bytes.
+        form: What the columns are called, and what is refused.
+        path: The file, for messages.
+        name: What its series are called.
+
+    Raises:
+        DataError: With file, line and value, and what to do, at the first thing that is wrong.
+    """
+    reader = csv.reader(io.StringIO(_text(path, raw), newline=""), strict=True)
     rows = _rows(path, reader)
     _, header = next(rows, (0, None))
     if header is None:
@@ -181,14 +202,8 @@ class _Reading:
         return Series(name=full, times=np.array(self._times), values=values, groups=groups)
 
 
-def _text(path: Path) -> str:
-    """Read a file as UTF-8, with or without a byte order mark."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path} is larger than {LARGEST_FILE} bytes; split it")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+def _text(path: Path, raw: bytes) -> str:
+    """Read bytes as UTF-8, with or without a byte order mark."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
