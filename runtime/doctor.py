@@ -137,7 +137,7 @@ class _Doctor:
             yield _error("configuration", self._home / "config.yaml", str(error), "mend the file")
         settings, registry = self._settings, builtin_registry()
         try:
-            registry = load_registry(settings.tools)
+            registry = load_registry(settings.tools, settings.log_predictor)
             load_plugins(AGENTS, settings.agents, (Agent,))
         except PluginError as error:
             yield _error("plugins", self._home, str(error), "mend or remove it: no command works without it")

@@ -108,7 +108,7 @@ class Orchestrator:
             engine = self._own_engine = _engine_of(model or self.settings.model, self.settings)
         self._team = _team_of(engine, tuple(agents), self.settings)
         hosts = inventory if isinstance(inventory, Inventory) else Inventory.load(Path(inventory))
-        registry = load_registry(self.settings.tools)
+        registry = load_registry(self.settings.tools, self.settings.log_predictor)
         for tool in tools:
             registry.add(tool)
         if policy is None:

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         escalation: Who is called (default: ``escalation.yaml`` in the home, else whoever is at the terminal).
         tools: Facts and actions besides the built-in ones and those of installed packages, as
             ``module:function``; see `watchkeeper.tools.plugins`.
+        log_predictor: Folder of a predictor of log lines; with one, agents may have logs classified.
         agents: Agents that take the place of the built-in ones of their roles, likewise.
         min_confidence: Probability under which an agent's answer is not followed.
         max_actions: Actions that may be applied for one incident.
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     escalation: Path | None = None
     tools: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    log_predictor: Path | None = None
     min_confidence: float = Field(default=0.10, ge=0, le=1)
     max_actions: int = Field(default=6, ge=0, le=1000)
     max_facts: int = Field(default=24, ge=1, le=10_000)
@@ -93,7 +95,7 @@ class Settings(BaseSettings):
             ip_network(proxy, strict=False)
         return value
 
-    @field_validator("home", "inventory", "policy", "escalation")
+    @field_validator("home", "inventory", "policy", "escalation", "log_predictor")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
@@ -152,7 +154,7 @@ def load_settings(path: Path | None = None, **given: Any) -> Settings:
         if not isinstance(document.data, dict):
             raise ConfigurationError(f"configuration {str(file)!r} must hold names and values")
     data = dict(document.data)
-    for name in ("home", "inventory", "policy", "escalation"):
+    for name in ("home", "inventory", "policy", "escalation", "log_predictor"):
         if isinstance(data.get(name), str):
             data[name] = document.path.parent / Path(data[name]).expanduser()
     if isinstance(data.get("store"), str) and data["store"] and "://" not in data["store"]:

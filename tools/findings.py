@@ -42,6 +42,7 @@ class FindingKind(StrEnum):
     LOG_PORT_TAKEN = "log-port-taken"
     LOG_CERTIFICATE = "log-certificate"
     LOG_ERRORS = "log-errors"
+    LOG_CLASSIFIED = "log-classified"
     JOB_FAILED = "job-failed"
     JOB_CRASHED = "job-crashed"
     JOB_WAITING = "job-waiting"

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from watchkeeper.tools.action import Action
 from watchkeeper.tools.builtin import builtin_registry
-from watchkeeper.tools.errors import PluginError, UnenforceableError
+from watchkeeper.tools.errors import ArtefactError, PluginError, UnenforceableError
 from watchkeeper.tools.fact import Fact
+from watchkeeper.tools.facts.logclass import LogsClassify
 from watchkeeper.tools.registry import AnyAction, AnyFact, Registry
 
 TOOLS = "watchkeeper.tools"
@@ -71,16 +73,22 @@ def load_tools(references: Iterable[str] = ()) -> tuple[Plugin[AnyFact | AnyActi
     return load_plugins(TOOLS, references, kinds)
 
 
-def load_registry(references: Iterable[str] = ()) -> Registry:
+def load_registry(references: Iterable[str] = (), log_predictor: Path | None = None) -> Registry:
     """Return a registry with the built-in tools and those of all plugins.
 
     Args:
         references: What the configuration names: ``tools:``.
+        log_predictor: The folder that it names: ``log_predictor:``; with one there is ``logs.classify``.
 
     Raises:
-        PluginError: If a plugin cannot be loaded, or brings a tool that cannot be registered.
+        PluginError: If a plugin or the predictor cannot be loaded, or a tool of theirs not be registered.
     """
     registry = builtin_registry()
+    if log_predictor is not None:
+        try:
+            registry.add(LogsClassify.of_folder(log_predictor))
+        except ArtefactError as error:
+            raise PluginError(f"setting log_predictor: {error}") from error
     for plugin in load_tools(references):
         for tool in plugin.things:
             try:

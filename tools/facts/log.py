@@ -360,6 +360,55 @@ class LogSearch(Fact[LogSearchArguments, LogSearchResult]):
         return service.name, tuple(readable_log(spec, log) for log in service.logs)
 
 
+@dataclass(frozen=True, slots=True)
+class WindowLine:
+    """A line within the window; ``message`` was written by others."""
+
+    message: str
+    time: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was read of the window.
+
+    Attributes:
+        subject: The service, or the path.
+        now: When it was read (seconds since 1970).
+        lines: The lines, the oldest of each file first.
+        complete: Whether all files were read back to its start.
+    """
+
+    subject: str
+    now: float
+    lines: tuple[WindowLine, ...]
+    complete: bool
+
+    @staticmethod
+    def moment(seconds: float) -> datetime:
+        """Return a time of a line as such."""
+        return _moment(seconds)
+
+
+def lines_of(raw: Raw, arguments: LogSearchArguments) -> Window:
+    """Return the lines of the window from what `LogSearch.collect` read; pure.
+
+    Raises:
+        CollectError: If not a single file could be read.
+    """
+    read = _SearchRaw.model_validate(raw)
+    errors = [file.error for file in read.files if file.error]
+    if len(errors) == len(read.files):
+        raise CollectError("; ".join(errors) or "there is no log file")
+    since = read.now - arguments.since_seconds
+    lines = tuple(
+        WindowLine(line.message, line.time)
+        for file in reversed(read.files)
+        for line in _window(file, since=since, now=read.now, offset=read.utc_offset)
+    )
+    return Window(read.subject, read.now, lines, not errors and all(file.complete for file in read.files))
+
+
 def _window(file: _FileRaw, *, since: float, now: float, offset: float) -> Iterator[_Seen]:
     """Yield the lines of a file that fall into the window, the oldest first."""
     written: float | None = None

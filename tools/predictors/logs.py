@@ -63,12 +63,7 @@ class LogPredictor(Predictor):
         Raises:
             ArtefactError: If it is damaged.
         """
-        try:
-            description = LogDescription.model_validate(read_description(folder))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise ArtefactError(f"{folder / DESCRIPTION}: {place}: {first['msg']}") from error
+        description = describe(folder)
         return cls(description, Bag.load(folder, len(description.classes)))
 
     @property
@@ -82,24 +77,21 @@ class LogPredictor(Predictor):
         Raises:
             DataError: If a row lacks the message or a field.
         """
+        known: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, JsonValue]] = {}
         answers = []
         for number, row in enumerate(rows):
-            message = text_of(row, self.description.column, number)
-            fields = [self._field(row, name, number) for name in self.description.fields]
-            template = self._miner.match(without_header(message))
-            features = features_of(message, self._miner, self.description.fields, fields, self.bag_buckets)
-            made = answer(self.classes, self.bag.probabilities(features))
-            answers.append(made | {"template": None if template is None else template.text})
+            words = words_of(without_header(text_of(row, self.description.column, number)))
+            fields = tuple(self._field(row, name, number) for name in self.description.fields)
+            if (words, fields) not in known:
+                known[words, fields] = self._answer(words, fields)
+            answers.append(dict(known[words, fields]))
         return answers
 
-    @property
-    def bag_buckets(self) -> int:
-        """How many features can be told apart."""
-        return self.description.buckets
-
-    def features(self, message: str, fields: Sequence[str] = ()) -> Features:
-        """Return the features of a line, as its weights know them."""
-        return features_of(message, self._miner, self.description.fields, fields, self.bag_buckets)
+    def _answer(self, words: tuple[str, ...], fields: tuple[str, ...]) -> dict[str, JsonValue]:
+        template = self._miner.match_words(words)
+        features = features_of(words, self._miner, self.description.fields, fields, self.description.buckets)
+        made = answer(self.classes, self.bag.probabilities(features))
+        return made | {"template": None if template is None else template.text}
 
     @staticmethod
     def _field(row: Row, name: str, number: int) -> str:
@@ -109,13 +101,26 @@ class LogPredictor(Predictor):
         return str(value).strip()
 
 
+def describe(folder: Path) -> LogDescription:
+    """Read what a predictor knows beside its weights.
+
+    Raises:
+        ArtefactError: If it is missing or damaged.
+    """
+    try:
+        return LogDescription.model_validate(read_description(folder))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{folder / DESCRIPTION}: {place}: {first['msg']}") from error
+
+
 def features_of(
-    message: str, miner: TemplateMiner, names: Sequence[str], fields: Sequence[str], buckets: int
+    words: tuple[str, ...], miner: TemplateMiner, names: Sequence[str], fields: Sequence[str], buckets: int
 ) -> Features:
     """Return the features of a line: its masked words, its template, if it has one, and its fields."""
-    line = without_header(message)
-    template = miner.match(line)
+    template = miner.match_words(words)
     known = list(zip(names, fields, strict=True))
     if template is not None:
         known.append(("template", template.text))
-    return line_features(words_of(line), known, buckets)
+    return line_features(words, known, buckets)

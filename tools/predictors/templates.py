@@ -113,7 +113,10 @@ class TemplateMiner:
 
     def match(self, line: str) -> Template | None:
         """Return the template of a line without learning from it; None if none is alike enough."""
-        words = words_of(line)
+        return self.match_words(words_of(line))
+
+    def match_words(self, words: tuple[str, ...]) -> Template | None:
+        """Do what `match` does with a line that is masked and split already."""
         return self._best(self._place(words, grow=False), words)
 
     def to_json(self) -> dict[str, JsonValue]:

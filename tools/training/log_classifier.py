@@ -15,7 +15,7 @@ from watchkeeper.tools.predictors.artefact import read_manifest, write_manifest
 from watchkeeper.tools.predictors.features import Features
 from watchkeeper.tools.predictors.logs import LogDescription, LogPredictor, features_of
 from watchkeeper.tools.predictors.masks import without_header
-from watchkeeper.tools.predictors.templates import TemplateMiner
+from watchkeeper.tools.predictors.templates import TemplateMiner, words_of
 from watchkeeper.tools.training.bag import BagParameters, digest_of, fit_bag, temperature_of
 from watchkeeper.tools.training.classifiers import answers_of, checked, manifest_of
 from watchkeeper.tools.training.examples import Columns, Example, Examples, read_examples, screen
@@ -121,7 +121,13 @@ class LogClassifier(Trainer[LogParameters]):
 
         def features(of: Sequence[Example]) -> list[Features]:
             return [
-                features_of(one.text, miner, parameters.fields, one.fields, parameters.buckets)
+                features_of(
+                    words_of(without_header(one.text)),
+                    miner,
+                    parameters.fields,
+                    one.fields,
+                    parameters.buckets,
+                )
                 for one in checked(run, of)
             ]
 

@@ -42,7 +42,7 @@ def edited_arguments(
     kept = RunFile.read(settings.home, asked.incident_id)
     if kept is not None:
         settings = load_settings(inventory=kept.inventory, policy=kept.policy)
-    registry = load_registry(settings.tools)
+    registry = load_registry(settings.tools, settings.log_predictor)
     path = settings.policy_path
     rules = Policy.load(path, registry) if path else Policy.default(registry)
     site = Site(Inventory.load(settings.inventory_path), registry, rules, settings.home)

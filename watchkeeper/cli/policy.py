@@ -43,7 +43,7 @@ def check(
         from watchkeeper.tools.plugins import load_registry
 
         settings = load_settings()
-        registry = load_registry(settings.tools)
+        registry = load_registry(settings.tools, settings.log_predictor)
         policy = _load(file, settings, registry)
         few = too_few_people(policy.rules, load_users(settings.home))
         covered = None
@@ -96,7 +96,7 @@ def try_cases(
         from watchkeeper.tools.plugins import load_registry
 
         settings = load_settings()
-        registry = load_registry(settings.tools)
+        registry = load_registry(settings.tools, settings.log_predictor)
         policy = _load(policy_file, settings, registry)
         verified = Cases(file).verify(policy, registry, Inventory.load(settings.inventory_path))
         failed = sum(bool(one.differences) for one in verified)
@@ -162,7 +162,7 @@ def explain(
         from watchkeeper.tools.text import counted
 
         settings = load_settings()
-        registry = load_registry(settings.tools)
+        registry = load_registry(settings.tools, settings.log_predictor)
         tool = registry.action(action)
         inventory = Inventory.load(settings.inventory_path)
         spec = inventory.host(host)

@@ -200,7 +200,10 @@ def run(
         raised = Alert.load(alert) if alert is not None else None
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
-        hosts, registry = Inventory.load(settings.inventory_path), load_registry(settings.tools)
+        hosts, registry = (
+            Inventory.load(settings.inventory_path),
+            load_registry(settings.tools, settings.log_predictor),
+        )
         path = settings.policy_path
         rules = Policy.load(path, registry) if path else Policy.default(registry)
         if raised is not None:

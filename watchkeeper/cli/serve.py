@@ -66,7 +66,10 @@ def serve(
         person = permitted_person(settings.home, Permission.SERVE, "serve what others submit")
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
-        hosts, registry = Inventory.load(settings.inventory_path), load_registry(settings.tools)
+        hosts, registry = (
+            Inventory.load(settings.inventory_path),
+            load_registry(settings.tools, settings.log_predictor),
+        )
         path = settings.policy_path
         rules = Policy.load(path, registry) if path else Policy.default(registry)
         from watchkeeper.runtime.jobs import Jobs

@@ -28,7 +28,9 @@ def submit(
     with mistakes():
         settings = load_settings(inventory=inventory)
         raised = Alert.load(alert)
-        raised.check(Inventory.load(settings.inventory_path), load_registry(settings.tools))
+        raised.check(
+            Inventory.load(settings.inventory_path), load_registry(settings.tools, settings.log_predictor)
+        )
         with Journal(settings.home, store=settings.store_place, solo=settings.solo) as journal:
             person = journal.people.at_terminal(token=token_from_environment())
             person.check(Permission.RUN, "have an incident handled")

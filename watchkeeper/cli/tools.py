@@ -23,7 +23,7 @@ def list_(as_json: Json = False) -> None:
 
     with mistakes():
         settings = load_settings()
-        registry = load_registry(settings.tools)
+        registry = load_registry(settings.tools, settings.log_predictor)
         plugins = {tool.name: plugin.name for plugin in load_tools(settings.tools) for tool in plugin.things}
     sandbox = find_sandbox()
     if as_json:
@@ -56,7 +56,8 @@ def show(
     from watchkeeper.tools.plugins import load_registry
 
     with mistakes():
-        described = _find(load_registry(load_settings().tools), name)
+        settings = load_settings()
+        described = _find(load_registry(settings.tools, settings.log_predictor), name)
     if as_json:
         print_json(described)
         return
