@@ -229,9 +229,7 @@ class JobFolder:
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        whole = sorted(path for path in self.checkpoints.iterdir() if path.name.isdigit())
-        for old in whole[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._remove_old()
 
     def begin(self) -> Path | None:
         """Go back to the newest checkpoint: what was kept after it is computed again.
@@ -249,6 +247,9 @@ class JobFolder:
             os.fsync(stream.fileno())
         for left in self.checkpoints.glob(".*.part"):
             shutil.rmtree(left)
+        for left in self.path.glob(".state.*"):
+            left.unlink(missing_ok=True)
+        self._remove_old()
         shutil.rmtree(self.path / ".artefacts", ignore_errors=True)
         shutil.rmtree(self.artefacts, ignore_errors=True)
         (self.path / ".artefacts").mkdir()
@@ -284,6 +285,11 @@ class JobFolder:
             yield alone
         finally:
             os.close(handle)
+
+    def _remove_old(self) -> None:
+        whole = sorted(path for path in self.checkpoints.iterdir() if path.name.isdigit())
+        for old in whole[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _read(self, name: str, kind: type[M]) -> M | None:
         path = self.path / name
