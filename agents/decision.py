@@ -27,6 +27,7 @@ class Decision:
         usage: What it cost.
         basis: Where the probabilities come from; empty where the answer was generated.
         calibration: Digest of the calibration that made them, if one did.
+        adapter: Name and digest of the adapter that answered; empty for the base model.
     """
 
     role: str
@@ -40,6 +41,7 @@ class Decision:
     usage: Usage
     basis: Basis | Literal[""] = ""
     calibration: str = ""
+    adapter: str = ""
 
     @property
     def confidence(self) -> float:
@@ -71,6 +73,7 @@ class Decision:
             usage=choice.usage,
             basis=choice.basis,
             calibration=choice.calibration,
+            adapter=choice.adapter,
         )
 
 

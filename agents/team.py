@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from watchkeeper.agents import diagnostician, investigator, reader, remediator, reporter, triage
 from watchkeeper.agents.agent import BUILTIN_AGENTS, Agent, AgentRole
@@ -31,8 +31,14 @@ class Team:
     cancel: Cancellation = field(default_factory=Cancellation)
 
     @classmethod
-    def of(cls, engine: Engine, agents: Iterable[Agent] = ()) -> Team:
+    def of(cls, engine: Engine, agents: Iterable[Agent] = (), *, adapter: str | None = None) -> Team:
         """Put agents into their roles; the built-in ones take the roles that are left.
+
+        Args:
+            engine: Who answers.
+            agents: Agents of the caller's own.
+            adapter: Adapter with which the diagnostician is asked, unless it names one itself. Other roles
+                keep to the base model: an adapter is judged on root causes alone.
 
         Raises:
             ValueError: If two of the agents take one role.
@@ -42,7 +48,11 @@ class Team:
             if agent.role in places:
                 raise ValueError(f"two agents take the role {agent.role.value!r}")
             places[agent.role] = agent
-        return cls(engine, {agent.role: agent for agent in BUILTIN_AGENTS} | places)
+        taken = {agent.role: agent for agent in BUILTIN_AGENTS} | places
+        finder = taken[AgentRole.DIAGNOSTICIAN]
+        if adapter and finder.adapter is None:
+            taken[AgentRole.DIAGNOSTICIAN] = replace(finder, adapter=adapter)
+        return cls(engine, taken)
 
     @property
     def causes(self) -> tuple[Cause, ...]:

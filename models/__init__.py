@@ -6,6 +6,7 @@ torch is imported when a model is opened, not before.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ def open_engine(
     device_map: str = "auto",
     threads: int | None = None,
     options: EngineOptions | None = None,
+    adapters: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Engine:
     """Load a model that was pulled before and return an engine that answers with it.
@@ -37,6 +39,7 @@ def open_engine(
         device_map: Where the layers go, as accelerate understands it.
         threads: Threads of a CPU's matmuls, for the whole process; torch's own choice where ``None``.
         options: How the engine uses the machine; the defaults where ``None``.
+        adapters: Names of installed adapters that requests may then name; an endpoint loads its own.
         progress: Told of each stage.
 
     Raises:
@@ -44,6 +47,7 @@ def open_engine(
         ModelError: If it was not pulled, or cannot be loaded that way.
         IntegrityError: If its files are damaged.
         CalibrationError: If its calibration is damaged, or of other weights.
+        AdapterError: If an adapter is not installed, or does not fit.
     """
     from watchkeeper.models.endpoint import is_endpoint
 
@@ -64,4 +68,14 @@ def open_engine(
     if options.calibration is None:
         calibration = read_calibration(model_folder(loaded.entry), loaded.identity)
         options = replace(options, calibration=calibration)
-    return LocalEngine(loaded, options)
+    engine = LocalEngine(loaded, options)
+    if adapters:
+        from watchkeeper.models.adapter_store import adapter_folder
+
+        try:
+            for name in adapters:
+                engine.load_adapter(name, adapter_folder(loaded.entry, name))
+        except BaseException:
+            engine.close()
+            raise
+    return engine

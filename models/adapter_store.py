@@ -14,6 +14,12 @@ from watchkeeper.models.home import home_folder
 from watchkeeper.models.manifest import sync_folder, sync_tree
 from watchkeeper.models.store import find_installed, model_folder
 
+CARD_NAME = "README.md"
+"""What an adapter is: its data, what it is worth, and its limits."""
+
+EVALUATION_NAME = "evaluation.json"
+"""What it was measured to be worth."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -29,6 +35,19 @@ def installed_adapters(entry: CatalogEntry, home: Path | None = None) -> dict[st
     if not folder.is_dir():
         return {}
     return {path.name: path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)}
+
+
+def adapter_folder(entry: CatalogEntry, name: str, home: Path | None = None) -> Path:
+    """The folder of an installed adapter.
+
+    Raises:
+        AdapterError: If there is none of that name.
+    """
+    found = installed_adapters(entry, home)
+    if name not in found:
+        known = ", ".join(found) or "none"
+        raise AdapterError(f"{entry.id!r} has no adapter {name!r} (it has: {known})")
+    return found[name]
 
 
 def check_adapter(entry: CatalogEntry, name: str, folder: Path, home: Path | None = None) -> Adapter:
@@ -71,6 +90,9 @@ def add_adapter(entry: CatalogEntry, name: str, folder: Path, home: Path | None 
             copy.mkdir()
             for part in (CONFIG_NAME, WEIGHTS_NAME):
                 shutil.copyfile(folder / part, copy / part)
+            for part in (CARD_NAME, EVALUATION_NAME):
+                if (folder / part).is_file():
+                    shutil.copyfile(folder / part, copy / part)
             # What was checked may have changed since: what is kept is what counts.
             found = check_adapter(entry, name, copy, home)
             sync_tree(copy)
@@ -92,12 +114,9 @@ def remove_adapter(entry: CatalogEntry, name: str, home: Path | None = None) -> 
     Raises:
         AdapterError: If there is none of that name, or it cannot be removed.
     """
-    found = installed_adapters(entry, home)
-    if name not in found:
-        known = ", ".join(found) or "none"
-        raise AdapterError(f"{entry.id!r} has no adapter {name!r} (it has: {known})")
+    folder = adapter_folder(entry, name, home)
     try:
-        shutil.rmtree(found[name])
+        shutil.rmtree(folder)
     except OSError as error:
-        raise AdapterError(f"{found[name]} cannot be removed: {error.strerror or error}") from error
-    return found[name]
+        raise AdapterError(f"{folder} cannot be removed: {error.strerror or error}") from error
+    return folder

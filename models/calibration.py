@@ -107,6 +107,7 @@ class Calibration(_Frozen):
         model: Id of the model; empty for the default.
         model_digest: SHA-256 of its weights.
         quantization: How its weights were held.
+        adapter: SHA-256 of the adapter it is for; empty for the model alone.
         plain: For questions without a neutral conversation.
         corrected: For questions with one.
         cases_digest: SHA-256 of the cases it was fitted on.
@@ -117,6 +118,7 @@ class Calibration(_Frozen):
     model: str = ""
     model_digest: str = ""
     quantization: str = ""
+    adapter: str = ""
     plain: Scale = Scale()
     corrected: Scale = Scale()
     cases_digest: str = ""
@@ -203,12 +205,13 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
     return path
 
 
-def read_calibration(folder: Path, identity: ModelIdentity) -> Calibration:
+def read_calibration(folder: Path, identity: ModelIdentity, *, adapter: str = "") -> Calibration:
     """Read the calibration of a model, or the one that changes nothing where there is none.
 
     Args:
-        folder: The model's folder in Watchkeeper's home.
+        folder: The model's folder in Watchkeeper's home, or an adapter's.
         identity: The model as it is loaded.
+        adapter: SHA-256 of the adapter that the folder holds; empty for the model alone.
 
     Raises:
         CalibrationError: If the file is damaged, of another version, or of other weights.
@@ -234,6 +237,12 @@ def read_calibration(folder: Path, identity: ModelIdentity) -> Calibration:
         message = (
             f"{path} is for weights {found.model_digest!r} as {found.quantization!r}, and those that are "
             f"loaded are {identity.digest!r} as {identity.quantization!r}: {again}"
+        )
+        raise CalibrationError(message)
+    if found.adapter != adapter:
+        message = (
+            f"{path} is for adapter {found.adapter or 'none'!r}, and beside it is {adapter or 'none'!r}: run "
+            f" 'watchkeeper models calibrate {identity.id} --adapter NAME' again, or remove the file"
         )
         raise CalibrationError(message)
     return found

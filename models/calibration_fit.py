@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ def score_cases(
     engine: Engine,
     cases: Sequence[LabelledCase],
     *,
+    adapter: str | None = None,
     progress: Progress | None = None,
     cancel: Cancellation | None = None,
 ) -> list[ScoredCase]:
@@ -70,7 +71,7 @@ def score_cases(
     for number, case in enumerate(cases):
         if progress:
             progress("calibrate", number, len(cases))
-        choice = engine.choose(case.request(), cancel=cancel)
+        choice = engine.choose(replace(case.request(), adapter=adapter), cancel=cancel)
         if choice.basis != "scored":
             message = (
                 f"{engine.identity.id!r} does not tell the log-probability of every option: "
@@ -79,7 +80,7 @@ def score_cases(
             raise CalibrationError(message)
         neutral: tuple[float, ...] | None = None
         if case.neutral is not None:
-            without = engine.choose(case.request(neutral=True), cancel=cancel)
+            without = engine.choose(replace(case.request(neutral=True), adapter=adapter), cancel=cancel)
             neutral = tuple(max(option.logprob, _LOWEST) for option in without.options)
         scored.append(
             ScoredCase(

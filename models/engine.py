@@ -15,10 +15,10 @@ import llguidance.hf
 from watchkeeper.models import scoring
 from watchkeeper.models.adapters import AdapterBank
 from watchkeeper.models.batch import Batch, EngineStatistics, Job
-from watchkeeper.models.calibration import Calibration
+from watchkeeper.models.calibration import Calibration, read_calibration
 from watchkeeper.models.closing import Closer
 from watchkeeper.models.detokenize import AnswerReader
-from watchkeeper.models.errors import AdapterError, CancelledError, PromptTooLongError
+from watchkeeper.models.errors import AdapterError, CalibrationError, CancelledError, PromptTooLongError
 from watchkeeper.models.grammar import Grammar, GrammarCompiler, call_grammar, schema_grammar
 from watchkeeper.models.interface import (
     Cancellation,
@@ -78,6 +78,7 @@ class LocalEngine:
         self.options = options or EngineOptions()
         self._identity = loaded.identity
         self._adapters = AdapterBank(loaded.model)
+        self._calibrations: dict[str, Calibration] = {}
         runner = Runner(loaded.model, self._adapters)
         self._context = int(runner.config.max_position_embeddings)
         self._format = ChatFormat(loaded.tokenizer)
@@ -129,18 +130,27 @@ class LocalEngine:
         self._batch.close()
         self._adapters.close()
 
-    def load_adapter(self, name: str, folder: Path | str) -> None:
+    def load_adapter(self, name: str, folder: Path | str, *, calibrated: bool = True) -> None:
         """Load a LoRA adapter that requests may then name.
 
         Args:
             name: What requests call it.
             folder: Where peft saved it.
+            calibrated: Whether a calibration that lies there is used.
 
         Raises:
             AdapterError: If it does not fit this model.
+            CalibrationError: If the calibration beside it is damaged, or of other weights.
         """
         with self._batch.paused():
             self._adapters.load(name, folder)
+            try:
+                if calibrated:
+                    digest = self._adapters.digest(name)
+                    self._calibrations[name] = read_calibration(Path(folder), self._identity, adapter=digest)
+            except CalibrationError:
+                self._adapters.unload(name)
+                raise
             self._batch.welcome(self._weights(name))
 
     def unload_adapter(self, name: str) -> None:
@@ -152,7 +162,16 @@ class LocalEngine:
         with self._batch.paused():
             weights = self._weights(name)
             self._adapters.unload(name)
+            self._calibrations.pop(name, None)
             self._batch.forget(weights, AdapterError(f"adapter {name!r} was unloaded"))
+
+    def adapter_digest(self, name: str) -> str:
+        """SHA-256 over an adapter's configuration and weights.
+
+        Raises:
+            AdapterError: If none of that name is loaded.
+        """
+        return self._adapters.digest(name)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -247,7 +266,10 @@ class LocalEngine:
         parts: scoring.Continuations,
         usages: Sequence[Usage],
     ) -> Choice:
-        calibration, weight = self.options.calibration or Calibration(), request.neutral_weight
+        # An adapter is another model: what its base's shares are worth says nothing of its own.
+        own = self._calibrations.get(request.adapter or "")
+        known = self.options.calibration if request.adapter is None else own
+        calibration, weight = known or Calibration(), request.neutral_weight
         lengths = [len(tail) for tail in parts.tails]
         corrected = calibration.scores(logprobs, neutral, neutral_weight=weight)
         shares = calibration.shares(logprobs, neutral, lengths, neutral_weight=weight)
@@ -258,8 +280,12 @@ class LocalEngine:
             sum(usage.cached_tokens for usage in usages),
             seconds=seconds,
         )
-        digest = self.options.calibration.digest if self.options.calibration else ""
-        return Choice(tuple(ScoredOption(*option) for option in options), total, calibration=digest)
+        return Choice(
+            tuple(ScoredOption(*option) for option in options),
+            total,
+            calibration=calibration.digest,
+            adapter=self._weights(request.adapter),
+        )
 
     def _follow(self, job: Job, task: AnswerTask) -> Iterator[Chunk]:
         try:

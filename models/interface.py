@@ -220,12 +220,15 @@ class Choice:
             ``"unknown"`` where an endpoint told nothing but its answer: then the shares are as flat as the
             order allows, and mean nothing.
         calibration: Digest of the calibration that made the shares; empty where there was none.
+        adapter: Name and digest of the adapter that answered, ``name:SHA-256``, where it is hosted here; the
+            name alone where an endpoint hosts it; empty for the base model.
     """
 
     options: tuple[ScoredOption, ...]
     usage: Usage
     basis: Basis = "scored"
     calibration: str = ""
+    adapter: str = ""
 
     @property
     def best(self) -> int:

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from watchkeeper.models import derived
@@ -161,11 +161,12 @@ class RemoteEngine:
         served = self._served(cancel)
         if served.own:
             value = self._wire.ask("POST", _CHOOSE, choice_body(request, served.model), cancel=_flag(cancel))
-            return _read_choice(value, request.options, time.monotonic() - started)
+            choice = _read_choice(value, request.options, time.monotonic() - started)
+            return replace(choice, adapter=request.adapter or "")
         if len(request.options) == 1:
             return Choice((ScoredOption(request.options[0], 0.0, 1.0),), Usage())
         model = request.adapter or served.model
-        return self._derive(request, model, cancel)
+        return replace(self._derive(request, model, cancel), adapter=request.adapter or "")
 
     def close(self) -> None:
         """Close the connections; the engine answers no more."""

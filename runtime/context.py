@@ -44,18 +44,7 @@ class Context:
 
     def case(self, state: IncidentState) -> Case:
         """Put together what agents with tools may know of an incident."""
-        incident = self.incident(state)
-        host, condition = incident.alert.host, incident.alert.condition
-        evidence = self.journal.incidents.evidence(incident.id)
-        case = Case(
-            host=self.site.inventory.host(host),
-            service=incident.alert.service or "",
-            condition=self.site.told(host, condition),
-            evidence=evidence,
-            names=self._names(evidence),
-            answers=self._answers(incident.id),
-            worded="" if self.site.is_of_inventory(host, condition) else self.site.call_of(condition),
-        )
+        case = self.case_of(state["incident"], self.journal.incidents.evidence(state["incident"]))
         causes = {cause.id: cause for cause in self.team.causes}
         attempts: list[Attempt] = []
         for turn in state.get("turns", ()):
@@ -64,6 +53,30 @@ class Context:
                 told = Hypothesis(causes[cause], subject, ()).told(case)
                 attempts.append(Attempt(told, Trusted(turn["action"]), what_came_of(turn["result"])))
         return replace(case, attempts=tuple(attempts))
+
+    def case_of(self, incident_id: str, evidence: tuple[Evidence, ...], *, answered: bool = True) -> Case:
+        """Put together what agents with tools may know of an incident before anything was tried.
+
+        Args:
+            incident_id: The incident.
+            evidence: What was read so far.
+            answered: Whether what people answered in words is part of it.
+
+        Raises:
+            UnknownHostError: If its host is not in the inventory (any more).
+            UnknownToolError: If the fact of its condition is not registered (any more).
+        """
+        alert = self.journal.incidents.get(incident_id).alert
+        host, condition = alert.host, alert.condition
+        return Case(
+            host=self.site.inventory.host(host),
+            service=alert.service or "",
+            condition=self.site.told(host, condition),
+            evidence=evidence,
+            names=self._names(evidence),
+            answers=self._answers(incident_id) if answered else (),
+            worded="" if self.site.is_of_inventory(host, condition) else self.site.call_of(condition),
+        )
 
     def _names(self, evidence: tuple[Evidence, ...]) -> tuple[str, ...]:
         """Collect what others named, in the order in which it was found."""

@@ -33,6 +33,7 @@ class DecisionRecord(BaseModel):
         basis: Where the probabilities come from: ``scored`` by the model, ``derived`` from what an endpoint
             told, or ``unknown``; empty where the answer was generated or a rule decided.
         calibration_digest: SHA-256 of the calibration that made the probabilities, if one did.
+        adapter: Name and SHA-256 of the adapter that answered, ``name:digest``; empty for the base model.
         prompt_digest: SHA-256 of the canonical JSON of what it was shown.
         evidence_ids: Evidence it was shown.
         prompt_tokens: Tokens of the prompt.
@@ -58,6 +59,7 @@ class DecisionRecord(BaseModel):
     model_digest: str = ""
     basis: str = ""
     calibration_digest: str = ""
+    adapter: str = ""
     prompt_digest: str
     evidence_ids: tuple[str, ...] = ()
     prompt_tokens: int = 0

@@ -210,6 +210,7 @@ def _record_of(decision: Decision, *, accepted: bool, threshold: float) -> Decis
         model_digest=decision.identity.digest,
         basis=decision.basis,
         calibration_digest=decision.calibration,
+        adapter=decision.adapter,
         prompt_digest=decision.prompt_digest,
         evidence_ids=decision.evidence,
         prompt_tokens=decision.usage.prompt_tokens,

@@ -105,8 +105,8 @@ class Orchestrator:
         self.settings = settings or load_settings()
         self._own_engine: LazyEngine | None = None
         if engine is None:
-            engine = self._own_engine = _engine_of(model or self.settings.model, self.settings)
-        self._team = _team_of(engine, tuple(agents), self.settings)
+            engine = self._own_engine = engine_of(model or self.settings.model, self.settings)
+        self._team = team_of(engine, tuple(agents), self.settings)
         hosts = inventory if isinstance(inventory, Inventory) else Inventory.load(Path(inventory))
         registry = load_registry(self.settings.tools, self.settings.log_predictor)
         for tool in tools:
@@ -465,15 +465,20 @@ def _called(given: EscalationRules | Path | str | None) -> EscalationRules:
     return EscalationRules.load(Path(given))
 
 
-def _team_of(engine: Engine, agents: tuple[Agent, ...], settings: Settings) -> Team:
-    """Put the agents of plugins into the roles that the given ones leave."""
-    team = Team.of(engine, agents)
+def team_of(engine: Engine, agents: tuple[Agent, ...], settings: Settings) -> Team:
+    """Put the agents of plugins into the roles that the given ones leave.
+
+    Raises:
+        PluginError: If agents that are installed or named in the settings cannot be loaded.
+        ValueError: If two of the agents take one role.
+    """
+    team = Team.of(engine, agents, adapter=settings.adapter or None)
     taken: dict[AgentRole, str] = {agent.role: "" for agent in agents}
     for plugin in load_plugins(AGENTS, settings.agents, (Agent,)):
         for agent in plugin.things:
             other = taken.setdefault(agent.role, plugin.name)
             if other == plugin.name:
-                team.agents[agent.role] = agent
+                team.agents[agent.role] = _adapted(agent, settings)
             elif other:
                 raise PluginError(
                     f"plugins {other} and {plugin.name} both bring an agent for the role "
@@ -482,7 +487,15 @@ def _team_of(engine: Engine, agents: tuple[Agent, ...], settings: Settings) -> T
     return team
 
 
-def _engine_of(model: str, settings: Settings) -> LazyEngine:
+def _adapted(agent: Agent, settings: Settings) -> Agent:
+    """Give a diagnostician the adapter of the settings, unless it names one itself."""
+    if agent.role is not AgentRole.DIAGNOSTICIAN or agent.adapter is not None or not settings.adapter:
+        return agent
+    return replace(agent, adapter=settings.adapter)
+
+
+def engine_of(model: str, settings: Settings) -> LazyEngine:
+    """Return an engine that is opened when it is first asked."""
     from watchkeeper.models import open_engine
 
-    return LazyEngine(lambda: open_engine(model, settings.quantization))
+    return LazyEngine(lambda: open_engine(model, settings.quantization, adapters=settings.adapters))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -148,6 +148,10 @@ class Reviews:
         )
         return tuple(record for record, _ in zip(found, range(limit), strict=False))
 
+    def latest(self) -> tuple[tuple[DecisionRecord, Review | None], ...]:
+        """Return all decisions with the last review of each, the newest first."""
+        return tuple(self._with_last(None))
+
     def summary(self) -> tuple[RoleAccuracy, ...]:
         """Return how often each role was right."""
         by_role: dict[str, list[tuple[DecisionRecord, Review | None]]] = {}
@@ -176,20 +180,7 @@ class Reviews:
             for record, review in self._with_last(None)
             if review is not None or not reviewed
         ]
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with part.open("x", encoding="utf-8") as file:
-                part.chmod(0o600)
-                file.writelines(line + "\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(part, path)  # unlike a rename, it replaces nothing
-        except OSError as error:
-            raise ReviewError(
-                f"file {str(path)!r} cannot be written: {error.strerror}; nothing is replaced"
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
+        write_new(path, lines)
         return len(lines)
 
     def _with_last(self, incident_id: str | None) -> Iterator[tuple[DecisionRecord, Review | None]]:
@@ -208,6 +199,28 @@ class Reviews:
             rows = connection.execute(query).all()
         for row in rows:
             yield DecisionRecord.model_validate_json(row.body), last.get(row.id)
+
+
+def write_new(path: Path, lines: Sequence[str]) -> None:
+    """Write lines into a new file that only this user may read, whole or not at all.
+
+    Raises:
+        ReviewError: If the file is there or cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", encoding="utf-8") as file:
+            part.chmod(0o600)
+            file.writelines(line + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)  # unlike a rename, it replaces nothing
+    except OSError as error:
+        raise ReviewError(
+            f"file {str(path)!r} cannot be written: {error.strerror}; nothing is replaced"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _check(record: DecisionRecord, verdict: ReviewVerdict, should_be: int | None) -> None:

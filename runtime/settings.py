@@ -33,6 +33,7 @@ class Settings(BaseSettings):
             (default: ``watchkeeper.db`` in the home). It may hold a password, so it is never shown.
         model: Catalog id of the language model.
         quantization: How its weights are held.
+        adapter: Name of the adapter with which the diagnostician is asked; the base model where empty.
         inventory: The hosts that may be touched (default: ``inventory.yaml`` in the home).
         policy: The rules (default: ``policy.yaml`` in the home, else the one that comes along).
         escalation: Who is called (default: ``escalation.yaml`` in the home, else whoever is at the terminal).
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     store: SecretStr | None = Field(default=None, min_length=1)
     model: str = Field(default="qwen2.5-coder-0.5b-instruct", min_length=1)
     quantization: Literal["auto", "nf4", "int8", "none"] = "auto"
+    adapter: str = Field(default="", max_length=200)
     inventory: Path | None = None
     policy: Path | None = None
     escalation: Path | None = None
@@ -99,6 +101,11 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters that agents are asked with."""
+        return (self.adapter,) if self.adapter else ()
 
     @property
     def inventory_path(self) -> Path:

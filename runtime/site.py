@@ -12,9 +12,11 @@ from watchkeeper.agents.case import call_key
 from watchkeeper.runtime.alerts import Condition, expected_status
 from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.policy import Policy
+from watchkeeper.runtime.settings import Settings
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import Inventory
 from watchkeeper.tools.passages import Trusted, passage
+from watchkeeper.tools.plugins import load_registry
 from watchkeeper.tools.registry import Registry
 from watchkeeper.tools.schema import words_of
 from watchkeeper.tools.training.record import JobBoard
@@ -102,6 +104,18 @@ class Site:
         fact = self.registry.fact(condition.fact)
         arguments = fact.parse_arguments(dict(condition.arguments)).model_dump(mode="json")
         return call_key(condition.fact, arguments)
+
+
+def load_site(settings: Settings) -> Site:
+    """Return a site as the settings describe it, to look at it: its policy is the one that asks for all.
+
+    Raises:
+        InventoryError: If the inventory is not usable.
+        PluginError: If tools that are installed or named in the settings cannot be loaded.
+    """
+    registry = load_registry(settings.tools)
+    inventory = Inventory.load(settings.inventory_path)
+    return Site(inventory, registry, Policy.default(registry), settings.home)
 
 
 def _texts(value: JsonValue) -> Iterator[str]:

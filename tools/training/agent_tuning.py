@@ -119,7 +119,6 @@ class AgentTuning(Trainer[AgentTuningParameters]):
         if run.checkpoint is not None:
             training.restore(run.checkpoint)
         for step in range(training.step_number, len(plan)):
-            run.check()
             result = training.step([cases[index] for index in plan[step]], check=run.check)
             run.metric(step + 1, loss=result.loss, right=result.right, gradient=result.norm)
             done = f"step {step + 1} of {len(plan)}, loss {result.loss:.2f}"

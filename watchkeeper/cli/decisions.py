@@ -10,7 +10,17 @@ import typer
 
 from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.output import fail
-from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
+from watchkeeper.cli.records import (
+    Json,
+    mistakes,
+    opened,
+    plain,
+    print_json,
+    print_pairs,
+    print_table,
+    upper,
+    when,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,6 +94,7 @@ def show(
                 ("question", record.question),
                 ("followed", "yes" if record.accepted else f"no (threshold {record.threshold:.2f})"),
                 ("model", f"{record.model} ({record.quantization}) {record.model_digest[:16]}".strip()),
+                ("adapter", record.adapter[:80] or "none"),
                 ("shares", _shares(record)),
                 ("prompt", f"SHA-256 {record.prompt_digest}"),
                 ("evidence", ", ".join(record.evidence_ids)),
@@ -196,9 +207,16 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="Written whole; nothing is replaced.")],
     *,
     reviewed: Annotated[bool, typer.Option("--reviewed", help="Only what somebody reviewed.")] = False,
+    cases: Annotated[
+        bool,
+        typer.Option("--cases", help="Reviewed diagnoses as questions with answers, for 'models tune'."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write decisions with their last review as JSON lines, for training and statistics."""
+    if cases:
+        _export_cases(file, as_json=as_json)
+        return
     with opened() as (settings, store):
         from watchkeeper.runtime.audit import AuditLog
         from watchkeeper.runtime.reviews import Reviews
@@ -208,6 +226,28 @@ def export(
             print_json({"file": str(file), "decisions": count})
         else:
             typer.echo(f"{file}: {count} decisions")
+
+
+def _export_cases(file: Path, *, as_json: bool) -> None:
+    with mistakes():
+        from watchkeeper.runtime.context import Context
+        from watchkeeper.runtime.journal import Journal
+        from watchkeeper.runtime.orchestrator import engine_of, team_of
+        from watchkeeper.runtime.reviewed_cases import reviewed_cases
+        from watchkeeper.runtime.reviews import write_new
+        from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.runtime.site import load_site
+
+        settings = load_settings()
+        # The model is not asked, and so not opened.
+        team = team_of(engine_of(settings.model, settings), (), settings)
+        with Journal(settings.home, store=settings.store_place) as journal:
+            found, left_out = reviewed_cases(Context(load_site(settings), team, journal, settings))
+        write_new(file, [case.model_dump_json(exclude_defaults=True) for case in found])
+    if as_json:
+        print_json({"file": str(file), "cases": len(found), "left_out": left_out})
+    else:
+        typer.echo(f"{file}: {len(found)} cases; {left_out} reviewed diagnoses cannot be asked again as then")
 
 
 def _review_each(records: tuple[DecisionRecord, ...], reviews: Reviews, console: Console, *, by: str) -> None:

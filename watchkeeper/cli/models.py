@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchkeeper.cli import models_adapters, models_bench, models_calibrate, models_serve
+from watchkeeper.cli import models_adapters, models_bench, models_calibrate, models_serve, models_tune
 from watchkeeper.cli.output import (
     INTERRUPTED,
     fail,
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from watchkeeper.models.catalog import CatalogEntry
 
 app = typer.Typer(
-    no_args_is_help=True, help="List, pull, measure, calibrate, adapt and serve language models."
+    no_args_is_help=True, help="List, pull, measure, calibrate, tune and serve language models."
 )
 models_serve.register(app)
 app.command()(models_calibrate.calibrate)
+app.command()(models_tune.tune)
 app.command()(models_bench.bench)
 app.add_typer(models_adapters.app, name="adapters")
 

@@ -14,6 +14,7 @@ from watchkeeper.cli.records import print_table
 if TYPE_CHECKING:
     from watchkeeper.models.calibration import Calibration, Quality
     from watchkeeper.models.calibration_cases import LabelledCase
+    from watchkeeper.models.catalog import CatalogEntry
 
 _PLOT = "reliability-{}.png"
 
@@ -30,6 +31,10 @@ def calibrate(
         Path | None,
         typer.Option("--output", metavar="FOLDER", help="Where the plot goes; the model's folder otherwise."),
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option("--adapter", metavar="NAME", help="Calibrate an adapter of the model instead."),
+    ] = None,
     quantization: Annotated[
         str, typer.Option("--quantization", help="auto, nf4, int8, bnb-int8 or none.")
     ] = "auto",
@@ -43,6 +48,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Ask a model questions with known answers, and keep what its probabilities are worth."""
+    from watchkeeper.models.adapter_store import adapter_folder
     from watchkeeper.models.calibration import write_calibration
     from watchkeeper.models.calibration_cases import built_in_cases, read_cases
     from watchkeeper.models.catalog import DEFAULT_MODEL, find_model
@@ -57,9 +63,9 @@ def calibrate(
     asked = built_in_cases(seed) if cases is None else read_cases(cases)
     if limit is not None:
         asked = _sampled(asked, limit, seed)
-    folder = model_folder(chosen)
+    folder = model_folder(chosen) if adapter is None else adapter_folder(chosen, adapter)
     try:
-        found = _calibrated(chosen.id, quantization, asked)
+        found = _calibrated(chosen, quantization, asked, adapter)
     except KeyboardInterrupt:
         fail("stopped; the calibration is as it was before", INTERRUPTED)
     path = write_calibration(folder, found)
@@ -82,19 +88,26 @@ def calibrate(
         typer.echo(f"the plot is in {picture}", err=True)
 
 
-def _calibrated(model_id: str, quantization: str, asked: tuple[LabelledCase, ...]) -> Calibration:
-    from watchkeeper.models import open_engine
+def _calibrated(
+    entry: CatalogEntry, quantization: str, asked: tuple[LabelledCase, ...], adapter: str | None
+) -> Calibration:
+    from watchkeeper.models.adapter_store import adapter_folder
     from watchkeeper.models.calibration_fit import calibrate as fit
     from watchkeeper.models.calibration_fit import refuse_too_few, score_cases
-    from watchkeeper.models.options import EngineOptions
+    from watchkeeper.models.engine import LocalEngine
+    from watchkeeper.models.loading import load
 
     refuse_too_few(asked)
     with progress_view(stderr_console()) as report:
-        # Options of its own leave the calibration that is there aside: it may be the damaged one to replace.
+        # No calibration that is there is read: it may be the damaged one to replace.
         # load() names the quantizations there are, should this be none of them.
-        engine = open_engine(model_id, quantization, options=EngineOptions(), progress=report)  # type: ignore[arg-type]
+        engine = LocalEngine(load(entry.id, quantization=quantization, progress=report))  # type: ignore[arg-type]
         try:
-            return fit(score_cases(engine, asked, progress=report), engine.identity, asked)
+            if adapter is not None:
+                engine.load_adapter(adapter, adapter_folder(entry, adapter), calibrated=False)
+            scored = score_cases(engine, asked, adapter=adapter, progress=report)
+            digest = "" if adapter is None else engine.adapter_digest(adapter)
+            return fit(scored, engine.identity, asked).model_copy(update={"adapter": digest})
         finally:
             engine.close()
 

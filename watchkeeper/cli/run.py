@@ -46,7 +46,7 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
 
     def opening() -> Engine:
         started = time.monotonic()
-        engine = open_engine(settings.model, settings.quantization)
+        engine = open_engine(settings.model, settings.quantization, adapters=settings.adapters)
         if isinstance(engine, RemoteEngine):
             engine.connect()
         identity = engine.identity
