@@ -32,19 +32,26 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A folder with a home whose incident waits for an approval, and the lamp that it is about."""
+    with folder_in_memory() as folder:
+        home = folder / "home"
+        with orchestrator(home, Lamp.dark(folder, switch="off"), prefers("switch")) as o:
+            list(o.resume(o.open(ALERT).id, wait=False))
+        (home / "hosts" / "house").mkdir(parents=True)
+        (home / "hosts" / "house" / "kept.conf").write_text("good")
+        (home / "models").mkdir()
+        (home / "models" / "weights").write_text("large")
+        (home / "inventory.yaml").write_text("hosts: [{name: house}]\n")
+        yield folder
+
+
 @pytest.fixture
-def home(folder: Path) -> Path:
-    """A home whose incident waits for an approval."""
-    home = folder / "home"
-    lamp = Lamp.dark(folder, switch="off")
-    with orchestrator(home, lamp, prefers("switch")) as o:
-        list(o.resume(o.open(ALERT).id, wait=False))
-    (home / "hosts" / "house").mkdir(parents=True)
-    (home / "hosts" / "house" / "kept.conf").write_text("good")
-    (home / "models").mkdir()
-    (home / "models" / "weights").write_text("large")
-    (home / "inventory.yaml").write_text("hosts: [{name: house}]\n")
-    return home
+def home(folder: Path, made: Path) -> Path:
+    """A copy of that home."""
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    return folder / "home"
 
 
 def save(home: Path, target: Path, *, with_key: bool = False, **settings: Path) -> Backup:
