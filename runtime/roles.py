@@ -34,6 +34,7 @@ class Permission(StrEnum):
     ``RELEASE``: have notifications sent that a restore held back.
     ``BACK_UP``: back up the home, and restore one.
     ``EXPORT_AUDIT``: write signed exports of the audit log.
+    ``PROMOTE``: say which version of a predictor answers.
     ``PRUNE``: remove old incidents, and old entries of the audit log.
     """
 
@@ -51,6 +52,7 @@ class Permission(StrEnum):
     RELEASE = "release"
     BACK_UP = "back-up"
     EXPORT_AUDIT = "export-audit"
+    PROMOTE = "promote"
     PRUNE = "prune"
 
 
@@ -75,6 +77,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.APPROVE_HIGH,
             Permission.ACKNOWLEDGE,
             Permission.REVIEW,
+            Permission.PROMOTE,
             Permission.RESET_BREAKER,
             Permission.LIFT,
             Permission.RELEASE,

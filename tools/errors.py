@@ -65,6 +65,10 @@ class VersionError(ToolError):
     """A version of a predictor is not there, is damaged, or is not named as it was thought to be."""
 
 
+class MovedError(VersionError):
+    """An alias does not name what it was thought to name: nothing was moved (look again and decide)."""
+
+
 class RecordingError(ToolError):
     """Predictions that are kept for their labels cannot be read or written (a human must look)."""
 

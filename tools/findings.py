@@ -48,6 +48,10 @@ class FindingKind(StrEnum):
     JOB_WAITING = "job-waiting"
     JOB_RUNNING = "job-running"
     JOB_ENDED = "job-ended"
+    PREDICTOR_UNANSWERED = "predictor-unanswered"
+    PREDICTOR_DRIFT = "predictor-drift"
+    PREDICTOR_WORSE = "predictor-worse"
+    PREDICTOR_AS_BEFORE = "predictor-as-before"
     SUSPICIOUS_TEXT = "suspicious-text"
     CUSTOM = "custom"
 

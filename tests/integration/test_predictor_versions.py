@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.clocks import START, FakeClock
+from tests.predictor_homes import JOB, empty_home, home_with_two
 from tests.threshold import EVALUATION, make
 from watchkeeper.tools.errors import ArtefactError, VersionError
 from watchkeeper.tools.versions import (
-    JobRecord,
     MoveState,
     Notes,
     Versions,
@@ -27,28 +27,10 @@ from watchkeeper.tools.versions import (
     versions,
 )
 
-JOB = JobRecord(
-    id="JOB-1",
-    requested_by="alice",
-    started_at=START,
-    seconds=12.5,
-    hardware={"cpu": "of a test", "cores": "2"},
-    energy_joules=812.5,
-    energy_source="estimated from 65 W",
-)
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with MLflow's tables, which take seconds to make."""
-    home = tmp_path_factory.mktemp("empty")
-    Versions(home)
-    return home
-
 
 @pytest.fixture
-def home(empty: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(empty, tmp_path / "home"))
+def home(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(empty_home(), tmp_path / "home"))
 
 
 @pytest.fixture
@@ -56,21 +38,10 @@ def kept(home: Path) -> Versions:
     return Versions(home, now=FakeClock())
 
 
-@pytest.fixture(scope="module")
-def with_two(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with two versions of one predictor."""
-    folder = tmp_path_factory.mktemp("two")
-    home = Path(shutil.copytree(empty, folder / "home"))
-    kept = Versions(home, now=FakeClock())
-    kept.register("busy", make(folder / "a", 0.5), EVALUATION, JOB)
-    kept.register("busy", make(folder / "b", 0.6), EVALUATION)
-    return home
-
-
 @pytest.fixture
-def two(home: Path, with_two: Path) -> Versions:
+def two(home: Path) -> Versions:
     shutil.rmtree(home)
-    shutil.copytree(with_two, home)
+    shutil.copytree(home_with_two(), home)
     return Versions(home, now=FakeClock())
 
 

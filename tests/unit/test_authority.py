@@ -32,6 +32,8 @@ COMMANDS = {
     "restore {home}/../out.tar.gz": Permission.BACK_UP,
     "decisions review INC-1-D1 --verdict right": Permission.REVIEW,
     "audit export {home}/../out.jsonl": Permission.EXPORT_AUDIT,
+    "predictors promote busy 1": Permission.PROMOTE,
+    "predictors rollback busy": Permission.PROMOTE,
     "audit prune --before 1d --export {home}/../out.jsonl": Permission.PRUNE,
     "incidents prune --before 1d": Permission.PRUNE,
     "escalations ack ESC-1": Permission.ACKNOWLEDGE,

@@ -68,6 +68,7 @@ def test_what_each_role_may_do_is_this_table() -> None:
             "approve-high",
             "acknowledge",
             "review",
+            "promote",
             "reset-breaker",
             "lift",
             "release",

@@ -107,7 +107,7 @@ def watch(
         reference: Rows to compare with what was asked; by default the first that it was asked. Answers are
             always compared with its first ones.
         reference_rows: How many are the first; at most half of all.
-        column: Column of the answers that labels are held against; by default the only one that there is.
+        column: Column of the answers that labels are held against; by default the only one, or ``label``.
         tolerance: How far a number may be off and still agree.
         held_out: Mean outcome on held-out data.
 
@@ -175,12 +175,12 @@ def outcome_of(one: Recorded, *, column: str | None = None, tolerance: float = 0
     Raises:
         DataError: If it is not known what the label is held against.
     """
-    if column is None and len(one.answer) != 1:
+    name = _label_column(one) if column is None else column
+    if name is None:
         raise DataError(
             f"answers of {one.predictor!r} have the columns {', '.join(one.answer)}: say with --column "
             "which one labels are held against"
         )
-    name = next(iter(one.answer)) if column is None else column
     if name not in one.answer:
         raise DataError(
             f"answers of {one.predictor!r} have no column {name!r}; there are: {', '.join(one.answer)}"
@@ -210,7 +210,7 @@ def changes(
             for name, value in one.answer.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        if one.label is not None and (column is not None or len(one.answer) == 1):
+        if one.label is not None and (column or _label_column(one)) is not None:
             values["quality"] = outcome_of(one, column=column)
         for stream, value in values.items():
             if stream not in detectors:
@@ -218,6 +218,13 @@ def changes(
             if detectors[stream].update(value):
                 found.append(Change(stream=stream, prediction=number, at=one.at))
     return tuple(found)
+
+
+def _label_column(one: Recorded) -> str | None:
+    """Return the column of an answer that labels are held against where nobody says which."""
+    if len(one.answer) == 1:
+        return next(iter(one.answer))
+    return "label" if "label" in one.answer else None
 
 
 def _agree(answer: JsonValue, label: JsonValue, tolerance: float) -> bool:

@@ -152,11 +152,18 @@ def compare_on(
             f"the champion is of kind {kinds[0]!r}, the challenger of kind {kinds[1]!r}: they cannot be "
             "compared"
         )
-    found = [_score(folder, data, find) for folder in (champion, challenger)]
+    found = [score(folder, data, find) for folder in (champion, challenger)]
     return compare(found[0], found[1], confidence=confidence, seed=seed)
 
 
-def _score(folder: Path, data: Path, find: Callable[[str], Trainer[Any]]) -> Evaluation:
+def score(folder: Path, data: Path, find: Callable[[str], Trainer[Any]] = trainer_of) -> Evaluation:
+    """Score a predictor on held-out data with the trainer that made it.
+
+    Raises:
+        ArtefactError: If its parameters are not those of its trainer.
+        DataError: If it cannot be scored on the data, or learned from them.
+        UnknownTrainerError: If its trainer is not known here.
+    """
     manifest = read_manifest(folder)
     trainer = find(manifest.trainer)
     try:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from watchkeeper.tools.text import visible
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~])|^([-+=>])|^(\d+)([.)])(?=\s|$)")
 _LONGEST = 4000
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -129,7 +129,8 @@ def _row(cells: tuple[str, ...], *, escape: bool = True) -> str:
 
 
 def _md(text: str) -> str:
-    escaped = _MARKDOWN.sub(r"\\\1", _line(text))
+    # What stands first could make a list, a quotation or a heading of it.
+    escaped = _MARKDOWN.sub(lambda m: f"{m[3] or ''}\\{m[1] or m[2] or m[4]}", _line(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 

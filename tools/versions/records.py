@@ -126,6 +126,14 @@ class Version(_Record):
         evaluation = self.record.evaluation
         return None if evaluation is None else evaluation.metrics.get(evaluation.primary)
 
+    @property
+    def mean_outcome(self) -> float | None:
+        """Mean outcome of a held-out example; None where examples were not scored one by one."""
+        evaluation = self.record.evaluation
+        if evaluation is None or not evaluation.outcomes:
+            return None
+        return sum(evaluation.outcomes) / len(evaluation.outcomes)
+
 
 class MoveState(StrEnum):
     """What came of a move.

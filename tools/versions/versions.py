@@ -14,7 +14,7 @@ from types import EllipsisType
 from pydantic import ValidationError
 
 from watchkeeper.tools.durable import digest, private_folder, write_durably
-from watchkeeper.tools.errors import VersionError
+from watchkeeper.tools.errors import MovedError, VersionError
 from watchkeeper.tools.predictors import Predictor, open_predictor, read_manifest
 from watchkeeper.tools.training.interface import Evaluation
 from watchkeeper.tools.versions.cards import write_card
@@ -50,16 +50,27 @@ class Versions:
 
     Args:
         home: Folder of Watchkeeper's state.
+        create: Whether to begin where nothing is registered yet.
         now: The time.
 
     Raises:
         MissingExtraError: If the extra ``registry`` is not installed.
-        VersionError: If the versions cannot be opened.
+        VersionError: If the versions cannot be opened, or nothing is registered and nothing is to be begun.
     """
 
-    def __init__(self, home: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        create: bool = True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.folder = home / FOLDER
         self._now = now
+        if not create and not (self.folder / _DATABASE).is_file():
+            raise VersionError(
+                f"no predictor is registered in {str(home)!r}; see `watchkeeper predictors register`"
+            )
         try:
             private_folder(self.folder)
         except OSError as error:
@@ -219,8 +230,8 @@ class Versions:
             The move, which says what the alias named before.
 
         Raises:
-            VersionError: If there is no such version, its files are not as they were kept, or the alias does
-                not name what was expected (nothing was moved).
+            MovedError: If the alias does not name what was expected (nothing was moved).
+            VersionError: If there is no such version, or its files are not as they were kept.
         """
         check_alias(alias)
         version = self.get(name, number)
@@ -233,7 +244,8 @@ class Versions:
         Safe to repeat: what was taken back stays so.
 
         Raises:
-            VersionError: If the alias was moved again since, or what it named is damaged.
+            MovedError: If the alias was moved again since.
+            VersionError: If the move did not take place, or what the alias named is damaged.
         """
         known = self.find_move(move.name, move.key)
         if known is None or known.state is not MoveState.DONE:
@@ -291,7 +303,7 @@ class Versions:
                 return known
             before = self.aliases(name).get(alias)
             if expected is not ... and before != expected:
-                raise VersionError(
+                raise MovedError(
                     f"{alias!r} of {name!r} names {_said(before)}, not {_said(expected)}: it was moved "
                     "since; look at its history and decide again"
                 )

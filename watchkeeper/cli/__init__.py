@@ -27,6 +27,7 @@ def build_app() -> typer.Typer:
         jobs,
         models,
         policy,
+        predictors,
         tools,
         users,
     )
@@ -76,6 +77,7 @@ def build_app() -> typer.Typer:
     app.add_typer(tools.app, name="tools")
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(models.app, name="models")
+    app.add_typer(predictors.app, name="predictors")
     return app
 
 

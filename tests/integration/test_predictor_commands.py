@@ -1,0 +1,198 @@
+"""`watchkeeper predictors`: what people see, what programs get, and who may say which version answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.predictor_homes import home_with_two
+from tests.threshold import make
+from watchkeeper.cli import build_app, predictors_changes
+from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.tools.host import LocalHost, Target
+from watchkeeper.tools.inventory import HostSpec
+from watchkeeper.tools.versions import Versions
+from watchkeeper.tools.versions.promotion import PredictorPromote, PromoteArguments
+from watchkeeper.tools.versions.server_file import running_server
+
+ROOT = Path(__file__).parents[2]
+_SERVE = """
+import sys
+from tests.threshold import KIND
+from watchkeeper.tools.predictors import register_kind
+from watchkeeper.cli import main
+register_kind(KIND, "tests.threshold:Threshold")
+sys.argv = ["watchkeeper", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = Path(shutil.copytree(home_with_two(), tmp_path / "home"))
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    monkeypatch.delenv("WATCHKEEPER_TOKEN", raising=False)
+    return home
+
+
+def invoke(*arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(build_app(), ["predictors", *arguments], input=f"{answer}\n")
+
+
+def test_lists_and_records_are_for_people_and_programs(home: Path) -> None:
+    listed = invoke("list")
+    assert listed.exit_code == 0
+    assert "accuracy 0.75 (20 rows)" in listed.stdout
+    versions = json.loads(invoke("list", "--json").stdout)["versions"]
+    assert [(one["version"], one["quality"]) for one in versions] == [(1, 0.75), (2, 0.8)]
+    shown = json.loads(invoke("show", "busy", "1", "--json").stdout)
+    assert shown["record"]["job"]["id"] == "JOB-1"
+    assert shown["history"] == []
+    assert "**" not in invoke("show", "busy", "2").stdout
+
+
+def test_a_card_is_printed_and_says_where_it_is(home: Path) -> None:
+    assert invoke("card", "busy", "1").stdout.startswith("# busy version 1\n")
+    assert "<h1>busy version 1</h1>" in invoke("card", "busy", "1", "--html").stdout
+    for line in invoke("card", "busy", "1", "--path").stdout.split():
+        assert Path(line).is_file()
+
+
+def test_registering_the_same_folder_twice_is_one_version(home: Path, tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", 0.7)
+    assert invoke("register", "busy", str(folder)).stdout.startswith("version 3 of busy")
+    again = json.loads(invoke("register", "busy", str(folder), "--json").stdout)
+    assert again["version"] == 3
+
+
+def test_versions_are_compared_as_they_were_scored(home: Path) -> None:
+    found = json.loads(invoke("compare", "busy", "2", "--champion", "1", "--json").stdout)
+    assert (found["verdict"], found["rows"]) == ("undecided", 20)
+
+
+def test_a_file_is_answered(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("load\n0.55\n0.7\n")
+    out = tmp_path / "out.csv"
+    done = invoke("predict", "busy", str(tmp_path / "in.csv"), "-o", str(out), "--version", "2")
+    assert done.exit_code == 0
+    assert "2 rows answered by version 2 of busy" in done.stdout
+    assert [line.split(",")[1] for line in out.read_text().splitlines()] == ["busy", "false", "true"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["show", "lazy"], "there is no predictor 'lazy'; there are: busy"),
+        (["show", "busy"], "predictor 'busy' has no version 'champion'; versions: 1, 2; aliases: none"),
+        (["rollback", "busy"], "no move of 'champion' of 'busy' is left to be taken back"),
+        (["register", "busy", "JOB-NONE"], "'JOB-NONE' is neither a folder nor a training job"),
+        (["promote", "busy", "2"], "takes a yes of a person at a terminal"),
+        (["serve", "lazy"], "there is no predictor 'lazy'"),
+        (["serve", "--shadow", "--canary", "0.1"], "a shadow or a canary"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(home: Path, arguments: list[str], said: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_without_any_predictor_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(tmp_path / "new"))
+    assert "no predictor is registered" in invoke("list").stderr
+    assert not (tmp_path / "new" / "predictors").exists()
+
+
+def test_a_person_promotes_and_takes_back_at_a_terminal_and_that_is_audited(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictors_changes, "_at_terminal", lambda: True)
+    done = invoke("promote", "busy", "2", "--reason", "better", answer="y")
+    assert done.exit_code == 0
+    assert "+accuracy: 0.8 (20 rows)" in done.stderr
+    assert Versions(home).get("busy").number == 2
+    assert invoke("rollback", "busy", answer="n").exit_code != 0
+    assert Versions(home).get("busy").number == 2
+    done = invoke("rollback", "busy", answer="y")
+    assert (done.exit_code, Versions(home).aliases("busy")) == (0, {})
+    entries = [(entry.kind, entry.data) for entry in AuditLog(home).entries()]
+    assert [kind for kind, _ in entries] == [
+        "predictor-promoting",
+        "predictor-promoted",
+        "predictor-restoring",
+        "predictor-restored",
+    ]
+    data = entries[1][1]
+    assert isinstance(data, dict)
+    assert (data["before"], data["after"], data["reason"]) == (None, 2, "better")
+
+
+@contextlib.contextmanager
+def served(home: Path, *arguments: str) -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE, "predictors", "serve", "--port", "0", *arguments],
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "WATCHKEEPER_HOME": str(home)},
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (server := running_server(home / "predictors")) is None:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield server.address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        if process.stderr:
+            process.stderr.close()
+
+
+def ask(address: str, load: float, name: str) -> dict[str, object]:
+    request = urllib.request.Request(
+        f"{address}/v1/predictors/busy/predict",
+        data=json.dumps({"rows": [{"load": load}], "id": name}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        said: dict[str, object] = json.loads(answer.read())
+    return said
+
+
+def test_a_served_champion_is_replaced_within_a_second_and_the_server_verifies_it(home: Path) -> None:
+    versions = Versions(home)
+    versions.promote("busy", 1, by="alice")
+    target = Target(LocalHost("web-1"), HostSpec(name="web-1"), home / "hosts" / "web-1")
+    action = PredictorPromote()
+    with served(home) as address:
+        assert ask(address, 0.55, "r1")["version"] == 1
+        plan = action.plan(target, PromoteArguments(name="busy", version=2), key="S1")
+        action.apply(target, plan)
+        moved = time.monotonic()
+        while ask(address, 0.55, f"r{time.monotonic_ns()}")["version"] != 2:
+            assert time.monotonic() - moved < 1
+        verified = action.verify(target, plan)
+        assert verified.ok
+        assert verified.detail == f"{address} answers with version 2 of busy"
+        assert ask(address, 0.55, "last")["answers"] == [{"busy": False, "score": pytest.approx(-0.05)}]
+    assert running_server(home / "predictors") is None
+    (home.parent / "labels.csv").write_text("id,label\nr1,true\nnever,true\n")
+    labelled = json.loads(invoke("label", "busy", str(home.parent / "labels.csv"), "--json").stdout)
+    assert labelled == {"labelled": 1, "unknown": ["never"]}
+    report = json.loads(invoke("drift", "busy", "--version", "1", "--json").stdout)
+    assert report["rows"] >= 1
+    assert report["quality"]["labels"] == 1

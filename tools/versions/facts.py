@@ -1,0 +1,262 @@
+"""What is known of predictors: their versions, and how the one that answers does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from watchkeeper.tools.errors import CollectError, ToolError
+from watchkeeper.tools.fact import Arguments, Fact, Raw, Result
+from watchkeeper.tools.findings import Finding, FindingKind, Severity
+from watchkeeper.tools.host import Target
+from watchkeeper.tools.predictors.recording import FILE, Predictions
+from watchkeeper.tools.predictors.watching import watch
+from watchkeeper.tools.text import counted
+from watchkeeper.tools.versions.records import CHALLENGER, CHAMPION
+from watchkeeper.tools.versions.versions import FOLDER, Versions
+
+_MOST = 20
+_LOOKED_AT = 5000
+
+PredictorName = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="name of the predictor")
+]
+
+
+def home_of(target: Target) -> Path:
+    """Return the home whose versions are meant: that of whoever looks at the host."""
+    return target.state.parent.parent
+
+
+def versions_of(target: Target) -> Versions:
+    """Open the versions of predictors of a site; nothing is made where there are none.
+
+    Raises:
+        CollectError: If there are none, or they cannot be opened.
+    """
+    try:
+        return Versions(home_of(target), create=False)
+    except ToolError as error:
+        raise CollectError(str(error)) from error
+
+
+class PredictorArguments(Arguments):
+    """Which predictor."""
+
+    name: PredictorName
+
+
+class VersionLine(BaseModel):
+    """A version in a list.
+
+    Attributes:
+        number: Its number.
+        quality: Its primary metric on held-out data; None where it was not evaluated.
+        rows: Examples that it was scored on.
+        registered: When it was registered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    quality: float | None
+    rows: int
+    registered: str
+
+
+class VersionsResult(Result):
+    """The newest versions of a predictor.
+
+    Attributes:
+        name: The predictor.
+        champion: The version that answers; None for none.
+        challenger: The version that is to be better; None for none.
+        versions: The newest ones, the oldest first.
+    """
+
+    name: str
+    champion: int | None
+    challenger: int | None
+    versions: tuple[VersionLine, ...]
+
+
+class PredictorVersions(Fact[PredictorArguments, VersionsResult]):
+    """Which versions of a predictor there are, and which answers."""
+
+    name: ClassVar[str] = "predictor.versions"
+    summary: ClassVar[str] = "which versions of a predictor there are, and which answers"
+    kinds = frozenset({FindingKind.PREDICTOR_UNANSWERED})
+    arguments_type = PredictorArguments
+    result_type = VersionsResult
+
+    def collect(self, target: Target, arguments: PredictorArguments) -> Raw:
+        """Read the registry.
+
+        Raises:
+            CollectError: If there is no such predictor, or it cannot be read.
+        """
+        versions = versions_of(target)
+        try:
+            aliases = versions.aliases(arguments.name)
+            found = versions.list(arguments.name)
+        except ToolError as error:
+            raise CollectError(str(error)) from error
+        return {
+            "champion": aliases.get(CHAMPION),
+            "challenger": aliases.get(CHALLENGER),
+            "versions": [
+                {
+                    "number": one.number,
+                    "quality": one.quality,
+                    "rows": one.record.evaluation.rows if one.record.evaluation else 0,
+                    "registered": one.record.registered_at.isoformat(),
+                }
+                for one in found[-_MOST - 1 :]
+            ],
+        }
+
+    def interpret(self, raw: Raw, arguments: PredictorArguments) -> VersionsResult:
+        """Keep the newest."""
+        found = raw["versions"]
+        lines = tuple(VersionLine.model_validate(one) for one in found) if isinstance(found, list) else ()
+        return VersionsResult.model_validate(
+            {
+                "name": arguments.name,
+                "champion": raw["champion"],
+                "challenger": raw["challenger"],
+                "versions": lines[-_MOST:],
+                "cut": len(lines) > _MOST,
+            }
+        )
+
+    def findings(self, result: VersionsResult, arguments: PredictorArguments) -> Iterable[Finding]:  # noqa: ARG002
+        """Say where no version answers."""
+        if result.champion is None:
+            yield Finding(
+                kind=FindingKind.PREDICTOR_UNANSWERED,
+                subject=result.name,
+                text=f"no version of predictor {result.name} is its champion",
+                severity=Severity.WARNING,
+            )
+
+
+class QualityResult(Result):
+    """How the champion of a predictor does; of columns only numbers are told, since others chose their names.
+
+    Attributes:
+        name: The predictor.
+        version: Its champion.
+        predictions: Predictions of it that were looked at.
+        rows_shifted: Columns of what it was asked that shifted.
+        answers_shifted: Columns of what it answered that shifted.
+        worst_psi: The largest population stability index of all.
+        labels: Labels that arrived.
+        share: Share of answers that agree with them; None without labels.
+        share_low: Lower end of its 95 % interval.
+        share_high: Upper end.
+        held_out: Mean outcome on held-out data; None where it is not known.
+        worse: Whether it is worse than on held-out data, and no chance.
+    """
+
+    name: str
+    version: int
+    predictions: int
+    rows_shifted: int
+    answers_shifted: int
+    worst_psi: float
+    labels: int
+    share: float | None
+    share_low: float | None
+    share_high: float | None
+    held_out: float | None
+    worse: bool
+
+
+class PredictorQuality(Fact[PredictorArguments, QualityResult]):
+    """Whether what a predictor is asked and answers shifted, and whether labels still agree."""
+
+    name: ClassVar[str] = "predictor.quality"
+    summary: ClassVar[str] = "whether a predictor still does as well as when it was made"
+    kinds = frozenset(
+        {FindingKind.PREDICTOR_DRIFT, FindingKind.PREDICTOR_WORSE, FindingKind.PREDICTOR_AS_BEFORE}
+    )
+    arguments_type = PredictorArguments
+    result_type = QualityResult
+
+    def collect(self, target: Target, arguments: PredictorArguments) -> Raw:
+        """Read what the champion was asked and answered lately.
+
+        Raises:
+            CollectError: If there is no champion, or no prediction can be read.
+        """
+        try:
+            version = versions_of(target).get(arguments.name, CHAMPION)
+            predictions = Predictions(home_of(target) / FOLDER / FILE)
+            try:
+                found = predictions.list(
+                    arguments.name,
+                    version=version.number,
+                    roles=("champion", "canary"),
+                    last=_LOOKED_AT,
+                )
+            finally:
+                predictions.close()
+            report = watch(
+                arguments.name,
+                version.number,
+                found,
+                column=version.record.notes.label_column or None,
+                held_out=version.mean_outcome,
+            )
+        except CollectError:
+            raise
+        except ToolError as error:
+            raise CollectError(str(error)) from error
+        quality = report.quality
+        drifts = [*report.columns.values(), *report.answers.values()]
+        return {
+            "version": version.number,
+            "predictions": report.rows,
+            "rows_shifted": sum(one.shifted for one in report.columns.values()),
+            "answers_shifted": sum(one.shifted for one in report.answers.values()),
+            "worst_psi": round(max((one.psi for one in drifts), default=0.0), 4),
+            "labels": quality.labels if quality else 0,
+            "share": quality.share if quality else None,
+            "share_low": quality.low if quality else None,
+            "share_high": quality.high if quality else None,
+            "held_out": version.mean_outcome,
+            "worse": quality.worse if quality else False,
+        }
+
+    def interpret(self, raw: Raw, arguments: PredictorArguments) -> QualityResult:
+        """Take the figures."""
+        return QualityResult.model_validate({"name": arguments.name, **raw})
+
+    def findings(self, result: QualityResult, arguments: PredictorArguments) -> Iterable[Finding]:  # noqa: ARG002
+        """Say what is not as it was."""
+        shifted = result.rows_shifted + result.answers_shifted
+        if shifted:
+            yield Finding(
+                kind=FindingKind.PREDICTOR_DRIFT,
+                subject=result.name,
+                text=f"{counted(result.rows_shifted, 'column')} of what predictor {result.name} is asked and "
+                f"{result.answers_shifted} of what it answers shifted (index {result.worst_psi:g})",
+                severity=Severity.WARNING,
+            )
+        if result.worse and result.share is not None and result.held_out is not None:
+            yield Finding(
+                kind=FindingKind.PREDICTOR_WORSE,
+                subject=result.name,
+                text=f"predictor {result.name} is right in {result.share:.0%} of {result.labels} labelled "
+                f"answers, and was in {result.held_out:.0%} on held-out data",
+                severity=Severity.CRITICAL,
+            )
+        if not shifted and not result.worse:
+            yield Finding(
+                kind=FindingKind.PREDICTOR_AS_BEFORE,
+                subject=result.name,
+                text=f"predictor {result.name} does as before ({counted(result.predictions, 'prediction')})",
+            )

@@ -1,0 +1,187 @@
+"""Promoting a version, as an action: a planned move of an alias, verified at the server, and taken back."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+from pydantic import Field
+
+from watchkeeper.tools.action import Action, ActionPlan, Outcome, ProbeAnswer, Reversibility, Verification
+from watchkeeper.tools.errors import (
+    ApplyError,
+    CollectError,
+    DriftError,
+    MovedError,
+    PlanError,
+    RollbackError,
+    ToolError,
+    VersionError,
+)
+from watchkeeper.tools.fact import Arguments
+from watchkeeper.tools.host import Target
+from watchkeeper.tools.versions.facts import PredictorName, home_of, versions_of
+from watchkeeper.tools.versions.records import CHAMPION, MoveState, Version
+from watchkeeper.tools.versions.server_file import running_server
+from watchkeeper.tools.versions.versions import FOLDER, Versions
+
+BY = "watchkeeper"
+"""In whose name agents promote."""
+
+_FOLLOWS_SECONDS = 3.0
+"""A server follows an alias within a second."""
+
+
+class PromoteArguments(Arguments):
+    """Which version of which predictor."""
+
+    name: PredictorName
+    version: int = Field(ge=1, description="number of the version that is to answer")
+
+
+class PredictorPromote(Action[PromoteArguments]):
+    """Let a version of a predictor answer; rollback restores the one before, or none, exactly."""
+
+    name: ClassVar[str] = "predictor.promote"
+    summary: ClassVar[str] = "let another version of a predictor answer"
+    reversibility: ClassVar[Reversibility] = Reversibility.REVERSIBLE
+    arguments_type = PromoteArguments
+
+    def plan(self, target: Target, arguments: PromoteArguments, *, key: str) -> ActionPlan:
+        """Show the move of the alias and how the metrics differ.
+
+        Raises:
+            PlanError: If there is no such version, or its files are not as they were kept.
+        """
+        try:
+            versions = versions_of(target)
+            version = versions.get(arguments.name, arguments.version)
+            versions.check(version)
+            number = versions.aliases(arguments.name).get(CHAMPION)
+            before = None if number is None else versions.get(arguments.name, number)
+        except ToolError as error:
+            raise PlanError(str(error)) from error
+        if number == version.number:
+            summary = f"version {number} of predictor {arguments.name} is its champion already"
+            return ActionPlan(key=key, summary=summary)
+        named = "no version" if before is None else f"version {before.number}"
+        return ActionPlan(
+            key=key,
+            summary=f"let version {version.number} of predictor {arguments.name} answer, which {named} does",
+            diff=promotion_diff(version, before),
+            preconditions={"champion": number, "digest": version.digest},
+            details={"name": arguments.name, "version": version.number, "champion": number},
+            risk="metrics are of held-out data: the version may do worse on what it is asked",
+        )
+
+    def apply(self, target: Target, plan: ActionPlan) -> Outcome:
+        """Move the alias.
+
+        Raises:
+            DriftError: If it names another version than was planned (nothing was changed).
+            ApplyError: If it cannot be moved (nothing was changed).
+        """
+        name, number, before = _of(plan)
+        try:
+            versions_of(target).promote(
+                name, number, by=BY, reason=f"step {plan.key}", key=plan.key, expected=before
+            )
+        except MovedError as error:
+            raise DriftError(str(error)) from error
+        except (CollectError, VersionError) as error:
+            raise ApplyError(str(error)) from error
+        return Outcome(detail=f"version {number} of {name} is its champion", changed=(f"{name}:{CHAMPION}",))
+
+    def verify(self, target: Target, plan: ActionPlan) -> Verification:
+        """Ask the server that runs which version answers; where none runs, the registry."""
+        name, number, _ = _of(plan)
+        found = versions_of(target).aliases(name).get(CHAMPION)
+        if found != number:
+            return Verification(ok=False, detail=f"the champion of {name} is {_said(found)}")
+        server = running_server(home_of(target) / FOLDER)
+        if server is None:
+            return Verification(
+                ok=True, detail=f"version {number} of {name} is its champion; no server runs here"
+            )
+        until = time.monotonic() + _FOLLOWS_SECONDS
+        while True:
+            answering = server.answering(name, CHAMPION)
+            if answering == number:
+                return Verification(
+                    ok=True, detail=f"{server.address} answers with version {number} of {name}"
+                )
+            if time.monotonic() > until:
+                return Verification(
+                    ok=False, detail=f"{server.address} answers with {_said(answering)} of {name}"
+                )
+            time.sleep(0.1)
+
+    def probe(self, target: Target, plan: ActionPlan) -> ProbeAnswer:
+        """Look whether a move was made under the plan's key."""
+        name, _, _ = _of(plan)
+        move = versions_of(target).find_move(name, plan.key)
+        return ProbeAnswer.DONE if move is not None and move.state is MoveState.DONE else ProbeAnswer.NOT_DONE
+
+    def rollback(self, target: Target, plan: ActionPlan) -> Outcome:
+        """Let the alias name again what it named before; safe to repeat.
+
+        Raises:
+            RollbackError: If it was moved again since, or what it named is damaged.
+        """
+        name, number, before = _of(plan)
+        try:
+            versions = versions_of(target)
+            move = versions.find_move(name, plan.key)
+            if move is None or move.state is not MoveState.DONE:
+                return Outcome(detail=f"{CHAMPION} of {name} was not moved, so there is nothing to undo")
+            versions.restore(move, by=BY, reason=f"step {plan.key} taken back")
+        except (CollectError, VersionError) as error:
+            raise RollbackError(str(error)) from error
+        detail = f"{CHAMPION} of {name} names {_said(before)} again, not version {number}"
+        return Outcome(detail=detail, changed=(f"{name}:{CHAMPION}",))
+
+
+def promotion_diff(version: Version, before: Version | None, *, alias: str = CHAMPION) -> str:
+    """Show how a move of an alias changes what it names, with the metrics of both."""
+    name = version.name
+    lines = [f"--- {alias} of {name}: {_said(None if before is None else before.number)}"]
+    lines.append(f"+++ {alias} of {name}: version {version.number}")
+    old, new = _metrics(before), _metrics(version)
+    for metric in sorted(old.keys() | new.keys()):
+        if metric in old:
+            lines.append(f"-{metric}: {old[metric]}")
+        if metric in new:
+            lines.append(f"+{metric}: {new[metric]}")
+    return "\n".join(lines)
+
+
+def current(versions: Versions, name: str, alias: str = CHAMPION) -> Version | None:
+    """Return what an alias names, or None."""
+    number = versions.aliases(name).get(alias)
+    return None if number is None else versions.get(name, number)
+
+
+def _metrics(version: Version | None) -> dict[str, str]:
+    if version is None:
+        return {}
+    evaluation = version.record.evaluation
+    if evaluation is None:
+        return {"quality": "not evaluated"}
+    rows = f" ({evaluation.rows} rows)"
+    found = {metric: f"{value:.4g}" for metric, value in evaluation.metrics.items()}
+    if evaluation.primary in found:
+        found[evaluation.primary] += rows
+    return {**found, "data": version.record.manifest.data_sha256[:12] or "not known"}
+
+
+def _of(plan: ActionPlan) -> tuple[str, int, int | None]:
+    before = plan.details["champion"]
+    return (
+        str(plan.details["name"]),
+        int(str(plan.details["version"])),
+        None if before is None else int(str(before)),
+    )
+
+
+def _said(number: int | None) -> str:
+    return "no version" if number is None else f"version {number}"
