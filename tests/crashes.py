@@ -71,6 +71,7 @@ class Job:
         surge: Whether the one cause is a surge, whose remedy takes three actions.
         escalation: Rules of who is called and when; empty: nobody is.
         demo: Seed of a demo environment, which this job makes and breaks where it is not there.
+        model: Whether a real model decides there.
     """
 
     home: str
@@ -86,6 +87,7 @@ class Job:
     surge: bool = False
     escalation: str = ""
     demo: int | None = None
+    model: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +267,8 @@ def demo_orchestrator(job: Job) -> Iterator[tuple[Orchestrator, Alert]]:
     settings = Settings(home=home, solo=True, reading_pause_seconds=0.1)
     inventory = root / "inventory.yaml"
     RunFile.write_inventory(inventory, environment.inventory())
-    with Orchestrator(inventory=inventory, engine=sensible(), settings=settings) as o:
+    engine = None if job.model else sensible()
+    with Orchestrator(inventory=inventory, engine=engine, settings=settings) as o:
         # One that ended before the crash is looked at again, and not raised anew.
         known = o.journal.incidents.list()
         incident = known[0] if known else o.open(environment.alert())

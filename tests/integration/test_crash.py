@@ -346,3 +346,57 @@ def test_the_command_line_goes_on_with_what_another_process_began(
         assert done.returncode == 0, done.stderr
         assert Report.model_validate_json(done.stdout).outcome == "resolved"
         assert judged(job) == undisturbed_starts
+
+
+@pytest.mark.model
+@pytest.mark.crash
+@pytest.mark.timeout(4 * 3600)
+def test_a_real_model_is_killed_twenty_times_and_no_service_is_started_twice(crashes: Crashes) -> None:
+    chance = random.Random(20)
+    places: list[Place] = ["node", "event", "line", "moment"]
+    most = {"node": 60, "event": 30, "line": 400, "moment": 15_000_000}
+    kills, resolved, number = 0, 0, 0
+    while kills < 20:
+        number += 1
+        place = places[number % len(places)]
+        root = Path(tempfile.mkdtemp(prefix="wk-"))
+        try:
+            with folder_in_memory() as folder:
+                job = Job(home=str(folder / "home"), world=str(root), demo=SEED + number, model=True)
+                at = chance.randint(1, most[place])
+                if not (root.is_dir() and crashes.run(dataclasses.replace(job, kill=place, at=at))):
+                    continue
+                kills += 1
+                assert not crashes.run(job)
+                resolved += _was_started_as_the_ledger_says(job)
+        finally:
+            with contextlib.suppress(DemoError):
+                DemoEnvironment.reattach(root).stop()
+        print(f"{kills} kills ({place} {at}), {resolved} resolved", flush=True)
+    # Whatever a model chooses, most of such incidents are mended.
+    assert resolved > 15
+
+
+def _was_started_as_the_ledger_says(job: Job) -> bool:
+    """Compare the programs' own notes with the ledger; whether the incident was resolved."""
+    environment = DemoEnvironment.reattach(Path(job.world))
+    with Journal(Path(job.home)) as journal:
+        (incident,) = journal.incidents.list()
+        steps = {step.id: step for step in journal.steps.list(incident.id)}
+        expected = dict.fromkeys(environment.starts(), 1)
+        for effect in journal.ledger.list(incident.id):
+            step = steps[effect.step_id]
+            assert not effect.in_doubt
+            if (
+                step.action in {"service.start", "service.restart"}
+                and effect.state is not EffectState.NOT_DONE
+            ):
+                expected[str(step.arguments["service"])] += 1
+        used = [effect.approval_id for effect in journal.ledger.list(incident.id)]
+        assert len(set(used)) == len(used)
+        assert journal.audit.verify().ok
+        assert environment.starts() == expected
+        resolved = incident.status is IncidentStatus.RESOLVED
+        assert resolved or incident.status is IncidentStatus.ESCALATED
+        assert judge(environment).ok or not resolved
+        return resolved
