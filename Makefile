@@ -9,7 +9,7 @@ QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit tests/sec
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: ray parts help demo test test-quick crash schemas same soak check dev links models bench injections alternatives clean
+.PHONY: ray parts help demo test test-quick crash races schemas same soak check dev links models bench injections alternatives clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,11 @@ test-quick: dev  ## Unit and security tests alone: no model, no server
 crash: dev models  ## Kill processes more than 1,000 times, everywhere (long; goes on where it was cut off)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m tests.crash_campaign $(CRASHES)
 	@$(PYTEST) -m crash
+
+races: dev parts  ## Race claims, limits, approvals and escalations 1,000 times each, on both databases (long)
+	@WATCHKEEPER_RACES=1000 $(PYTEST) --timeout=3600 -m "not crash" -k "at_once or races or exactly_one or slip" \
+		$(foreach of,jobs_model blast approval_races escalation,tests/unit/test_$(of).py \
+		tests/integration/on_postgresql/test_$(of).py)
 
 schemas: dev models  ## Try 1,000 generated schemas of tools on a small model (long)
 	@WATCHKEEPER_SCHEMAS=1000 $(PYTEST) tests/integration/test_generated_schemas.py

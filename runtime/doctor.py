@@ -242,7 +242,8 @@ class _Doctor:
     def _records(self, place: Path | str, shown: str) -> Iterator[Found]:
         try:
             with Store(place, migrate=False) as store:
-                for suspicion in examine_records(store, self._now, locks=self._home / "locks"):
+                now = store.now() if store.shared else self._now
+                for suspicion in examine_records(store, now, locks=self._home / "locks"):
                     yield _of(suspicion, shown)
         except StoreError as error:
             yield _error("database", shown, str(error), _RESTORE)

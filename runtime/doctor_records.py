@@ -60,8 +60,8 @@ def examine_records(store: Store, now: datetime, *, locks: Path) -> tuple[Suspic
     Raises:
         StoreError: If it cannot be read.
     """
-    running = _running(locks)
     with store.reading() as connection:
+        running = _leased(connection, now) if store.shared else _running(locks)
         return (
             *_effects(connection, running),
             *_approvals(connection, now),
@@ -177,6 +177,13 @@ def _times(connection: Connection, now: datetime) -> Iterator[Suspicion]:
             yield Suspicion(
                 "warning", "clock", table.name, what, "set the clock right: deadlines depend on it"
             )
+
+
+def _leased(connection: Connection, now: datetime) -> set[str]:
+    """Incidents that a process of any machine works on, as far as is known: its lease has not run out."""
+    table = schema.leases
+    held = select(table.c.name).where(table.c.holder.is_not(None), table.c.expires_at > now)
+    return {name.removeprefix("incident:") for name in connection.execute(held).scalars()}
 
 
 def _running(locks: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from watchkeeper.runtime.jobs import Claim, Jobs, JobStatus
 from watchkeeper.runtime.leases import Lease, Leases
 from watchkeeper.runtime.store import Store
 
+ROUNDS = int(os.environ.get("WATCHKEEPER_RACES", "200"))
 ATTEMPTS = 3
 LEASE = 10
 KEYS = st.sampled_from(["a", "b", None])
@@ -231,7 +233,7 @@ def interleavings(home: Path, count: int) -> None:
 
 def test_of_two_workers_exactly_one_gets_it() -> None:
     with folder_in_memory() as home:
-        interleavings(home, 100)
+        interleavings(home, ROUNDS)
 
 
 @pytest.mark.crash

@@ -222,7 +222,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(small_disk: Path) -> None
     assert "no space left" in text
     assert repr(str(path)) in text
     assert "free some space" in text
-    assert written > 20
+    assert written > 5
     store.close()
 
     moved = small_disk.parent / "moved"

@@ -11,6 +11,7 @@ from tests.postgres import Server
 from tests.unit.test_store import alert
 from watchkeeper.runtime.doctor import Found, examine
 from watchkeeper.runtime.incidents import Incidents
+from watchkeeper.runtime.leases import Leases
 from watchkeeper.runtime.migrations import newest_schema
 from watchkeeper.runtime.store import Store
 
@@ -79,3 +80,15 @@ def test_records_are_judged_where_nothing_may_be_written(server: Server, home: P
     (one,) = found(server, home, url)
     assert (one.wrong, incident.id in one.place) == (False, True)
     assert "nobody began to work on it" in one.what
+
+
+def test_an_incident_is_worked_on_while_its_lease_lasts(server: Server, home: Path) -> None:
+    url = server.new_database()
+    with Store(url) as store:
+        incident = Incidents(store).open(alert())
+        with Incidents(store).lock(incident.id):
+            assert found(server, home, url) == []
+        (one,) = found(server, home, url)
+        assert "nobody began to work on it" in one.what
+        Leases(store).acquire(f"incident:{incident.id}", "a process that died", seconds=-1)
+        assert len(found(server, home, url)) == 1
