@@ -35,7 +35,7 @@ def filling(kind: str, hours: int, seed: int) -> NDArray[np.float64]:
             steps = np.where(draw.random(hours) < 0.03, draw.exponential(25 * rate, hours), 0.0)
         case _:
             steps = noise
-    return np.clip(draw.uniform(10, 50) + np.cumsum(steps), 0, 100)
+    return np.clip(draw.uniform(10, 70) + np.cumsum(steps), 0, 100)
 
 
 def write_series(path: Path, values: NDArray[np.float64], *, step: int = 3600) -> None:

@@ -15,12 +15,11 @@ from watchkeeper.tools.predictors.disk_forecast import DiskForecastPredictor
 from watchkeeper.tools.predictors.growth import (
     LEVELS,
     LINE,
+    History,
     HorizonModel,
     Trend,
-    growth_of,
     outlook,
     resampled,
-    usual_change,
 )
 from watchkeeper.tools.training import trainer_of
 from watchkeeper.tools.training.folder_run import FolderRun
@@ -50,12 +49,28 @@ def test_trends_go_on_straight_damped_or_not_at_all() -> None:
 
 
 def test_the_median_growth_is_not_disturbed_by_a_cleanup() -> None:
-    values = np.array([10, 12, 14, 16, 4, 6, 8.0])
-    assert growth_of(values, Trend(window=6, middling=True, damping=1)) == 2
-    assert growth_of(values, Trend(window=6, damping=1)) == pytest.approx(-2 / 6)
-    assert growth_of(values[:1], LINE) == 0.0
-    assert usual_change(values, 100) == pytest.approx((5 * 2 + 12) / 6)
-    assert usual_change(np.full(30, 7.0), 100) == pytest.approx(0.01)
+    history = History.of(np.array([10, 12, 14, 16, 4, 6, 8.0]), 100)
+    assert history.growth[6, True].tolist() == [0, 2, 2, 2, 2, 2, 2]
+    assert history.growth[6, False][-1] == pytest.approx(-2 / 6)
+    assert history.unit[-1] == pytest.approx((5 * 2 + 12) / 6)
+    assert History.of(np.full(30, 7.0), 100).unit[-1] == pytest.approx(0.01)
+
+
+def test_what_is_told_at_a_step_is_the_same_whatever_comes_later(trained: Path) -> None:
+    model, values = DiskForecastPredictor.load(trained).model, filling("cleaned", 500, 8)
+    whole, cut = History.of(values, 100), History.of(values[:300], 100)
+    for horizon in model.horizons:
+        assert horizon.quantiles(whole)[:300].tolist() == horizon.quantiles(cut).tolist()
+
+
+def test_a_series_follows_the_trend_that_suited_it_lately() -> None:
+    # Six days at rest, then steady growth: first nothing changes, and then the line goes on.
+    values = np.concatenate([np.full(150, 10.0) + 0.01 * (np.arange(150) % 2), 10 + 0.1 * np.arange(200)])
+    still = Trend(window=24, damping=0.0)
+    model = HorizonModel(steps=6, trends=(still, LINE), losses=(1.0, 1.0))
+    told = model.middles(History.of(values, 100))
+    assert told[140] == values[140]
+    assert told[-1] == pytest.approx(values[-1] + 0.6)
 
 
 def test_values_are_read_off_at_even_steps_counted_back_from_the_last() -> None:
@@ -66,9 +81,9 @@ def test_values_are_read_off_at_even_steps_counted_back_from_the_last() -> None:
 def test_the_time_until_full_is_read_off_the_quantiles() -> None:
     # One usual change is 2; the quantiles spread evenly from -9 to +9 changes around the straight line.
     errors = tuple(float(place) for place in range(-9, 10))
-    models = [HorizonModel(steps=steps, trend=LINE, errors=errors) for steps in (10, 20)]
+    models = [HorizonModel(steps=n, trends=(LINE,), losses=(0.0,), errors=errors) for n in (10, 20)]
     values = np.arange(30) * 2.0 + 12.0  # 70 now; 90 and 110 in the middle
-    seen = outlook(models, values, 100.0)
+    seen = outlook(models, History.of(values, 100.0), 29, 100.0)
     assert seen.likely == pytest.approx(15.0)
     assert seen.earliest == pytest.approx(30 / 3.8)  # 108 after ten steps
     assert seen.latest is None  # 92 after twenty
@@ -77,8 +92,8 @@ def test_the_time_until_full_is_read_off_the_quantiles() -> None:
 
 
 def test_a_full_disk_is_full_now() -> None:
-    models = [HorizonModel(steps=1, trend=LINE, errors=(0.0,) * len(LEVELS))]
-    seen = outlook(models, np.full(30, 100.0), 100.0)
+    model = HorizonModel(steps=1, trends=(LINE,), losses=(0.0,), errors=(0.0,) * len(LEVELS))
+    seen = outlook([model], History.of(np.full(30, 100.0), 100.0), 29, 100.0)
     assert (seen.probability, seen.likely, seen.latest) == (1.0, 0.0, 0.0)
 
 

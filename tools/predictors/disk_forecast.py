@@ -15,6 +15,7 @@ from watchkeeper.tools.predictors.artefact import read_manifest
 from watchkeeper.tools.predictors.growth import (
     HOUR_SECONDS,
     LEVELS,
+    History,
     HorizonModel,
     Outlook,
     outlook,
@@ -26,6 +27,7 @@ from watchkeeper.tools.predictors.series import Numbers
 KIND = "disk-forecast"
 MODEL = "growth.json"
 LEAST_STEPS = 25  # a day and one: the usual change must be known
+MOST_STEPS = 1000  # of a series: more say nothing about now
 
 
 class DiskModel(BaseModel):
@@ -85,11 +87,15 @@ class DiskForecastPredictor(Predictor):
         Raises:
             DataError: If there are too few values.
         """
-        steps = resampled(times, values, self.model.step_seconds)
+        history = self._history(times, values)
+        return outlook(self.model.horizons, history, len(history.values) - 1, self.model.full)
+
+    def _history(self, times: Numbers, values: Numbers) -> History:
+        steps = resampled(times, values, self.model.step_seconds)[-MOST_STEPS:]
         if len(steps) < LEAST_STEPS:
             hours = (LEAST_STEPS - 1) * self.model.step_seconds / HOUR_SECONDS
             raise DataError(f"the values span too little; give those of at least {hours:g} hours")
-        return outlook(self.model.horizons, steps, self.model.full)
+        return History.of(steps, self.model.full)
 
     def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
         """Forecast each row: hours until full, and the quantiles of the value at each horizon.
@@ -102,16 +108,16 @@ class DiskForecastPredictor(Predictor):
     def _answer(self, number: int, row: Row) -> dict[str, JsonValue]:
         read, step = numbers_of(row, number)
         values, times = np.array(read), step * np.arange(len(read), dtype=np.float64)
+        if not read:
+            raise DataError(f"row {number}: 'values' is empty; give those of at least a day")
         try:
-            seen = self.outlook(times, values) if len(read) else None
+            history = self._history(times, values)
         except DataError as error:
             raise DataError(f"row {number}: {error}") from error
-        if seen is None:
-            raise DataError(f"row {number}: 'values' is empty; give those of at least a day")
-        model = self.model
-        steps = resampled(times, values, model.step_seconds)
+        model, last = self.model, len(history.values) - 1
+        seen = outlook(model.horizons, history, last, model.full)
         hours = model.step_seconds / HOUR_SECONDS
-        paths = [h.quantiles(steps, model.full).tolist() for h in model.horizons]
+        paths = [h.quantiles(history)[last].tolist() for h in model.horizons]
         middle = LEVELS.index(0.5)
         return {
             "probability": seen.probability,

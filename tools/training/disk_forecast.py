@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from watchkeeper.tools.errors import DataError
@@ -24,17 +23,15 @@ from watchkeeper.tools.predictors.disk_forecast import (
     DiskModel,
 )
 from watchkeeper.tools.predictors.growth import (
-    DAMPINGS,
     HORIZONS,
     HOUR_SECONDS,
-    LEAST_CHANGE,
     LEVELS,
     LINE,
-    RHYTHM,
-    WINDOWS,
+    TRENDS,
+    History,
     HorizonModel,
     Trend,
-    outlook,
+    outlook_of,
     resampled,
 )
 from watchkeeper.tools.predictors.series import Numbers, Series, SeriesFormat, digest_of, read_folder
@@ -68,32 +65,8 @@ class _State(BaseModel):
     line: tuple[HorizonModel, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Origins:
-    """Moments of all series from which is looked ahead by one horizon.
-
-    Attributes:
-        now: Values at these moments.
-        later: Values a horizon later.
-        unit: Usual changes at these moments.
-        growth: Growth of a step by window and kind.
-        held: Which of the moments are held out.
-    """
-
-    now: Numbers
-    later: Numbers
-    unit: Numbers
-    growth: dict[tuple[int, bool], Numbers]
-    held: np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-    def errors(self, trend: Trend, steps: int) -> Numbers:
-        """Return what was too little (above 0) or too much, in usual changes."""
-        told = self.now + self.growth[trend.window, trend.middling] * trend.reach(steps)
-        return (self.later - told) / self.unit
-
-
 class DiskForecastTrainer(Trainer[DiskForecastParameters]):
-    """Chooses a damped trend for each horizon, and calibrates intervals on later rows (split conformal).
+    """Weighs damped trends for each horizon, and calibrates intervals on later rows (split conformal).
 
     Intervals follow Lei et al., "Distribution-Free Predictive Inference for Regression", 2018: quantiles of
     the errors on rows that were held out, here in units of the series' own usual change. Rows of a series
@@ -116,10 +89,10 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
         """
         series = read_folder(data, parameters)
         step = _step(series)
-        cut = [_Steps.of(s, step) for s in series]
+        histories = _histories(series, step, parameters)
         for horizon in _horizons(parameters, step):
-            _origins(cut, horizon, step, parameters)
-        steps = sum(len(s.values) for s in cut)
+            _moments(histories, horizon, step, parameters)
+        steps = sum(len(history.values) for history in histories)
         return DataSummary(
             sha256=digest_of(data),
             rows=sum(len(s.values) for s in series),
@@ -137,20 +110,20 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
         """
         series = read_folder(run.data, parameters)
         step = _step(series)
-        cut = [_Steps.of(s, step) for s in series]
+        histories = _histories(series, step, parameters)
         state = _State()
         if run.checkpoint is not None:
             state = _State.model_validate_json((run.checkpoint / STATE).read_bytes())
         horizons = _horizons(parameters, step)
         for number, steps in enumerate(horizons[len(state.horizons) :], start=len(state.horizons) + 1):
             run.check()
-            origins = _origins(cut, steps, step, parameters)
-            chosen, loss = _chosen(origins, steps, run.check)
-            state = _State(
-                horizons=(*state.horizons, _calibrated(origins, steps, chosen)),
-                line=(*state.line, _calibrated(origins, steps, LINE)),
+            moments = _moments(histories, steps, step, parameters)
+            made, line = (
+                _learned(moments, steps, TRENDS, run.check),
+                _learned(moments, steps, (LINE,), run.check),
             )
-            run.metric(number, error=loss, window=chosen.window, damping=chosen.damping)
+            state = _State(horizons=(*state.horizons, made), line=(*state.line, line))
+            run.metric(number, steps=steps, error=min(made.losses), error_line=line.losses[0])
             run.save(number, partial(_keep, state))
             run.progress(number / len(horizons), f"{steps} steps ahead")
         model = DiskModel(step_seconds=step, full=parameters.full, horizons=state.horizons, line=state.line)
@@ -225,112 +198,74 @@ def _horizons(parameters: DiskForecastParameters, step: float) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
-    """One series in steps, with its growth and its usual change at each of them."""
+class _Moments:
+    """Steps of one series from which is looked ahead by one horizon.
 
-    values: Numbers
-    growth: dict[tuple[int, bool], Numbers]
-    usual: Numbers
+    Attributes:
+        history: The series.
+        learned: Rows that end before what is held out begins.
+        held: Rows that are held out.
+    """
 
-    @classmethod
-    def of(cls, series: Series, step: float) -> _Steps:
-        """Read a series off at even steps."""
-        values = resampled(series.times, series.values, step)
-        changes = np.diff(values)
-        kinds = product(WINDOWS, (False, True))
-        return cls(
-            values=values,
-            growth={(window, middling): _rolling(changes, window, middling) for window, middling in kinds},
-            usual=_rolling(np.abs(changes), RHYTHM, middling=False),
-        )
+    history: History
+    learned: NDArray[np.int64]
+    held: NDArray[np.int64]
 
 
-def _origins(
-    series: Sequence[_Steps], steps: int, step: float, parameters: DiskForecastParameters
-) -> _Origins:
-    """Collect the moments from which is looked ahead.
+def _histories(series: Sequence[Series], step: float, parameters: DiskForecastParameters) -> list[History]:
+    return [History.of(resampled(s.times, s.values, step), parameters.full) for s in series]
+
+
+def _moments(
+    histories: Sequence[History], steps: int, step: float, parameters: DiskForecastParameters
+) -> list[_Moments]:
+    """Say from which rows is learned, and which are held out.
 
     Raises:
         DataError: If there are too few.
     """
-    parts: list[_Origins] = []
-    for one in series:
-        values = one.values
-        origins = np.arange(LEAST_STEPS - 1, len(values) - steps)
-        if len(origins) == 0:
-            continue
+    found: list[_Moments] = []
+    for history in histories:
+        rows = np.arange(LEAST_STEPS - 1, len(history.values) - steps)
+        # A full disk that stays full is no forecast.
+        rows = rows[history.values[rows] < parameters.full]
+        cut = round(len(history.values) * (1 - parameters.held_out))
         # What is learned from must not reach into what is held out.
-        cut = round(len(values) * (1 - parameters.held_out))
-        kept = (origins + steps < cut) | (origins >= cut)
-        parts.append(
-            _Origins(
-                now=values[origins][kept],
-                later=values[origins + steps][kept],
-                unit=np.maximum(one.usual[origins], LEAST_CHANGE * parameters.full)[kept],
-                growth={key: value[origins][kept] for key, value in one.growth.items()},
-                held=(origins >= cut)[kept],
-            )
-        )
-    joined = _joined(parts)
-    held = 0 if joined is None else int(joined.held.sum())
-    learned = 0 if joined is None else len(joined.held) - held
-    if joined is None or min(held, learned) < LEAST_ORIGINS:
+        found.append(_Moments(history, rows[rows + steps < cut], rows[rows >= cut]))
+    learned, held = sum(len(m.learned) for m in found), sum(len(m.held) for m in found)
+    if min(learned, held) < LEAST_ORIGINS:
         raise DataError(
             f"the series leave {learned} moments to learn from and {held} to calibrate on, {steps} steps of "
             f"{step / HOUR_SECONDS:g} h ahead, and {LEAST_ORIGINS} of each are needed; measure longer, or "
             "look less far ahead (horizon_hours)"
         )
-    return joined
+    return [moments for moments in found if len(moments.learned) + len(moments.held)]
 
 
-def _joined(parts: Sequence[_Origins]) -> _Origins | None:
-    if not parts:
-        return None
-    return _Origins(
-        now=np.concatenate([p.now for p in parts]),
-        later=np.concatenate([p.later for p in parts]),
-        unit=np.concatenate([p.unit for p in parts]),
-        growth={key: np.concatenate([p.growth[key] for p in parts]) for key in parts[0].growth},
-        held=np.concatenate([p.held for p in parts]),
-    )
+def _learned(
+    moments: Sequence[_Moments], steps: int, trends: Sequence[Trend], check: Callable[[], None]
+) -> HorizonModel:
+    """Measure trends on what is learned from, and how wrong the choice among them is on what is held out.
 
-
-def _rolling(changes: Numbers, window: int, middling: bool) -> Numbers:
-    """Return the mean or median change of the last steps, for each value; of fewer at the beginning."""
-    found = np.zeros(len(changes) + 1)
-    first = min(window, len(changes) + 1)
-    for place in range(1, first):
-        found[place] = np.median(changes[:place]) if middling else changes[:place].mean()
-    if len(changes) >= window:
-        views = sliding_window_view(changes, window)
-        found[window:] = np.median(views, axis=1) if middling else views.mean(axis=1)
-    return found
-
-
-def _chosen(origins: _Origins, steps: int, check: Callable[[], None]) -> tuple[Trend, float]:
-    """Choose the trend with the least mean absolute error, on what is not held out."""
-    best: tuple[float, Trend] | None = None
-    for window, middling, damping in product(WINDOWS, (False, True), DAMPINGS):
+    Quantiles are taken a little farther out, since the errors are those of a sample.
+    """
+    losses: list[float] = []
+    for trend in trends:
         check()
-        trend = Trend(window=window, middling=middling, damping=damping)
-        loss = float(np.abs(origins.errors(trend, steps)[~origins.held]).mean())
-        if best is None or loss < best[0]:
-            best = (loss, trend)
-    assert best is not None
-    return best[1], best[0]
-
-
-def _calibrated(origins: _Origins, steps: int, trend: Trend) -> HorizonModel:
-    """Keep quantiles of the errors on what is held out, a little farther out since they are of a sample."""
-    errors = np.sort(origins.errors(trend, steps)[origins.held])
-    count = len(errors)
+        errors = [m.history.errors(m.history.told(trend, steps), steps)[m.learned] for m in moments]
+        losses.append(float(np.abs(np.concatenate(errors)).mean()))
+    model = HorizonModel(steps=steps, trends=tuple(trends), losses=tuple(losses))
+    held = np.sort(
+        np.concatenate([m.history.errors(model.middles(m.history), steps)[m.held] for m in moments])
+    )
+    count = len(held)
     ranks = [
         max(0, int(np.floor(level * (count + 1))) - 1)
         if level < 0.5
         else min(count - 1, int(np.ceil(level * (count + 1))) - 1)
         for level in LEVELS
     ]
-    return HorizonModel(steps=steps, trend=trend, errors=tuple(errors[ranks].tolist()))
+    return model.model_copy(update={"errors": tuple(held[ranks].tolist())})
 
 
 def _keep(state: _State, folder: Path) -> None:
@@ -340,24 +275,35 @@ def _keep(state: _State, folder: Path) -> None:
 def _measure(model: DiskModel, series: Series) -> _Measured:
     """Look ahead from moments of one series, spread over it."""
     values = resampled(series.times, series.values, model.step_seconds)
+    history = History.of(values, model.full)
     found = _Measured([], [], [], [], [], [])
-    for horizon, line in zip(model.horizons, model.line, strict=True):
-        origins = range(LEAST_STEPS - 1, len(values) - horizon.steps)
-        for now in origins[:: max(1, len(origins) // OUTLOOKS)]:
-            before, later = values[: now + 1], float(values[now + horizon.steps])
-            told, line_told = horizon.quantiles(before, model.full), line.quantiles(before, model.full)
-            found.losses.append(_pinball(told, later))
-            found.line_losses.append(_pinball(line_told, later))
-            found.inside.append(bool(told[0] <= later <= told[-1]))
-            found.line_inside.append(bool(line_told[0] <= later <= line_told[-1]))
-    farthest = model.horizons[-1].steps
-    origins = range(LEAST_STEPS - 1, len(values) - farthest)
-    for now in origins[:: max(1, len(origins) // OUTLOOKS)]:
-        before = values[: now + 1]
-        came = float(values[now + 1 : now + farthest + 1].max() >= model.full)
-        found.brier.append((outlook(model.horizons, before, model.full).probability - came) ** 2)
-        found.line_brier.append((outlook(model.line, before, model.full).probability - came) ** 2)
+    told = [horizon.quantiles(history) for horizon in model.horizons]
+    line_told = [horizon.quantiles(history) for horizon in model.line]
+    steps = [horizon.steps for horizon in model.horizons]
+    for place, ahead in enumerate(steps):
+        for now in _spread(LEAST_STEPS - 1, len(values) - ahead):
+            if values[now] >= model.full:
+                continue
+            later = float(values[now + ahead])
+            ours, line = (np.minimum(t[place][now], model.full) for t in (told, line_told))
+            found.losses.append(_pinball(ours, later))
+            found.line_losses.append(_pinball(line, later))
+            found.inside.append(bool(ours[0] <= later <= ours[-1]))
+            found.line_inside.append(bool(line[0] <= later <= line[-1]))
+    for now in _spread(LEAST_STEPS - 1, len(values) - steps[-1]):
+        at = float(values[now])
+        if at >= model.full:
+            continue
+        came = float(values[now + 1 : now + steps[-1] + 1].max() >= model.full)
+        for kept, quantiles in ((found.brier, told), (found.line_brier, line_told)):
+            seen = outlook_of(steps, [q[now] for q in quantiles], at, model.full)
+            kept.append((seen.probability - came) ** 2)
     return found
+
+
+def _spread(first: int, end: int) -> range:
+    """Return some rows, spread evenly: neighbours say much the same."""
+    return range(first, end, max(1, (end - first) // OUTLOOKS))
 
 
 def _pinball(told: Numbers, later: float) -> float:
