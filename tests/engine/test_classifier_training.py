@@ -300,3 +300,17 @@ def test_a_class_that_is_rare_counts_more_where_that_is_asked(tmp_path: Path) ->
     assert plain.tolist() == [1, 1]
     assert float(full[1] / full[0]) == pytest.approx(9)
     assert float(full[0] * 90 + full[1] * 10) == pytest.approx(100)
+
+
+def test_the_example_judges_a_predictor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from examples import judge_texts
+
+    data, later = feedback(tmp_path / "a.csv", 120, 1), feedback(tmp_path / "b.csv", 60, 2)
+    _, _, run = trained("text-classifier", data, tmp_path / "run", {"groups": ("team",), "epochs": 8})
+    assert judge_texts.main([str(run.artefacts), str(later), "--plots", str(tmp_path / "plots")]) == 0
+    said = capsys.readouterr().out
+    assert "\nteam: undecided\n" in said
+    assert f"{later}, line " in said
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"confusion.png", "reliability.png"}
+    assert judge_texts.main([str(run.artefacts), str(data)]) == 2
+    assert "is what the predictor learned from" in capsys.readouterr().out
