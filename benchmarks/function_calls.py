@@ -7,6 +7,7 @@ arguments, types and values match (BFCL's AST match). Greedy throughout.
 
     python benchmarks/function_calls.py --limit 20
     python benchmarks/function_calls.py --ways constrained-int8 free-none --resume
+    python benchmarks/function_calls.py --adapter site        # with and without an adapter
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 from rich.table import Table
 
+from watchkeeper.models.adapter_store import adapter_folder
 from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.interface import GenerationRequest, ToolSpec, user
@@ -37,7 +39,8 @@ DATA = Path(__file__).parents[2] / "shared/data/bfcl"
 RESULTS = Path(__file__).parent / "results/function_calls.json"
 RESAMPLES = 10_000
 MAX_TOKENS = 256
-WAYS = ("constrained-int8", "free-none", "constrained-none", "free-int8")
+ADAPTED = "constrained-int8-adapted"
+WAYS = ("constrained-int8", "free-none", "constrained-none", "free-int8", ADAPTED)
 COMPARED = ("constrained-int8", "free-none")
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None}
 
@@ -212,13 +215,19 @@ Reply = tuple[str, Call | None]
 Asked = Callable[[Sequence[Question]], list[Reply]]
 
 
-def constrained(loaded: LoadedModel) -> Asked:
+def constrained(loaded: LoadedModel, adapter: str | None = None) -> Asked:
     """Ask through the engine, whose grammar leaves nothing but a valid call."""
     engine = LocalEngine(loaded)
+    if adapter is not None:
+        engine.load_adapter(adapter, adapter_folder(loaded.entry, adapter))
 
     def one(question: Question) -> Reply:
         request = GenerationRequest(
-            (user(question.text),), (question.tool,), tool_choice="required", max_tokens=MAX_TOKENS
+            (user(question.text),),
+            (question.tool,),
+            tool_choice="required",
+            max_tokens=MAX_TOKENS,
+            adapter=adapter,
         )
         try:
             (made,) = engine.generate(request).tool_calls
@@ -285,13 +294,18 @@ def valid(call: Call | None, question: Question) -> bool:
 
 
 def measure(
-    way: str, model: str | None, questions: Sequence[Question], together: int, note: Console
+    way: str,
+    model: str | None,
+    questions: Sequence[Question],
+    together: int,
+    note: Console,
+    adapter: str | None = None,
 ) -> Iterator[Answer]:
     """Ask questions in one way, several at once: alone, each would get the same answer."""
-    style, quantization = way.split("-")
+    style, quantization, *adapted = way.split("-")
     chosen: Quantization = "none" if quantization == "none" else "int8"
     loaded = load(model, quantization=chosen)
-    ask = constrained(loaded) if style == "constrained" else free(loaded)
+    ask = constrained(loaded, adapter if adapted else None) if style == "constrained" else free(loaded)
     for first in range(0, len(questions), together):
         batch = questions[first : first + together]
         started = time.perf_counter()
@@ -318,7 +332,9 @@ def paired(left: Sequence[bool], right: Sequence[bool]) -> dict[str, Any]:
     }
 
 
-def summary(answers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def summary(
+    answers: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: tuple[str, str] = COMPARED
+) -> dict[str, Any]:
     """Sum up what was measured so far."""
     ways = {
         way: {
@@ -331,11 +347,11 @@ def summary(answers: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str,
         if rows
     }
     result: dict[str, Any] = {"ways": ways}
-    first, second = (answers.get(way, {}) for way in COMPARED)
+    first, second = (answers.get(way, {}) for way in compared)
     shared = [id_ for id_ in first if id_ in second]
     if shared:
         pairs = paired([first[i]["right"] for i in shared], [second[i]["right"] for i in shared])
-        result["paired"] = {"first": COMPARED[0], "second": COMPARED[1], **pairs}
+        result["paired"] = {"first": compared[0], "second": compared[1], **pairs}
     return result
 
 
@@ -346,13 +362,20 @@ def main() -> int:
     )
     parser.add_argument("model", nargs="?", help="catalog id; the default model where left out")
     parser.add_argument("--limit", type=int, help="ask the first N questions only")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(COMPARED))
+    parser.add_argument("--ways", nargs="+", choices=WAYS)
+    parser.add_argument(
+        "--adapter", help="compare the engine with and without this installed adapter, in int8"
+    )
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--resume", action="store_true", help="keep the answers that the output file holds")
     parser.add_argument("--together", type=int, default=8, help="questions asked at once")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    compared = COMPARED if options.adapter is None else (ADAPTED, "constrained-int8")
+    ways = options.ways or list(compared)
+    if ADAPTED in ways and options.adapter is None:
+        parser.error(f"{ADAPTED} needs --adapter NAME")
     note = Console(stderr=True)
     if not (options.data / "simple_python.jsonl").is_file():
         note.print(f"skipped: the questions are not in {options.data} (simple_python.jsonl of BFCL v4)")
@@ -363,10 +386,14 @@ def main() -> int:
         answers = json.loads(options.output.read_text(encoding="utf-8"))["answers"]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for way in options.ways:
+        for way in ways:
             rows = answers.setdefault(way, {})
             missing = [question for question in questions if question.id not in rows]
-            for answer in measure(way, options.model, missing, options.together, note) if missing else ():
+            for answer in (
+                measure(way, options.model, missing, options.together, note, options.adapter)
+                if missing
+                else ()
+            ):
                 rows[answer.id] = asdict(answer)
                 whole = {"summary": summary(answers), "answers": answers}
                 partial = options.output.with_suffix(".part")
@@ -378,7 +405,7 @@ def main() -> int:
     except KeyboardInterrupt:
         note.print(f"\nstopped; go on with --resume (answers so far are in {options.output})")
         return 130
-    result = summary(answers)
+    result = summary(answers, compared)
     if options.json:
         print(json.dumps(result, indent=2))
         return 0

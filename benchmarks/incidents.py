@@ -84,13 +84,16 @@ def main() -> None:
     )
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--model", default=None)
+    parser.add_argument(
+        "--adapter", default=None, help="installed adapter that the diagnostician is asked with"
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/incidents.json"))
     options = parser.parse_args()
     started = time.monotonic()
-    engine = open_engine(options.model)
+    engine = open_engine(options.model, adapters=() if options.adapter is None else (options.adapter,))
     identity, seconds = engine.identity, time.monotonic() - started
     print(f"{identity.id} ({identity.quantization}) loaded in {seconds:.1f} s", file=sys.stderr)
-    played = _play(engine, options.rounds, options.first_seed)
+    played = _play(engine, options.rounds, options.first_seed, options.adapter)
     engine.close()
     peak = peak_memory() / 2**30
     alone = _play(None, options.random_rounds, options.first_seed)
@@ -112,7 +115,9 @@ def main() -> None:
     print(f"every run is in {options.output}", file=sys.stderr)
 
 
-def _play(engine: Engine | None, rounds: int, first_seed: int) -> list[tuple[ScenarioResult, bool]]:
+def _play(
+    engine: Engine | None, rounds: int, first_seed: int, adapter: str | None = None
+) -> list[tuple[ScenarioResult, bool]]:
     """Play rounds over all scenarios; the second value is whether the random chooser's pick was right."""
     played: list[tuple[ScenarioResult, bool]] = []
     with tempfile.TemporaryDirectory(prefix="wk-bench-") as home:
@@ -122,7 +127,7 @@ def _play(engine: Engine | None, rounds: int, first_seed: int) -> list[tuple[Sce
             shadowed = Shadowed(engine or chooser, chooser)
             player = Player(
                 engine=shadowed,
-                settings=load_settings(home=Path(home), solo=True),
+                settings=load_settings(home=Path(home), solo=True, adapter=adapter),
                 answerer=_approve,
             )
             result = player.play(scenario, seed)
