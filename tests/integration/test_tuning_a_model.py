@@ -1,4 +1,4 @@
-"""A whole tuning of a tiny model: trained in its own process, stopped, gone on with, judged as it is served."""
+"""A whole tuning of a tiny model: trained in its own process, stopped, gone on with, and judged as served."""
 
 from __future__ import annotations
 
