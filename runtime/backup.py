@@ -148,11 +148,25 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _copy_database(source: Path, target: Path) -> tuple[str, ...]:
-    """Copy a database in one consistent state; returns the incidents that are live in it.
+    """Copy the store's database; returns the incidents that are live in it.
 
     Raises:
         BackupError: If it is damaged.
     """
+    with _copied(source, target) as writing:
+        marks = ", ".join("?" for _ in ENDED)
+        query = f"SELECT id FROM incidents WHERE status NOT IN ({marks}) ORDER BY id"  # noqa: S608
+        return tuple(str(row[0]) for row in writing.execute(query, ENDED))
+
+
+@contextmanager
+def _copied(source: Path, target: Path) -> Iterator[sqlite3.Connection]:
+    """Copy a SQLite database in one consistent state, and open the copy.
+
+    Raises:
+        BackupError: If it is damaged.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     target.touch(mode=0o600)
     try:
         with (
@@ -165,9 +179,7 @@ def _copy_database(source: Path, target: Path) -> tuple[str, ...]:
             sound = writing.execute("PRAGMA quick_check(1)").fetchone()[0]
             if sound != "ok":
                 raise sqlite3.DatabaseError(" ".join(str(sound).split()))
-            marks = ", ".join("?" for _ in ENDED)
-            query = f"SELECT id FROM incidents WHERE status NOT IN ({marks}) ORDER BY id"  # noqa: S608
-            return tuple(str(row[0]) for row in writing.execute(query, ENDED))
+            yield writing
     except sqlite3.Error as error:
         raise BackupError(
             f"database {str(source)!r} cannot be backed up ({error}): see `watchkeeper doctor`; "
@@ -202,7 +214,16 @@ def _copy_tree(home: Path, kept: Path) -> None:
     for top in sorted(home.iterdir()):
         if top.name in _APART or top.name.startswith((DATABASE, _STAGING)):
             continue
-        for path in _files(top):
+        paths = list(_files(top))
+        databases = [path for path in paths if path.suffix == ".db"]
+        # Databases first: files that they speak of are there before they speak of them.
+        for path in databases:
+            with _copied(path, kept / path.relative_to(home)):
+                pass
+        beside = {f"{path}{ending}" for path in databases for ending in ("", "-wal", "-shm", "-journal")}
+        for path in paths:
+            if str(path) in beside:
+                continue
             # What is gone since it was seen was no longer needed.
             with contextlib.suppress(FileNotFoundError):
                 copy_file(path, kept / path.relative_to(home))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -247,6 +248,22 @@ def test_a_database_of_a_newer_release_is_not_restored(home: Path, folder: Path)
     with pytest.raises(StoreError):
         restore(made.path, folder / "new", by="bob")
     assert not (folder / "new").exists()
+
+
+def test_other_databases_are_copied_whole_while_somebody_writes_them(home: Path, folder: Path) -> None:
+    (home / "predictors").mkdir()
+    place = home / "predictors" / "predictions.db"
+    writing = sqlite3.connect(place, isolation_level=None)
+    writing.execute("PRAGMA journal_mode=WAL")
+    writing.execute("CREATE TABLE answers (id TEXT)")
+    writing.execute("INSERT INTO answers VALUES ('in the log beside it')")
+    archive = save(home, folder / "out.tar.gz").path
+    writing.close()
+    kept = {name for name in names(archive) if "predictors/" in name}
+    assert {name.rpartition("/")[2] for name in kept} == {"predictions.db"}
+    restore(archive, folder / "other", by="ann")
+    with contextlib.closing(sqlite3.connect(folder / "other" / "predictors" / "predictions.db")) as reading:
+        assert reading.execute("SELECT id FROM answers").fetchall() == [("in the log beside it",)]
 
 
 def test_configuration_from_elsewhere_comes_along(home: Path, folder: Path) -> None:
