@@ -165,6 +165,18 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(tmp_path: Path) -> None
         predictor.predict([{"text": 7}])
 
 
+def test_a_predictor_reads_the_columns_that_it_was_trained_with(tmp_path: Path) -> None:
+    data = tmp_path / "a.csv"
+    data.write_text(feedback(tmp_path / "b.csv", 40, 1).read_text().replace("text,label", "comment,grade"))
+    parameters = {"text": "comment", "label": "grade", "epochs": 1}
+    _, _, run = trained("text-classifier", data, tmp_path / "run", parameters)
+    predictor = open_predictor(run.artefacts)
+    assert dict(predictor.columns) == {"comment": "the text"}
+    assert predictor.predict([{"comment": "great"}])[0]["label"] in ("good", "bad")
+    with pytest.raises(DataError, match="row 1: column 'comment' is missing"):
+        predictor.predict([{"text": "great"}])
+
+
 def test_no_word_that_was_learned_from_is_kept(tmp_path: Path) -> None:
     data = feedback(tmp_path / "a.csv", 60, 1)
     _, _, run = trained("text-classifier", data, tmp_path / "run", {"epochs": 1})

@@ -53,6 +53,9 @@ class LogPredictor(Predictor):
 
     def __init__(self, description: LogDescription, bag: Bag) -> None:
         self.description = description
+        # What a predictor reads is known to its class only where it was trained with the usual names.
+        fields = dict.fromkeys(description.fields, "a column that was learned from")
+        vars(self)["columns"] = {description.column: "the line", **fields}
         self.bag = bag
         self._miner = TemplateMiner.from_json(description.templates)
 

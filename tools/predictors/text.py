@@ -59,6 +59,8 @@ class TextPredictor(Predictor):
     def __init__(self, description: TextDescription, encoder: Encoder) -> None:
         self.classes = description.classes
         self.column = description.column
+        # What a predictor reads is known to its class only where it was trained with the usual names.
+        vars(self)["columns"] = {description.column: "the text"}
         self._encoder = encoder
 
     @classmethod
