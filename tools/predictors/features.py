@@ -1,8 +1,8 @@
 """Features of texts and log lines: pieces of them, hashed into a fixed number of buckets.
 
 A classifier of texts so stores no word of what it learned from, and knows no language: pieces of words are
-as telling in one as in another (Joulin et al.: "Bag of Tricks for Efficient Text Classification", 2017; hashing:
-Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009).
+as telling in one as in another (Joulin et al.: "Bag of Tricks for Efficient Text Classification", 2017;
+hashing: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009).
 """
 
 from __future__ import annotations
