@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import JsonValue
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, delete, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
@@ -227,7 +227,7 @@ class TrainingJobs:
         """Say that a job was done or failed; to be called where its work in the queue is completed."""
         with self._store.transaction():
             self._change(job_id, status=status.value, how=how, reason=reason, ended_at=self._store.now())
-            self._tell(f"training-{status.value}", job_id, "", reason=reason)
+            self._tell(f"training-{status.value}", job_id, "watchkeeper", reason=reason)
             return self.get(job_id)
 
     def put_back(self, job_id: str, *, reason: str = "", counts: bool) -> None:
@@ -240,6 +240,26 @@ class TrainingJobs:
                 reason=reason,
                 attempts=job.attempts if counts else max(0, job.attempts - 1),
             )
+
+    def remove(self, job_id: str, *, by: str) -> None:
+        """Remove a job that has ended, with its folder: checkpoints, artefacts and all.
+
+        Raises:
+            JobStateError: If there is none of that id, or it is still to be done or being ended.
+        """
+        folder = self.folder(job_id)
+        with self._store.transaction() as connection:
+            job = self.get(job_id)
+            work = self._queue.find(train_key(job_id))
+            if job.status.live or (work is not None and work.status.live):
+                raise JobStateError(
+                    f"training job {job_id!r} is {job.status.value}: cancel it, then remove it"
+                )
+            table = schema.training_jobs
+            connection.execute(delete(table).where(table.c.id == job_id))
+            self._tell("training-removed", job_id, by)
+        if folder.path.is_dir():
+            folder.remove()
 
     def note_incident(self, job_id: str, incident_id: str) -> None:
         """Keep which incident was opened for a job."""

@@ -81,6 +81,11 @@ def test_accelerate_starts_it_with_the_same_result(base: Path) -> None:
     JobFolder.create(launched.path, plain.spec.model_copy(update={"launcher": "accelerate"}))
     assert supervise(launched, 1) == Ending(attempt=1, how="done")
     assert launched.metrics() == plain.metrics()
+    killed = job(base, "killed", kill_at=7)
+    JobFolder.create(killed.path, killed.spec.model_copy(update={"launcher": "accelerate"}))
+    ending = supervise(killed, 1)
+    assert (ending.how, ending.may_pass) == ("crashed", True)
+    assert "SIGKILL" in ending.reason
 
 
 def test_the_trainer_of_the_examples_learns(base: Path) -> None:

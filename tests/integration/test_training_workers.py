@@ -161,6 +161,22 @@ def test_a_cancelled_job_leaves_no_process(base: Path, jobs: TrainingJobs) -> No
     assert jobs.get(job.id).status is TrainingStatus.CANCELLED
 
 
+def test_a_word_that_stops_everything_stops_training_too(
+    base: Path, journal: Journal, jobs: TrainingJobs
+) -> None:
+    job = jobs.submit(spec(base, pause=0.05, epochs=30), by="ann")
+    with worker(base) as working:
+        wait_for(lambda: len(jobs.folder(job.id).metrics()) > 6)
+        journal.halts.stop(by="ann")
+        working.wait(20)
+    assert nothing_left(jobs, job.id)
+    assert jobs.get(job.id).status is TrainingStatus.QUEUED
+    journal.halts.lift(by="ann")
+    work(journal)
+    assert jobs.get(job.id).status is TrainingStatus.DONE
+    assert [line["step"] for line in jobs.folder(job.id).metrics()] == list(range(1, 31))
+
+
 def test_a_job_that_diverges_fails_once_and_opens_an_incident(
     base: Path, journal: Journal, jobs: TrainingJobs
 ) -> None:

@@ -120,6 +120,11 @@ def test_a_job_is_listed_cancelled_and_resumed(home: Path, jobs: TrainingJobs) -
     jobs.end(job_id, TrainingStatus.DONE)
     assert "is done: submit another one" in invoke("resume", job_id).stderr
     assert invoke("logs", job_id, "--follow").stdout == ""
+    assert invoke("remove", job_id).exit_code == 2
+    other = submit(home).stdout.strip()
+    invoke("cancel", other)
+    assert invoke("remove", other).stdout == f"{other} is removed\n"
+    assert [job.id for job in jobs.list()] == [job_id]
 
 
 def test_who_waits_for_a_job_is_told_how_it_ended_and_by_the_exit_code(

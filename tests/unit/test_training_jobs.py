@@ -97,6 +97,23 @@ def test_a_done_job_is_not_resumed(journal: Journal, jobs: TrainingJobs) -> None
         jobs.cancel("JOB-NONE", by="ann")
 
 
+def test_a_job_that_has_ended_is_removed_with_its_folder(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    begin(journal, jobs)
+    with pytest.raises(JobStateError, match="cancel it, then"):
+        jobs.remove(job.id, by="ann")
+    jobs.cancel(job.id, by="ann")
+    with pytest.raises(JobStateError, match="cancel it, then"):
+        # Whoever runs it is still ending it.
+        jobs.remove(job.id, by="ann")
+    other = jobs.submit(spec(), by="ann")
+    jobs.cancel(other.id, by="ann")
+    jobs.remove(other.id, by="ann")
+    assert jobs.find(other.id) is None
+    assert not jobs.folder(other.id).path.exists()
+    assert [entry.kind for entry in journal.audit.entries()][-1] == "training-removed"
+
+
 def test_a_worker_that_lost_a_job_cannot_begin_it(journal: Journal, jobs: TrainingJobs) -> None:
     job = jobs.submit(spec(), by="ann")
     queue = Jobs(journal.store)

@@ -159,7 +159,7 @@ def _last(folder: JobFolder) -> str:
             lines = stream.read().decode("utf-8", "replace").strip().splitlines()
     except OSError:
         return ""
-    return f"; the log ends with {lines[-1][:300]!r}" if lines else ""
+    return f"; the log ends with {lines[-1][-300:]!r}" if lines else ""
 
 
 def _account(folder: JobFolder, before: JobProgress, attempt: int, seconds: float, seen: _Watched) -> None:
@@ -185,7 +185,7 @@ def _command(folder: JobFolder, spec: JobSpec) -> Sequence[str]:
         return [sys.executable, "-m", _MODULE, target]
     config = folder.path / "accelerate.yaml"
     config.write_text(yaml.safe_dump(accelerate_config(spec)), encoding="utf-8")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--quiet"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     return [*launch, "--num_cpu_threads_per_process", str(spec.limits.threads), "-m", _MODULE, target]
 
 

@@ -15,6 +15,7 @@ from watchkeeper.cli.jobs_work import work
 from watchkeeper.cli.records import Json, day, opened, print_json, print_table, upper
 
 if TYPE_CHECKING:
+    from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.settings import Settings
     from watchkeeper.runtime.training import TrainingJobs
 
@@ -162,6 +163,21 @@ def resume(job_id: Id, wait: Wait = False, ask_token: AskToken = False, as_json:
             typer.echo(f"{job.id} is {job.status.value}")
 
 
+@app.command()
+def remove(job_id: Id, ask_token: AskToken = False, as_json: Json = False) -> None:
+    """Remove a job that has ended, with its folder: log, checkpoints and artefacts."""
+    from watchkeeper.runtime.roles import Permission
+
+    with _jobs() as (settings, jobs):
+        job = jobs.get(job_id)
+        person = _person(settings, f"remove {job_id}", ask_token=ask_token, permission=Permission.PRUNE)
+        jobs.remove(job_id, by=person)
+        if as_json:
+            print_json(job)
+            return
+        typer.echo(f"{job_id} is removed")
+
+
 @contextmanager
 def _jobs() -> Iterator[tuple[Settings, TrainingJobs]]:
     with opened() as (settings, store):
@@ -171,8 +187,9 @@ def _jobs() -> Iterator[tuple[Settings, TrainingJobs]]:
         yield settings, TrainingJobs(store, settings.home, AuditLog(settings.home))
 
 
-def _person(settings: Settings, what: str, *, ask_token: bool) -> str:
+def _person(settings: Settings, what: str, *, ask_token: bool, permission: Permission | None = None) -> str:
     from watchkeeper.cli.identity import permitted_person
     from watchkeeper.runtime.roles import Permission
 
-    return permitted_person(settings.home, Permission.RUN, what, ask_token=ask_token).name
+    needed = permission or Permission.RUN
+    return permitted_person(settings.home, needed, what, ask_token=ask_token).name
