@@ -58,34 +58,32 @@ def nothing_left(folder: JobFolder) -> bool:
 
 def test_a_killed_run_goes_on_from_its_checkpoint_with_the_curve_of_one_that_was_not(base: Path) -> None:
     whole = job(base, "whole")
-    assert supervise(whole, 1).how == "done"
+    JobFolder.create(whole.path, whole.spec.model_copy(update={"launcher": "accelerate"}))
+    assert supervise(whole, 1) == Ending(attempt=1, how="done")
     cut = job(base, "cut", kill_at=13)
     first = supervise(cut, 1)
     assert (first.how, first.may_pass) == ("crashed", True)
     assert "SIGKILL" in first.reason
     assert cut.metrics()[-1]["step"] == 13
     assert not cut.artefacts.exists()
-    JobFolder.create(cut.path, whole.spec)
+    spent = cut.progress.cpu_seconds
+    assert spent > 0
+    JobFolder.create(cut.path, cut.spec.model_copy(update={"parameters": {}}))
     assert supervise(cut, 2).how == "done"
     assert len(whole.metrics()) == 20
     assert cut.metrics() == whole.metrics()
     assert (cut.artefacts / "line.json").read_bytes() == (whole.artefacts / "line.json").read_bytes()
     assert cut.environment["libraries"]["numpy"]  # type: ignore[index,call-overload]
-    assert cut.progress.cpu_seconds > whole.progress.cpu_seconds
+    assert cut.progress.cpu_seconds > spent
 
 
-def test_accelerate_starts_it_with_the_same_result(base: Path) -> None:
-    plain = job(base, "plain")
-    assert supervise(plain, 1).how == "done"
-    launched = job(base, "launched")
-    JobFolder.create(launched.path, plain.spec.model_copy(update={"launcher": "accelerate"}))
-    assert supervise(launched, 1) == Ending(attempt=1, how="done")
-    assert launched.metrics() == plain.metrics()
-    killed = job(base, "killed", kill_at=7)
-    JobFolder.create(killed.path, killed.spec.model_copy(update={"launcher": "accelerate"}))
-    ending = supervise(killed, 1)
+def test_accelerate_starts_it_and_tells_how_it_was_killed(base: Path) -> None:
+    launched = job(base, "launched", kill_at=7)
+    JobFolder.create(launched.path, launched.spec.model_copy(update={"launcher": "accelerate"}))
+    ending = supervise(launched, 1)
     assert (ending.how, ending.may_pass) == ("crashed", True)
     assert "SIGKILL" in ending.reason
+    assert [line["step"] for line in launched.metrics()] == [*range(1, 8)]
 
 
 def test_the_trainer_of_the_examples_learns(base: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,24 @@ from pydantic import JsonValue
 
 def describe_environment() -> dict[str, JsonValue]:
     """Return what would have to be the same for the same numbers."""
-    libraries: dict[str, JsonValue] = {
-        str(one.metadata["Name"]): one.version for one in metadata.distributions() if one.metadata["Name"]
-    }
     return {
         "python": sys.version.split()[0],
         "system": platform.platform(),
         "processor": _processor(),
         "processors": os.cpu_count(),
         "memory": psutil.virtual_memory().total,
-        "libraries": dict(sorted(libraries.items())),
+        "libraries": _libraries(),
     }
+
+
+def _libraries() -> dict[str, JsonValue]:
+    """Return the version of every installed library, by the names of their folders (PEP 376)."""
+    found: dict[str, JsonValue] = {}
+    for place in sys.path:
+        for folder in sorted(Path(place).glob("*.dist-info")):
+            name, _, version = folder.stem.partition("-")
+            found.setdefault(name, version)
+    return dict(sorted(found.items()))
 
 
 def gpu_meter(gpus: int) -> Callable[[], float]:
