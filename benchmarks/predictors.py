@@ -1,6 +1,6 @@
 """Latency and throughput of served predictors, with and without micro-batches.
 
-python benchmarks/predictors.py [--requests 600] [--plot]
+python benchmarks/predictors.py [--requests 600] [--rounds 3]
 
 A small network (64 numbers in, two layers of 512) answers on loopback; clients of another process ask one row
 a request, so many at a time. Each setting is asked in turns, so that whatever else the machine does hits all
@@ -113,13 +113,8 @@ def served(versions: Versions, *, window: float, record: bool) -> Iterator[str]:
                 kept.close()
 
 
-def clients(address: str, requests: int, at_once: int) -> dict[str, float]:
-    """Ask from another process; returns milliseconds and requests a second."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_clients, (address, requests, at_once))
-
-
 def _clients(address: str, requests: int, at_once: int) -> dict[str, float]:
+    """Ask in another process; returns milliseconds, and requests a second."""
     return asyncio.run(_asked(address, requests, at_once))
 
 
@@ -178,14 +173,17 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        multiprocessing.get_context("spawn").Pool(1) as clients,
+    ):
         versions = registered(Path(folder) / "home")
         for _ in range(given.rounds):
             for name, setting in SETTINGS.items():
                 with served(versions, window=setting["window"], record=bool(setting["record"])) as address:
                     for at_once in (1, 8, 32):
                         found.setdefault((name, at_once), []).append(
-                            clients(address, given.requests, at_once)
+                            clients.apply(_clients, (address, given.requests, at_once))
                         )
         with served(versions, window=0.002, record=False) as address:
             follows = [follow_seconds(versions, address) for _ in range(3)]

@@ -48,6 +48,8 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif words[0] == "curl":
+        assert words[2].startswith("localhost:")
     elif words[0].endswith("python"):
         assert (ROOT / words[1]).is_file()
     else:
@@ -65,6 +67,7 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
             "policy",
             "tools",
             "models",
+            "predictors",
         }
         name = words[1:3] if words[1] in groups else words[1:2]
         helped = python(tmp_path, "-m", "watchkeeper.cli", *name, "--help")
