@@ -14,6 +14,7 @@ from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.errors import IncidentBusyError
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.worker import LaterError, StoppedError, Task
+from watchkeeper.tools.errors import UnknownHostError
 
 if TYPE_CHECKING:
     from watchkeeper.runtime.alerts import Alert
@@ -28,6 +29,9 @@ RUN = "incident.run"
 
 _BUSY_SECONDS = 2.0
 """Time until an incident that another process runs is tried again."""
+
+_ELSEWHERE_SECONDS = 5.0
+"""Time until an incident of a host that this worker does not know is looked at again."""
 
 
 def run_key(incident_id: str) -> str:
@@ -87,6 +91,11 @@ class IncidentRuns:
         """Run an incident to its end, or to a question: then the job ends, and a timer takes its place."""
         incident_id = str(task.job.body["incident"])
         orchestrator = self._orchestrator
+        try:
+            orchestrator.site.inventory.host(orchestrator.journal.incidents.get(incident_id).alert.host)
+        except UnknownHostError as error:
+            # Workers on other machines share the store, each with an inventory of its own.
+            raise LaterError(_ELSEWHERE_SECONDS, f"left to another worker: {error}") from error
         task.on_stop(lambda: orchestrator.stop(incident_id))
         known = orchestrator.journal.incidents.events(incident_id)
         before = known[-1].seq if known else 0

@@ -171,6 +171,16 @@ def test_an_incident_that_waits_frees_its_worker_until_it_is_answered(o: Orchest
     assert not [job for job in jobs.list() if job.status.live]
 
 
+def test_an_incident_of_a_host_that_a_worker_does_not_know_is_left_to_others(o: Orchestrator) -> None:
+    incident = submit(o.journal, ALERT.model_copy(update={"host": "elsewhere"}), by="ann")
+    serve_once(o)
+    job = Jobs(o.journal.store).find(run_key(incident.id))
+    assert job is not None
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+    assert job.due_at > o.journal.store.now()
+    assert o.journal.incidents.get(incident.id).status is IncidentStatus.OPEN
+
+
 def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> None:
     incident = submit(o.journal, ALERT, by="ann")
     serve_once(o)
