@@ -19,11 +19,11 @@ from pathlib import Path
 from watchkeeper.tools.predictors.disk_forecast import DiskForecastPredictor
 from watchkeeper.tools.predictors.growth import LEVELS, History
 from watchkeeper.tools.training.disk_forecast import DiskForecastTrainer
-from watchkeeper.tools.training.folder_run import FolderRun
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.filling import KINDS, filling, write_disks
+from tests.training import Run
 
 COLUMNS = ("skill", "coverage", "coverage_line", "brier", "brier_line")
 
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="wk-disks-") as name:
         folder = Path(name)
         write_disks(folder / "learned", hours=options.hours, seeds=range(options.disks))
-        run = FolderRun(folder / "run", folder / "learned", seed=0, threads=1)
+        run = Run(folder / "learned", folder / "run")
         trainer.train(run, parameters)
         predictor = DiskForecastPredictor.load(run.artefacts)
         write_disks(folder / "all", hours=options.hours, seeds=range(1000, 1000 + options.disks))

@@ -37,8 +37,11 @@ from watchkeeper.tools.predictors.nab import (
 from watchkeeper.tools.predictors.records import RecordStream
 from watchkeeper.tools.predictors.series import Numbers, Series, SeriesFormat, read_folder
 from watchkeeper.tools.predictors.streams import Scales, scores_of
-from watchkeeper.tools.training.folder_run import FolderRun
 from watchkeeper.tools.training.metric_anomaly import MetricAnomalyTrainer
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.training import Run
 
 # The published series hold a few repeated times, and one is constant.
 FORM = {"repeated_times": "keep", "constant": "keep"}
@@ -136,7 +139,8 @@ def _learned(corpus: Sequence[Series], seed: int, threads: int) -> list[Result]:
         for number, series in enumerate(corpus):
             _write(folder / "data" / f"{number:03}.csv", series, probation(len(series.values)))
         trainer = MetricAnomalyTrainer()
-        run = FolderRun(folder / "run", folder / "data", seed=seed, threads=threads)
+        run = Run(folder / "data", folder / "run", seed=seed)
+        run.threads = threads
         started = time.process_time()
         trainer.train(run, trainer.parse_parameters(FORM))
         print(f"trained (seed {seed}): {time.process_time() - started:.0f} s", file=sys.stderr, flush=True)

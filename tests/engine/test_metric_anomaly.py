@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.filling import write_series
+from tests.training import Run, files_of
+from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import ArtefactError, DataError, JobCancelledError
+from watchkeeper.tools.evidence import Evidence
+from watchkeeper.tools.host import LocalHost, Target
+from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.predictors import open_predictor, read_manifest
 from watchkeeper.tools.predictors.anomaly import AnomalyPredictor
 from watchkeeper.tools.predictors.forecaster import Calibration, Network
 from watchkeeper.tools.predictors.records import RecordStream
 from watchkeeper.tools.predictors.streams import Scales, scores_of
 from watchkeeper.tools.training import Evaluation, trainer_of
-from watchkeeper.tools.training.folder_run import FolderRun
 
 TRAINER = trainer_of("metric-anomaly")
 TINY = TRAINER.parse_parameters({"epochs": 4, "hidden": 32, "batch": 16, "learning_rate": 5e-3, "dropout": 0})
@@ -36,10 +40,10 @@ def write_servers(folder: Path, *, days: int, seeds: range) -> None:
         write_series(folder / f"server-{seed}.csv", load_of_a_server(days, seed), step=HALF_HOUR)
 
 
-def train(folder: Path, data: Path, seed: int = 3, parameters: object = TINY) -> Path:
-    run = FolderRun(folder, data, seed=seed, threads=1)
-    TRAINER.train(run, parameters)
-    return run.artefacts
+def train(folder: Path, data: Path, seed: int = 3, before: Run | None = None) -> Run:
+    run = Run(data, folder, seed=seed, before=before)
+    TRAINER.train(run, TINY)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +54,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("run"), data)
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(tmp_path_factory.mktemp("whole") / "run", data)
 
 
-def same(one: Path, other: Path) -> bool:
-    names = ("forecaster.safetensors", "calibration.json")
-    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+@pytest.fixture(scope="module")
+def trained(whole: Run) -> Path:
+    return whole.artefacts
 
 
 def evaluated(trained: Path, tmp_path: Path) -> Evaluation:
@@ -67,37 +71,28 @@ def evaluated(trained: Path, tmp_path: Path) -> Evaluation:
 def test_a_seed_gives_the_same_bytes_and_another_seed_others(
     trained: Path, data: Path, tmp_path: Path
 ) -> None:
-    assert same(trained, train(tmp_path / "again", data))
-    assert not same(trained, train(tmp_path / "other", data, seed=4))
+    assert files_of(trained) == files_of(train(tmp_path / "again", data).artefacts)
+    assert files_of(trained) != files_of(train(tmp_path / "other", data, seed=4).artefacts)
 
 
 def test_training_goes_on_from_a_checkpoint_with_the_same_numbers(
-    trained: Path, data: Path, tmp_path: Path
+    whole: Run, data: Path, tmp_path: Path
 ) -> None:
-    run = FolderRun(tmp_path, data, seed=3, threads=1)
-    kept = run.save
-
-    def cut(step: int, write: object) -> None:
-        kept(step, write)  # type: ignore[arg-type]
-        if step == 2:
-            raise JobCancelledError("enough")
-
-    run.save = cut  # type: ignore[method-assign]
+    cut = Run(data, tmp_path / "cut", seed=3, cut_after=2)
     with pytest.raises(JobCancelledError):
-        TRAINER.train(run, TINY)
-    assert same(trained, train(tmp_path, data))
-    kept_metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    whole = [json.loads(line) for line in (trained.parent / "metrics.jsonl").read_text().splitlines()]
-    assert kept_metrics == whole
-    assert [line["step"] for line in whole] == [1, 2, 3, 4]
-    assert whole[-1]["held_out_loss"] < whole[0]["held_out_loss"]
+        TRAINER.train(cut, TINY)
+    assert list(cut.artefacts.iterdir()) == []
+    again = train(tmp_path / "again", data, before=cut)
+    assert files_of(again.artefacts) == files_of(whole.artefacts)
+    assert again.metrics == whole.metrics
+    assert list(whole.metrics) == [1, 2, 3, 4]
+    assert whole.metrics[4]["held_out_loss"] < whole.metrics[1]["held_out_loss"]
 
 
-def test_a_cancelled_run_ends_within_an_epoch(data: Path, tmp_path: Path) -> None:
-    run = FolderRun(tmp_path, data, seed=3, threads=1, seconds=0)
-    with pytest.raises(JobCancelledError, match="the time is over"):
-        TRAINER.train(run, TINY)
-    assert list(run.artefacts.iterdir()) == []
+def test_somebody_may_cancel_between_any_two_batches(whole: Run) -> None:
+    batches = sum(4 * round(0.8 * (10 * 48 - 24)) for _ in range(4)) // 16
+    assert whole.checks >= batches
+    assert whole.told[-1] == 1.0
 
 
 def test_forecasts_of_other_series_beat_the_last_value_and_the_interval_holds(
@@ -203,3 +198,46 @@ def test_a_damaged_forecaster_is_refused(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "forecaster.safetensors").unlink()
     with pytest.raises(ArtefactError, match="train it anew"):
         Network.load(tmp_path)
+
+
+def test_agents_are_told_of_a_metric_that_stands_out(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "load.csv"
+    spec = HostSpec.model_validate(
+        {
+            "name": "web-1",
+            "services": [
+                {
+                    "name": "shop",
+                    "supervisor": {"kind": "systemd"},
+                    "metrics": [
+                        {
+                            "about": "load of the shop",
+                            "path": str(path),
+                            "kind": "anomaly",
+                            "predictor": str(trained),
+                        }
+                    ],
+                }
+            ],
+        }
+    )
+
+    def asked(values: np.ndarray, age: float = 0.0) -> Evidence:
+        end = time.time() - age
+        times = end - HALF_HOUR * np.arange(len(values) - 1, -1, -1)
+        rows = zip(times.tolist(), values.tolist(), strict=True)
+        path.write_text("timestamp,value\n" + "".join(f"{at:.0f},{value!r}\n" for at, value in rows))
+        target = Target(host=LocalHost("web-1"), spec=spec, state=tmp_path)
+        return builtin_registry().gather("metric.anomaly", target, {"path": str(path)}, id="E1")
+
+    values = load_of_a_server(8, 64)
+    calm = asked(values)
+    assert not calm.error
+    assert calm.findings == ()
+    values[-1] = 4 * values.max()
+    (finding,) = asked(values).findings
+    assert (finding.kind, finding.subject, finding.severity.value) == ("metric-anomaly", str(path), "warning")
+    assert finding.text.startswith("load of the shop stands out: ")
+    (stale,) = asked(values, age=4 * 86400).findings
+    assert stale.text == "load of the shop was last measured 4 days ago: nothing is known of now."
+    assert "more than 24 are needed" in (asked(values[:20]).error or "")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.filling import filling, write_disks, write_series
+from tests.training import Run, files_of
 from watchkeeper.tools.errors import ArtefactError, DataError, JobCancelledError
 from watchkeeper.tools.predictors import open_predictor, read_manifest
 from watchkeeper.tools.predictors.disk_forecast import DiskForecastPredictor
@@ -22,7 +22,6 @@ from watchkeeper.tools.predictors.growth import (
     resampled,
 )
 from watchkeeper.tools.training import trainer_of
-from watchkeeper.tools.training.folder_run import FolderRun
 
 TRAINER = trainer_of("disk-forecast")
 THREE_DAYS = TRAINER.parse_parameters({"horizon_hours": 72})
@@ -32,7 +31,7 @@ THREE_DAYS = TRAINER.parse_parameters({"horizon_hours": 72})
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("disks")
     write_disks(folder / "data", hours=600, seeds=range(2))
-    run = FolderRun(folder / "run", folder / "data", seed=0, threads=1)
+    run = Run(folder / "data", folder / "run")
     TRAINER.train(run, THREE_DAYS)
     return run.artefacts
 
@@ -129,23 +128,13 @@ def test_minutes_and_hours_of_the_same_disk_are_answered_alike(trained: Path) ->
 
 def test_training_goes_on_from_a_checkpoint_with_the_same_numbers(trained: Path, tmp_path: Path) -> None:
     data = trained.parents[1] / "data"
-    run = FolderRun(tmp_path / "cut", data, seed=0, threads=1)
-    kept = run.save
-
-    def cut(step: int, write: object) -> None:
-        kept(step, write)  # type: ignore[arg-type]
-        if step == 4:
-            raise JobCancelledError("enough")
-
-    run.save = cut  # type: ignore[method-assign]
+    cut = Run(data, tmp_path / "cut", cut_after=4)
     with pytest.raises(JobCancelledError):
-        TRAINER.train(run, THREE_DAYS)
-    again = FolderRun(tmp_path / "cut", data, seed=0, threads=1)
-    assert again.checkpoint is not None
+        TRAINER.train(cut, THREE_DAYS)
+    again = Run(data, tmp_path / "again", before=cut)
     TRAINER.train(again, THREE_DAYS)
-    assert (again.artefacts / "growth.json").read_bytes() == (trained / "growth.json").read_bytes()
-    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 9))
+    assert files_of(again.artefacts) == files_of(trained)
+    assert list(again.metrics) == list(range(1, 9))
 
 
 def test_data_are_looked_over_first(tmp_path: Path) -> None:

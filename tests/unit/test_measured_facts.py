@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.filling import filling, write_disks
+from tests.training import Run
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import ArgumentError
 from watchkeeper.tools.evidence import Evidence
@@ -18,7 +19,6 @@ from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.schema import argument_schema, candidate_calls, vocabulary_of
 from watchkeeper.tools.training import trainer_of
-from watchkeeper.tools.training.folder_run import FolderRun
 
 
 def host(*metrics: dict[str, Any]) -> HostSpec:
@@ -49,7 +49,7 @@ def forecaster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("disks")
     write_disks(folder / "data", hours=400, seeds=range(1))
     trainer = trainer_of("disk-forecast")
-    run = FolderRun(folder / "run", folder / "data", seed=0, threads=1)
+    run = Run(folder / "data", folder / "run")
     trainer.train(run, trainer.parse_parameters({"horizon_hours": 48}))
     return run.artefacts
 
