@@ -38,7 +38,7 @@ class Words(Predictor):
 
 
 def test_each_word_is_worth_what_it_was_made_to_be() -> None:
-    found = explain_text(Words(), {"text": "the disk is full but fine"}, column="text")
+    found = explain_text(Words(), {"text": "the disk is full but fine"}, column="text", scale="probability")
     assert (found.label, found.score) == ("bad", pytest.approx(0.6))
     assert [(piece.text, piece.start) for piece in found.pieces] == [
         ("full", 12),
@@ -49,11 +49,13 @@ def test_each_word_is_worth_what_it_was_made_to_be() -> None:
         ("but", 17),
     ]
     assert [piece.effect for piece in found.pieces] == pytest.approx([0.4, 0.3, -0.2, 0, 0, 0])
-    assert found == explain_text(Words(), {"text": "the disk is full but fine"}, column="text")
+    assert found == explain_text(
+        Words(), {"text": "the disk is full but fine"}, column="text", scale="probability"
+    )
 
 
 def test_another_label_than_the_answer_can_be_explained() -> None:
-    found = explain_text(Words(), {"text": "disk full"}, column="text", label="good")
+    found = explain_text(Words(), {"text": "disk full"}, column="text", label="good", scale="probability")
     assert [(piece.text, round(piece.effect, 6)) for piece in found.pieces] == [
         ("full", -0.4),
         ("disk", -0.3),
@@ -62,6 +64,23 @@ def test_another_label_than_the_answer_can_be_explained() -> None:
         explain_text(Words(), {"text": "disk"}, column="text", label="ugly")
     with pytest.raises(DataError, match="row 1: column 'text' is missing"):
         explain_text(Words(), {}, column="text")
+
+
+def test_log_odds_tell_pieces_apart_of_an_answer_that_is_nearly_certain() -> None:
+    class Sure(Words):
+        def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+            worth = {"much": 20.0, "some": 5.0}
+            odds = [sum(worth.get(word, 0.0) for word in str(row["text"]).split()) for row in rows]
+            shares = [1 / (1 + np.exp(-value)) for value in odds]
+            return [
+                {"label": "bad", "probabilities": {"bad": float(p), "good": 1 - float(p)}} for p in shares
+            ]
+
+    plain = explain_text(Sure(), {"text": "some is much"}, column="text", scale="probability")
+    assert all(piece.effect < 0.01 for piece in plain.pieces)
+    found = explain_text(Sure(), {"text": "some is much"}, column="text")
+    assert [piece.text for piece in found.pieces] == ["much", "some", "is"]
+    assert [piece.effect for piece in found.pieces] == pytest.approx([20, 5, 0], abs=0.01)
 
 
 def test_of_many_pieces_neighbours_are_left_out_together() -> None:

@@ -1,6 +1,6 @@
 """Explanations by leaving out: which pieces of a text, a line or a window an answer rests on.
 
-Each piece is taken away in turn, and what the answer's probability loses is what the piece was worth
+Each piece is taken away in turn, and what the answer's score loses is what the piece was worth
 (occlusion: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014; for words: Li,
 Monroe, Jurafsky, "Understanding Neural Networks through Representation Erasure", 2016). No look inside the
 model is needed, and nothing is drawn by chance. Of two pieces either of which suffices, neither is worth
@@ -9,6 +9,7 @@ anything by itself.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ PIECES_LIMIT = 200
 """Pieces that are left out one by one; of more, neighbours are left out together."""
 
 _RUN = re.compile(r"\w+|[^\w\s]+")
+_LEAST = 1e-12
 Numbers = NDArray[np.float64]
 
 
@@ -69,6 +71,7 @@ def explain_text(
     label: str | None = None,
     limit: int = PIECES_LIMIT,
     stand_in: str = "",
+    scale: Literal["log-odds", "probability"] = "log-odds",
 ) -> Explanation:
     """Explain the answer of a classifier of texts or log lines.
 
@@ -79,6 +82,8 @@ def explain_text(
         label: The label to explain; None for the answer.
         limit: Pieces that are left out one by one.
         stand_in: What stands where a piece was left out.
+        scale: What effects are measured in: log-odds of the label still tell pieces apart where it is nearly
+            certain.
 
     Raises:
         DataError: If the row lacks the column, or the predictor does not know the label.
@@ -88,10 +93,9 @@ def explain_text(
     wanted = str(answer["label"]) if label is None else label
 
     def scores(texts: Sequence[str]) -> list[float]:
-        return [
-            _probability(found, wanted)
-            for found in predictor.predict([{**row, column: changed} for changed in texts])
-        ]
+        answers = predictor.predict([{**row, column: changed} for changed in texts])
+        found = [_probability(one, wanted) for one in answers]
+        return found if scale == "probability" else [_log_odds(one) for one in found]
 
     whole = _probability(answer, wanted)
     return Explanation(wanted, whole, occlude_text(scores, text, limit=limit, stand_in=stand_in))
@@ -208,6 +212,11 @@ def _filled(values: Numbers, start: int, end: int, fill: Literal["line", "mean"]
 
 def _ordered(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
     return tuple(sorted(pieces, key=lambda piece: (-abs(piece.effect), piece.start, piece.text)))
+
+
+def _log_odds(probability: float) -> float:
+    held = min(max(probability, _LEAST), 1 - _LEAST)
+    return math.log(held / (1 - held))
 
 
 def _probability(answer: Row, label: str) -> float:
