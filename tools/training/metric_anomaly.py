@@ -23,6 +23,7 @@ from watchkeeper.tools.training.interface import DataSummary, Evaluation, Traine
 
 LEAST_HELD_OUT = 20  # rows, over all series: fewer say nothing about rare errors
 DAY_SECONDS = 86400.0
+CHECKED = 500  # rows of examples that are made between two looks at whether the run is to end
 
 
 class MetricAnomalyParameters(SeriesFormat):
@@ -195,12 +196,13 @@ def _examples(
     """Cut series into examples; the last share of each is held out."""
     parts: tuple[list[Examples], list[Examples]] = ([], [])
     for one in series:
-        check()
         scales = Scales.of_step(one.step_seconds)
         context = Context(scales)
         seen = np.zeros((len(one.values), WIDTH))
         wanted = np.zeros(len(one.values))
         for row, value in enumerate(one.values.tolist()):
+            if row % CHECKED == 0:
+                check()
             if row >= scales.settling:
                 seen[row], level, unit = context.view()
                 wanted[row] = (value - level) / unit
