@@ -9,7 +9,7 @@ from watchkeeper.agents.causes import Cause
 
 
 class AgentRole(StrEnum):
-    """The places in the incident graph that an agent can take."""
+    """The places in the incident graph, and in that of predictors, that an agent can take."""
 
     TRIAGE = "triage"
     READER = "reader"
@@ -17,6 +17,7 @@ class AgentRole(StrEnum):
     DIAGNOSTICIAN = "diagnostician"
     REMEDIATOR = "remediator"
     REPORTER = "reporter"
+    CURATOR = "curator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,4 +80,8 @@ REPORTER = Agent(
     role=AgentRole.REPORTER,
     instructions="You write summaries of incidents for the engineers who own the servers: plain and exact.",
 )
-BUILTIN_AGENTS = (TRIAGE, READER, INVESTIGATOR, DIAGNOSTICIAN, REMEDIATOR, REPORTER)
+CURATOR = Agent(
+    role=AgentRole.CURATOR,
+    instructions="You are an experienced machine learning engineer who keeps predictors in good order.",
+)
+BUILTIN_AGENTS = (TRIAGE, READER, INVESTIGATOR, DIAGNOSTICIAN, REMEDIATOR, REPORTER, CURATOR)

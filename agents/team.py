@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from watchkeeper.agents import diagnostician, investigator, reader, remediator, reporter, triage
+from watchkeeper.agents import curator, diagnostician, investigator, reader, remediator, reporter, triage
 from watchkeeper.agents.agent import BUILTIN_AGENTS, Agent, AgentRole
 from watchkeeper.agents.case import Case
 from watchkeeper.agents.causes import BUILTIN_CAUSES, Cause
+from watchkeeper.agents.curator import Course, Situation
 from watchkeeper.agents.decision import Decision
 from watchkeeper.agents.hypotheses import Hypothesis
 from watchkeeper.agents.outputs import Diagnosis, FactCall, Reading, Remedy, Triage
@@ -111,3 +112,8 @@ class Team:
         """See `watchkeeper.agents.reporter.summarize`."""
         agent = self.agents[AgentRole.REPORTER]
         return reporter.summarize(self.engine, agent, record, names=names, cancel=self.cancel)
+
+    def choose_course(self, situation: Situation, courses: Sequence[Course]) -> tuple[Course, Decision]:
+        """See `watchkeeper.agents.curator.choose_course`."""
+        agent = self.agents[AgentRole.CURATOR]
+        return curator.choose_course(self.engine, agent, situation, courses, cancel=self.cancel)

@@ -379,6 +379,49 @@ class EscalationEnded(BaseEvent):
     detail: str
 
 
+class RetrainingAsked(BaseEvent):
+    """A predictor is to be retrained.
+
+    Attributes:
+        predictor: Its name.
+        request: What was asked for (`watchkeeper.runtime.lifecycle_rules.Retraining`).
+        drift: Whether a drift alert is behind it, so that an agent decides first.
+    """
+
+    kind: Literal["retraining-asked"] = "retraining-asked"
+    predictor: str
+    request: dict[str, JsonValue]
+    drift: bool = False
+
+
+class StageJudged(BaseEvent):
+    """A stage of the lifecycle of a predictor was gone through.
+
+    Attributes:
+        stage: The stage, e.g. ``compare``.
+        ok: Whether it goes on.
+        detail: What was found, for people.
+        values: What was found, for programs.
+    """
+
+    kind: Literal["stage-judged"] = "stage-judged"
+    stage: str
+    ok: bool
+    detail: str
+    values: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class LifecycleEnded(BaseEvent):
+    """The lifecycle of a predictor's version ended: it answers, or why it does not."""
+
+    kind: Literal["lifecycle-ended"] = "lifecycle-ended"
+    predictor: str
+    outcome: str
+    reason: str
+    version: int | None = None
+    report: str = ""
+
+
 class IncidentClosed(BaseEvent):
     """The work on the incident ended with this status."""
 
@@ -422,6 +465,9 @@ Event = Annotated[
     | Acknowledged
     | Delegated
     | EscalationEnded
+    | RetrainingAsked
+    | StageJudged
+    | LifecycleEnded
     | IncidentClosed
     | Progress,
     Field(discriminator="kind"),

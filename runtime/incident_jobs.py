@@ -33,6 +33,9 @@ _BUSY_SECONDS = 2.0
 _ELSEWHERE_SECONDS = 5.0
 """Time until an incident of a host that this worker does not know is looked at again."""
 
+_PAUSE_SECONDS = 1.0
+"""Time until an incident is looked at again that waits for no person, such as for a training job."""
+
 
 def run_key(incident_id: str) -> str:
     """Return the key of the job of an incident."""
@@ -121,7 +124,7 @@ class IncidentRuns:
             if ended:
                 return
             now = journal.store.now()
-            due = now
+            due = now if hurried else now + timedelta(seconds=_PAUSE_SECONDS)
             if open_questions and not hurried:
                 expiry = min(question.expires_at for question in open_questions)
                 due = max(expiry, now + timedelta(seconds=1))

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Interrupt
 
 from watchkeeper.agents import Agent, AgentRole, Team
 from watchkeeper.models.errors import CancelledError
@@ -33,6 +33,7 @@ from watchkeeper.runtime.graph import build_graph
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.leases import LEASE_SECONDS
+from watchkeeper.runtime.lifecycles import ask, lifecycle_graph
 from watchkeeper.runtime.notify import sinks_of
 from watchkeeper.runtime.people import Person, Proof
 from watchkeeper.runtime.policy import Policy
@@ -45,6 +46,9 @@ from watchkeeper.tools.errors import PluginError
 from watchkeeper.tools.inventory import Inventory
 from watchkeeper.tools.plugins import AGENTS, load_plugins, load_registry
 from watchkeeper.tools.registry import AnyAction, AnyFact
+
+if TYPE_CHECKING:
+    from watchkeeper.runtime.lifecycle_rules import Retraining
 
 _POLL = 0.2
 """Seconds between two looks at a question that waits for an answer."""
@@ -138,15 +142,7 @@ class Orchestrator:
         self._requester = self._person.name
         self._lease_seconds = lease_seconds
         self._runs: list[_Run] = []
-        self.changes = Changes(
-            self.site,
-            self.journal,
-            requester=self._requester,
-            requester_roles=tuple(role.value for role in self._person.roles or ()),
-            approval_ttl=self.settings.approval_ttl_seconds,
-            observe_only=self.settings.observe_only,
-            limits=self.settings.limits,
-        )
+        self.changes = self._changes_of(self.site)
         self._checkpoints = Checkpoints(self.journal.store, deferred=True)
         self.escalation_jobs = EscalationJobs(
             self.journal.store,
@@ -165,6 +161,20 @@ class Orchestrator:
         self._person.check(Permission.RUN, "have an incident handled")
         alert.check(self.site.inventory, self.site.registry)
         return self.journal.open(alert, by=self._requester)
+
+    def retrain(self, request: Retraining) -> Incident:
+        """Keep that a predictor is to be retrained; `resume` does it, step by step, under the returned id.
+
+        Args:
+            request: What is trained, on what, and what it must show before it answers.
+
+        Raises:
+            ConfigurationError: If its host is not there, or tools that it needs (see the setting ``tools``).
+            IncidentBusyError: If the predictor is being retrained already.
+            IdentityError: If who asks may not have that done.
+        """
+        self._person.check(Permission.RUN, "have a predictor retrained")
+        return ask(self.journal, self.site, request, by=self._requester)
 
     def run(self, alert: Alert, *, wait: bool = True) -> Iterator[Event]:
         """Handle an alert to its end and yield what happens as it happens.
@@ -333,6 +343,17 @@ class Orchestrator:
     ) -> None:
         self.close()
 
+    def _changes_of(self, site: Site) -> Changes:
+        return Changes(
+            site,
+            self.journal,
+            requester=self._requester,
+            requester_roles=tuple(role.value for role in self._person.roles or ()),
+            approval_ttl=self.settings.approval_ttl_seconds,
+            observe_only=self.settings.observe_only,
+            limits=self.settings.limits,
+        )
+
     def _stream(self, incident_id: str, *, wait: bool) -> Iterator[Event]:
         """Work in a thread and hand over the events; an error of the thread is raised here."""
         pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
@@ -393,12 +414,15 @@ class Orchestrator:
         # of the same incident, alone.
         team = replace(self._team, cancel=run.cancel)
         context = Context(self.site, team, self.journal, self.settings, self._requester)
-        graph = build_graph(context, self.changes, self._checkpoints)
+        checkpoints = self._checkpoints
         with (
             self.journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds),
             EscalationWorker(self.escalation_jobs),
             self.journal.incidents.working(incident_id),
         ):
+            graph = lifecycle_graph(context, incident_id, checkpoints, self._changes_of) or build_graph(
+                context, self.changes, checkpoints
+            )
             try:
                 while True:
                     given, going = self._next_input(graph, config, run)
@@ -429,6 +453,8 @@ class Orchestrator:
         questions = [question for task in snapshot.tasks for question in task.interrupts]
         if not questions:
             return None, True
+        if "approval" not in questions[0].value:
+            return self._waited(questions[0], run)
         approval_id = str(questions[0].value["approval"])
         while self.journal.approvals.get(approval_id).status is ApprovalStatus.PENDING:
             if not run.wait or run.stopping.wait(_POLL):
@@ -436,6 +462,19 @@ class Orchestrator:
                 return None, False
         self.journal.incidents.rested(run.incident_id)
         return Command(resume={questions[0].id: approval_id}), True
+
+    def _waited(self, pause: Interrupt, run: _Run) -> tuple[Any, bool]:
+        """Wait for what a lifecycle waits for, such as the end of a training job."""
+        from watchkeeper.runtime.lifecycle_waits import Waits
+
+        jobs = TrainingJobs(self.journal.store, self.settings.home, self.journal.audit)
+        waits = Waits(jobs, self.settings.home, self.journal.now)
+        while not waits.over(pause.value):
+            if not run.wait or run.stopping.wait(_POLL):
+                self.journal.incidents.rested(run.incident_id)
+                return None, False
+        self.journal.incidents.rested(run.incident_id)
+        return Command(resume={pause.id: True}), True
 
 
 @dataclass(slots=True)

@@ -18,12 +18,15 @@ from watchkeeper.runtime.events import (
     IncidentClosed,
     IncidentOpened,
     LevelReached,
+    LifecycleEnded,
     NotificationLost,
     Notified,
     PlanProposed,
     PlanRefused,
     PolicyDecided,
+    RetrainingAsked,
     RolledBack,
+    StageJudged,
     SuspiciousText,
     TriageDone,
     Verified,
@@ -96,6 +99,12 @@ def describe_event(event: Event) -> str:
             return f"{event.by} handed {event.escalation_id} to {event.to}{why}"
         case EscalationEnded():
             return f"escalation {event.escalation_id} ended: {event.detail}"
+        case RetrainingAsked():
+            return f"predictor {event.predictor} is to be retrained"
+        case StageJudged():
+            return f"{event.stage}: {event.detail}"
+        case LifecycleEnded():
+            return f"{event.predictor}: {event.outcome}: {event.reason}"
         case IncidentClosed():
             return f"ended: {event.status}"
         case _:

@@ -1,0 +1,192 @@
+"""Nodes of the lifecycle that change: propose, gate, approve, answered, execute, verify, rollback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langgraph.types import interrupt
+
+from watchkeeper.runtime.approvals import ApprovalStatus
+from watchkeeper.runtime.errors import ApprovalError, LimitError, ObserveOnlyError
+from watchkeeper.runtime.events import PlanRefused
+from watchkeeper.runtime.incidents import IncidentStatus
+from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.lifecycle_run import LifecycleRun
+from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
+from watchkeeper.runtime.policy_types import Verdict
+from watchkeeper.runtime.replies import tell_answer
+from watchkeeper.runtime.restoring_records import asked_anew
+from watchkeeper.runtime.steps import StepStatus
+from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError
+
+ACTIONS = {
+    Change.TRAIN: "job.submit",
+    Change.TRIAL: "predictor.challenge",
+    Change.PROMOTE: "predictor.promote",
+}
+
+
+class Changing:
+    """The nodes around a change; the effect itself is `Changes`' alone."""
+
+    def __init__(self, run: LifecycleRun) -> None:
+        self._run = run
+        self._journal = run.context.journal
+        self._changes = run.changes
+
+    def propose(self, state: LifecycleState) -> Update:
+        """Plan the change against what is there now."""
+        change = Change(state["change"])
+        try:
+            step = self._changes.propose(
+                state["incident"],
+                host=self._run.request.host,
+                action=ACTIONS[change],
+                arguments=self._arguments(state, change),
+                key=f"{change}:{state['repeat']}",
+            )
+        except (PlanError, ArgumentError) as error:
+            refused = Outcome.BAD_DATA if change is Change.TRAIN else Outcome.CHANGED
+            return ends(refused, f"{ACTIONS[change]} makes no sense: {error}")
+        if step.plan.is_empty:
+            if change is Change.TRAIN:
+                return ends(Outcome.BAD_DATA, step.plan.summary)
+            # Somebody else did it, so it is not this lifecycle's to watch or take back.
+            return ends(Outcome.CHANGED, step.plan.summary)
+        return {"step": step.id, "approval": "", "verdict": "gate"}
+
+    def gate(self, state: LifecycleState) -> Update:
+        """Ask the policy; where people must be asked, write the question down."""
+        self._run.enter(state, "gate", f"{state['change']}:{state['repeat']}")
+        decision = self._changes.decide(state["step"])
+        if decision.decision is Verdict.DENY:
+            return ends(Outcome.BY_POLICY, f"the policy denies it: {decision.reason}")
+        if self._changes.observe_only:
+            return self._observed(state)
+        refused = self._changes.refusal(state["step"])
+        if refused:
+            return self._stopped(state, refused)
+        if decision.decision is Verdict.ALLOW:
+            return {"approval": "", "verdict": "execute"}
+        if self._changes.beyond_solo(state["step"]):
+            reason = (
+                f"this needs another person (tier {decision.tier}: {decision.reason}), and one person alone "
+                "runs this"
+            )
+            return self._stopped(state, reason)
+        approval = self._changes.ask(state["step"])
+        self._journal.incidents.set_status(state["incident"], IncidentStatus.AWAITING_APPROVAL)
+        return {"approval": approval.id, "verdict": "approve"}
+
+    def approve(self, state: LifecycleState) -> Update:
+        """Wait for the answer; this node does nothing else."""
+        interrupt({"approval": state["approval"]})
+        return {"verdict": "answered"}
+
+    def answered(self, state: LifecycleState) -> Update:
+        """Read the answer from the store, which is the truth; only a plain yes is a yes."""
+        approval = self._journal.approvals.get(state["approval"])
+        if approval.status is ApprovalStatus.PENDING:
+            return {"verdict": "approve"}
+        tell_answer(self._run.context, approval)
+        if asked_anew(approval):
+            return {"repeat": state["repeat"] + 1, "verdict": "propose"}
+        if approval.status is ApprovalStatus.EXPIRED and approval.answer is None:
+            self._journal.escalations.expired(approval)
+        if approval.status in {ApprovalStatus.APPROVED, ApprovalStatus.USED}:
+            self._journal.steps.update(state["step"], status=StepStatus.APPROVED)
+            self._journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
+            return {"verdict": "execute"}
+        if approval.answer is None:
+            reason = f"nobody answered in time, which is a no: {approval.summary}"
+        else:
+            because = f" ({approval.reason})" if approval.reason else ""
+            reason = f"{approval.decided_by} answered {approval.answer.value}{because}: {approval.summary}"
+        self._journal.steps.update(state["step"], status=StepStatus.REFUSED, detail=reason)
+        return ends(Outcome.BY_PERSON, reason)
+
+    def execute(self, state: LifecycleState) -> Update:
+        """Do it, at most once."""
+        change = Change(state["change"])
+        self._run.enter(state, change.value)
+        self._journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
+        try:
+            applied = self._changes.apply(state["step"], state["approval"] or None)
+        except DriftError as error:
+            self._refused(state, str(error))
+            refused = Outcome.BAD_DATA if change is Change.TRAIN else Outcome.CHANGED
+            return ends(refused, str(error))
+        except ObserveOnlyError:
+            return self._observed(state)
+        except ApprovalError as error:
+            if state["approval"] and asked_anew(self._journal.approvals.get(state["approval"])):
+                return {"repeat": state["repeat"] + 1, "verdict": "propose"}
+            self._refused(state, str(error))
+            return ends(Outcome.BY_PERSON, str(error))
+        except LimitError as error:
+            return self._stopped(state, str(error))
+        return self._after(state, change, applied.state, applied.detail)
+
+    def verify(self, state: LifecycleState) -> Update:
+        """Look whether the version answers: ask the server that runs, or the registry where none does."""
+        self._run.enter(state, "verify")
+        found = self._changes.verify(state["steps"][Change.PROMOTE])
+        self._run.judged(state, "verify", found.detail, ok=found.ok)
+        if found.ok:
+            return {"verdict": "watch"}
+        return {"verdict": "rollback", "reason": f"the version does not answer: {found.detail}"}
+
+    def rollback(self, state: LifecycleState) -> Update:
+        """Take the promotion back, exactly."""
+        self._run.enter(state, "rollback")
+        try:
+            outcome = self._changes.rollback(state["steps"][Change.PROMOTE])
+        except ObserveOnlyError:
+            outcome = None
+        if outcome is None:
+            step = self._journal.steps.get(state["steps"][Change.PROMOTE])
+            return ends(Outcome.ESCALATED, f"{state['reason']}; it could not be taken back: {step.detail}")
+        return {"verdict": "prove"}
+
+    def settle(self, state: LifecycleState) -> Update:
+        """Take a trial back, however it ended; what it showed is on record."""
+        step_id = state.get("steps", {}).get(Change.TRIAL)
+        if step_id is None:
+            return {}
+        try:
+            outcome = self._changes.rollback(step_id)
+        except ObserveOnlyError:
+            outcome = None
+        if outcome is not None:
+            return {}
+        left = f"the challenger could not be taken away: {self._journal.steps.get(step_id).detail}"
+        return {"outcome": Outcome.ESCALATED.value, "reason": f"{state['reason']}; {left}"}
+
+    def _arguments(self, state: LifecycleState, change: Change) -> dict[str, Any]:
+        name = self._run.request.predictor
+        return {"spec": name} if change is Change.TRAIN else {"name": name, "version": state["version"]}
+
+    def _after(self, state: LifecycleState, change: Change, known: EffectState, detail: str) -> Update:
+        if known is EffectState.INTENDED:
+            return ends(Outcome.ESCALATED, f"{ACTIONS[change]} is in doubt: {detail}")
+        if known is EffectState.NOT_DONE and not state["repeat"]:
+            return {"repeat": state["repeat"] + 1, "verdict": "propose"}
+        if known is not EffectState.DONE:
+            return ends(Outcome.ESCALATED, f"{ACTIONS[change]} failed: {detail}")
+        steps = {**state.get("steps", {}), change.value: state["step"]}
+        return {"steps": steps, "verdict": change.value, "repeat": 0}
+
+    def _observed(self, state: LifecycleState) -> Update:
+        event = self._changes.observe(state["step"])
+        return ends(Outcome.BY_POLICY, f"only observed, nothing was changed: {event.summary} ({event.asked})")
+
+    def _stopped(self, state: LifecycleState, reason: str) -> Update:
+        self._refused(state, reason)
+        return ends(Outcome.BY_POLICY, reason)
+
+    def _refused(self, state: LifecycleState, reason: str) -> None:
+        step = self._journal.steps.get(state["step"])
+        self._journal.record(
+            state["incident"], PlanRefused(action=step.action, reason=reason), key=f"refused:{step.id}"
+        )
+        self._journal.steps.update(step.id, status=StepStatus.REFUSED, detail=reason)

@@ -1,0 +1,66 @@
+"""What a lifecycle waits for: the end of a training job, or labels of live answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from watchkeeper.runtime.clock import Clock
+from watchkeeper.runtime.training import TrainingJobs
+from watchkeeper.tools.errors import RecordingError
+from watchkeeper.tools.predictors.recording import FILE, Predictions, Recorded
+from watchkeeper.tools.versions.versions import FOLDER
+
+_LOOK_SECONDS = 0.5
+
+
+class Waits:
+    """Says whether what a lifecycle waits for is there.
+
+    Args:
+        jobs: Training jobs.
+        home: Folder of Watchkeeper's state.
+        now: The time.
+    """
+
+    def __init__(self, jobs: TrainingJobs, home: Path, now: Clock) -> None:
+        self._jobs = jobs
+        self._home = home
+        self._now = now
+        self._look_at = 0.0
+
+    def over(self, wait: Mapping[str, Any]) -> bool:
+        """Whether a lifecycle may go on; what costs is looked at twice a second at most."""
+        if wait["wait"] == "job":
+            job = self._jobs.find(str(wait["job"]))
+            return job is None or not job.status.live
+        if self._now() >= datetime.fromisoformat(wait["due"]):
+            return True
+        if time.monotonic() < self._look_at:
+            return False
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        return len(labelled(self._home, wait)) >= int(wait["count"])
+
+
+def labelled(home: Path, wait: Mapping[str, Any]) -> tuple[Recorded, ...]:
+    """Return the labelled answers that a wait is about, the oldest first; none where they cannot be read."""
+    path = home / FOLDER / FILE
+    if not path.exists():
+        return ()
+    since = datetime.fromisoformat(wait["since"])
+    try:
+        kept = Predictions(path)
+    except RecordingError:
+        return ()
+    try:
+        found = kept.list(
+            str(wait["predictor"]), version=int(wait["version"]), roles=wait["roles"], labelled=True
+        )
+    except RecordingError:
+        return ()
+    finally:
+        kept.close()
+    return tuple(one for one in found if one.at >= since)

@@ -1,0 +1,186 @@
+"""Nodes of the lifecycle that watch live answers: the trial, the watch, and the proof of a rollback."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from langgraph.types import interrupt
+
+from watchkeeper.runtime.lifecycle_run import LifecycleRun
+from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
+from watchkeeper.runtime.lifecycle_waits import labelled
+from watchkeeper.tools.errors import ToolError, VersionError
+from watchkeeper.tools.predictors.recording import Recorded
+from watchkeeper.tools.predictors.watching import LEAST_LABELS, outcome_of
+from watchkeeper.tools.text import counted
+from watchkeeper.tools.versions import CHAMPION, Version
+from watchkeeper.tools.versions.bootstrap import interval_of_mean
+from watchkeeper.tools.versions.server_file import running_server
+from watchkeeper.tools.versions.versions import FOLDER
+
+_FOLLOWS_SECONDS = 5.0
+
+
+class Watching:
+    """The nodes that wait for labels and say what they show."""
+
+    def __init__(self, run: LifecycleRun) -> None:
+        self._run = run
+        self._request = run.request
+
+    def trial(self, state: LifecycleState) -> Update:
+        """Begin to look at what the challenger answers."""
+        rules = self._request.trial
+        return self._wait(
+            state, Change.TRIAL, ("canary", "shadow"), rules.labels, rules.labels, rules.seconds
+        )
+
+    def trying(self, state: LifecycleState) -> Update:
+        """Wait for labels of the challenger's answers; this node does nothing else."""
+        interrupt(state["wait"])
+        return {"verdict": "tried"}
+
+    def tried(self, state: LifecycleState) -> Update:
+        """Say what the challenger showed; one that showed too little does not answer."""
+        found = labelled(self._run.context.site.home, state["wait"])
+        wanted = self._request.trial.labels
+        if len(found) < wanted:
+            said = f"{counted(len(found), 'label')} of its answers arrived in time, and {wanted} are wanted"
+            self._run.judged(state, "trial", said, ok=False)
+            return ends(Outcome.WORSE, f"its trial showed too little: {said}")
+        version = self._version(state)
+        floor = self._floor(version)
+        fallen, said = self._fallen(found, version, floor, self._request.live.confidence)
+        self._run.judged(state, "trial", said, ok=not fallen)
+        if fallen:
+            return ends(Outcome.WORSE, f"it did badly on live requests: {said}")
+        return {"change": Change.PROMOTE.value, "repeat": 0, "verdict": "propose"}
+
+    def watch(self, state: LifecycleState) -> Update:
+        """Begin to look at what the version answers since it does."""
+        rules = self._request.live
+        if not rules.labels:
+            return ends(Outcome.PROMOTED, f"version {state['version']} answers; it is not watched")
+        if self._floor(self._version(state)) is None:
+            said = "examples were not scored one by one, and no floor is set, so it is not watched"
+            self._run.judged(state, "watch", said)
+            return ends(Outcome.PROMOTED, f"version {state['version']} answers; {said}")
+        first = min(LEAST_LABELS, rules.labels)
+        return self._wait(state, Change.PROMOTE, (CHAMPION, "canary"), first, rules.labels, rules.seconds)
+
+    def watching(self, state: LifecycleState) -> Update:
+        """Wait for labels of its answers; this node does nothing else."""
+        interrupt(state["wait"])
+        return {"verdict": "judge"}
+
+    def judge(self, state: LifecycleState) -> Update:
+        """Say whether the live metric fell; the looks double, and share the risk of a false alarm."""
+        wait, rules = state["wait"], self._request.live
+        found = labelled(self._run.context.site.home, wait)
+        version = self._version(state)
+        if not found:
+            said = "no label arrived in time, so it is not known how it does"
+            self._run.judged(state, "watch", said)
+            return ends(Outcome.PROMOTED, f"version {version.number} answers; {said}")
+        confidence = 1 - (1 - rules.confidence) / looks(rules.labels)
+        fallen, said = self._fallen(found, version, self._floor(version), confidence)
+        if fallen:
+            self._run.judged(state, "watch", said, ok=False, labels=len(found))
+            return {"verdict": "rollback", "reason": f"the live metric fell: {said}"}
+        over = self._run.context.journal.now() >= datetime.fromisoformat(wait["due"])
+        if len(found) >= rules.labels or over:
+            few = "" if len(found) >= rules.labels else f" ({rules.labels} were wanted, and the time is over)"
+            self._run.judged(state, "watch", f"{said}{few}", labels=len(found))
+            return ends(Outcome.PROMOTED, f"version {version.number} answers: {said}{few}")
+        count = int(wait["count"])
+        while count <= len(found):
+            count *= 2
+        return {"wait": {**wait, "count": min(count, rules.labels)}, "verdict": "wait"}
+
+    def prove(self, state: LifecycleState) -> Update:
+        """Ask the server that runs which version answers now; where none runs, the registry."""
+        name, before = self._request.predictor, state["champion"]
+        wanted = "no version" if before is None else f"version {before}"
+        try:
+            found = self._run.versions().aliases(name).get(CHAMPION)
+            server = running_server(self._run.context.site.home / FOLDER)
+            who = "the registry" if server is None else server.address
+            until = time.monotonic() + _FOLLOWS_SECONDS
+            while server is not None and (found := server.answering(name, CHAMPION)) != before:
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.1)
+        except (ToolError, VersionError) as error:
+            return ends(
+                Outcome.ESCALATED, f"{state['reason']}; taken back, but who answers is not known: {error}"
+            )
+        said = f"{who} says: {'no version' if found is None else f'version {found}'} of {name} answers"
+        self._run.judged(state, "rollback", said, ok=found == before)
+        if found != before:
+            return ends(Outcome.ESCALATED, f"{state['reason']}; {said}, and {wanted} should")
+        return ends(Outcome.ROLLED_BACK, f"{state['reason']}; {said} again")
+
+    def _wait(
+        self,
+        state: LifecycleState,
+        change: Change,
+        roles: tuple[str, ...],
+        count: int,
+        wanted: int,
+        seconds: float,
+    ) -> Update:
+        run = self._run
+        run.enter(state, "trial on live requests" if change is Change.TRIAL else "watch")
+        effect = run.context.journal.steps.get(state["steps"][change])
+        since = next(
+            one.intended_at
+            for one in run.context.journal.ledger.list(state["incident"])
+            if one.step_id == effect.id
+        )
+        wait: dict[str, Any] = {
+            "wait": "labels",
+            "predictor": self._request.predictor,
+            "version": state["version"],
+            "roles": [*roles],
+            "count": count,
+            "wanted": wanted,
+            "since": since.isoformat(),
+            "due": (since + timedelta(seconds=seconds)).isoformat(),
+        }
+        return {"wait": wait, "verdict": "wait"}
+
+    def _version(self, state: LifecycleState) -> Version:
+        return self._run.versions().get(self._request.predictor, state["version"])
+
+    def _floor(self, version: Version) -> float | None:
+        rules, evaluation = self._request.live, version.record.evaluation
+        if rules.floor is not None:
+            return rules.floor
+        if evaluation is None or not evaluation.outcomes:
+            return None
+        return sum(evaluation.outcomes) / len(evaluation.outcomes) - rules.margin
+
+    def _fallen(
+        self, found: tuple[Recorded, ...], version: Version, floor: float | None, confidence: float
+    ) -> tuple[bool, str]:
+        column = version.record.notes.label_column or None
+        outcomes = [outcome_of(one, column=column) for one in found]
+        share = sum(outcomes) / len(outcomes)
+        low, high = interval_of_mean(outcomes, confidence=confidence)
+        said = (
+            f"{share:.1%} of {counted(len(outcomes), 'labelled answer')} right "
+            f"({confidence:.1%} interval {low:.1%} to {high:.1%})"
+        )
+        if floor is None:
+            return False, said
+        return high < floor, f"{said}; at least {floor:.1%} are wanted"
+
+
+def looks(wanted: int) -> int:
+    """Return how often labels are looked at until so many are there: each time at twice as many."""
+    count, number = min(LEAST_LABELS, wanted), 1
+    while count < wanted:
+        count, number = count * 2, number + 1
+    return number

@@ -1,0 +1,55 @@
+"""Every example of a lifecycle ends in the state that its name says: real training, registry and server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODEL = pytest.mark.model
+
+
+def run(name: str, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        env={**environment, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "how", [pytest.param((), marks=MODEL, id="model"), pytest.param(("--scripted",), id="script")]
+)
+def test_drift_is_noticed_and_a_new_version_answers(how: tuple[str, ...]) -> None:
+    said = run("drift_retrain_promote.py", *how)
+    assert "consider: the agent would retrain" in said
+    assert "outcome: promoted\nversion that answers: 2" in said
+
+
+@pytest.mark.timeout(600)
+def test_a_bad_challenger_is_refused() -> None:
+    said = run("bad_challenger_is_refused.py")
+    assert "outcome: refused: worse\nversion that answers: 1" in said
+
+
+@pytest.mark.timeout(600)
+def test_a_biased_version_is_refused() -> None:
+    said = run("biased_model_is_refused.py")
+    assert "outcome: refused: biased\nversion that answers: 1" in said
+
+
+@pytest.mark.timeout(600)
+def test_a_live_regression_is_taken_back() -> None:
+    said = run("live_regression_rolls_back.py")
+    assert "outcome: rolled-back\nversion that answers: 1" in said
