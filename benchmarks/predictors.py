@@ -44,6 +44,7 @@ from watchkeeper.tools.versions import Versions
 RESULTS = Path(__file__).parent / "results" / "predictors.json"
 KIND = "benchmark-network"
 WIDTH = 64
+WARM_UP = 5
 SETTINGS = {
     "one by one": {"window": 0.0, "record": False},
     "micro-batches of 2 ms": {"window": 0.002, "record": False},
@@ -125,7 +126,7 @@ async def _asked(address: str, requests: int, at_once: int) -> dict[str, float]:
     left = iter(range(requests))
     limits = httpx.Limits(max_connections=at_once)
     async with httpx.AsyncClient(limits=limits, timeout=60) as client:
-        for _ in range(5):
+        for _ in range(WARM_UP):
             (await client.post(url, json=body)).raise_for_status()
 
         async def one() -> None:
@@ -182,9 +183,12 @@ def main() -> None:
             for name, setting in SETTINGS.items():
                 with served(versions, window=setting["window"], record=bool(setting["record"])) as address:
                     for at_once in (1, 8, 32):
-                        found.setdefault((name, at_once), []).append(
-                            clients.apply(_clients, (address, given.requests, at_once))
-                        )
+                        began = time.process_time()
+                        answered = clients.apply(_clients, (address, given.requests, at_once))
+                        # This process serves, and its other threads wait.
+                        spent = (time.process_time() - began) / (given.requests + WARM_UP)
+                        turn = {**answered, "server_cpu_ms": 1000 * spent}
+                        found.setdefault((name, at_once), []).append(turn)
         with served(versions, window=0.002, record=False) as address:
             follows = [follow_seconds(versions, address) for _ in range(3)]
     rows = [
@@ -192,11 +196,14 @@ def main() -> None:
         | {key: statistics.median(one[key] for one in turns) for key in turns[0]}
         for (name, at_once), turns in found.items()
     ]
-    print(f"{'setting':34}{'clients':>8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'requests/s':>12}")
+    print(
+        f"{'setting':34}{'clients':>8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'requests/s':>12}"
+        f"{'server CPU ms':>15}"
+    )
     for row in rows:
         print(
             f"{row['setting']:34}{row['at_once']:>8}{row['p50_ms']:>9.1f}{row['p95_ms']:>9.1f}"
-            f"{row['p99_ms']:>9.1f}{row['requests_per_second']:>12.0f}"
+            f"{row['p99_ms']:>9.1f}{row['requests_per_second']:>12.0f}{row['server_cpu_ms']:>15.2f}"
         )
     print(f"a moved alias answers after {statistics.median(follows):.2f} s (median of {len(follows)})")
     RESULTS.parent.mkdir(exist_ok=True)
