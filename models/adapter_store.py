@@ -20,7 +20,7 @@ CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
 """What it was measured to be worth."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def adapters_folder(entry: CatalogEntry, home: Path | None = None) -> Path:
@@ -35,6 +35,17 @@ def installed_adapters(entry: CatalogEntry, home: Path | None = None) -> dict[st
     if not folder.is_dir():
         return {}
     return {path.name: path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)}
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name for an adapter.
+
+    Raises:
+        AdapterError: If it is none.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"{name!r} is no name for an adapter: take letters, digits, '.', '_' and '-', at most 63"
+        raise AdapterError(message)
 
 
 def adapter_folder(entry: CatalogEntry, name: str, home: Path | None = None) -> Path:
@@ -75,9 +86,7 @@ def add_adapter(entry: CatalogEntry, name: str, folder: Path, home: Path | None 
         AdapterError: If it does not fit, the name is none, or is taken, or the copy cannot be written.
         ModelError: If the model is not on this machine.
     """
-    if not _NAME.fullmatch(name):
-        message = f"{name!r} is no name for an adapter: take letters, digits, '.', '_' and '-', at most 64"
-        raise AdapterError(message)
+    check_name(name)
     target = adapters_folder(entry, home) / name
     taken = f"{entry.id!r} has an adapter {name!r} already: remove it first, or take another name"
     if target.exists():

@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watchkeeper.agents.drills import drills
 from watchkeeper.models.adapter_files import Adapter
-from watchkeeper.models.adapter_store import CARD_NAME, EVALUATION_NAME, add_adapter, installed_adapters
+from watchkeeper.models.adapter_store import (
+    CARD_NAME,
+    EVALUATION_NAME,
+    add_adapter,
+    check_name,
+    installed_adapters,
+)
 from watchkeeper.models.calibration_cases import LabelledCase
 from watchkeeper.models.call_probe import answer_calls, call_questions
 from watchkeeper.models.catalog import CatalogEntry
@@ -75,7 +81,9 @@ class Tuning:
 
         Raises:
             ConfigurationError: If one was begun with another plan, or there are too few decisions.
+            AdapterError: If the name is none.
         """
+        check_name(name)
         folder = home / "tuning" / name
         cases = (
             *own,

@@ -84,6 +84,13 @@ def test_too_few_held_out_decisions_judge_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["../site", "", "a b", "x" * 64])
+def test_what_is_no_name_touches_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AdapterError, match="is no name for an adapter"):
+        Tuning.open(tmp_path, name, PLAN)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     tuning = Tuning.open(tmp_path, "site", PLAN)
     first = student(tuning, lambda request: True)
