@@ -62,12 +62,14 @@ def wait_for(jobs: TrainingJobs, job_id: str, *, as_json: bool) -> None:
 
 
 def wait_until_gone(jobs: TrainingJobs, job: TrainingJob) -> bool:
-    """Wait until no process works in a job's folder on this machine; whether that was so in time."""
+    """Wait until no process of a job is left on this machine; whether that was so in time."""
+    from watchkeeper.tools.training import processes
+
     folder = jobs.folder(job.id)
     deadline = time.monotonic() + _GONE_SECONDS
     while folder.path.is_dir() and not job.status.live:
         with folder.held() as alone:
-            if alone:
+            if alone and not processes.marked(str(folder.path.absolute())):
                 break
         if time.monotonic() > deadline:
             return False
