@@ -47,11 +47,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that no test of this module changes."""
+    return Path(shutil.copytree(home_with_two(), tmp_path_factory.mktemp("untouched") / "home"))
+
+
+@pytest.fixture
+def looked_at(untouched: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(untouched))
+    monkeypatch.delenv("WATCHKEEPER_TOKEN", raising=False)
+    return untouched
+
+
 def invoke(*arguments: str, answer: str = "") -> Result:
     return CliRunner().invoke(build_app(), ["predictors", *arguments], input=f"{answer}\n")
 
 
-def test_lists_and_records_are_for_people_and_programs(home: Path) -> None:
+def test_lists_and_records_are_for_people_and_programs(looked_at: Path) -> None:
     listed = invoke("list")
     assert listed.exit_code == 0
     assert "accuracy 0.75 (20 rows)" in listed.stdout
@@ -63,7 +76,7 @@ def test_lists_and_records_are_for_people_and_programs(home: Path) -> None:
     assert "**" not in invoke("show", "busy", "2").stdout
 
 
-def test_a_card_is_printed_and_says_where_it_is(home: Path) -> None:
+def test_a_card_is_printed_and_says_where_it_is(looked_at: Path) -> None:
     assert invoke("card", "busy", "1").stdout.startswith("# busy version 1\n")
     assert "<h1>busy version 1</h1>" in invoke("card", "busy", "1", "--html").stdout
     for line in invoke("card", "busy", "1", "--path").stdout.split():
@@ -77,12 +90,12 @@ def test_registering_the_same_folder_twice_is_one_version(home: Path, tmp_path: 
     assert again["version"] == 3
 
 
-def test_versions_are_compared_as_they_were_scored(home: Path) -> None:
+def test_versions_are_compared_as_they_were_scored(looked_at: Path) -> None:
     found = json.loads(invoke("compare", "busy", "2", "--champion", "1", "--json").stdout)
     assert (found["verdict"], found["rows"]) == ("undecided", 20)
 
 
-def test_a_file_is_answered(home: Path, tmp_path: Path) -> None:
+def test_a_file_is_answered(looked_at: Path, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("load\n0.55\n0.7\n")
     out = tmp_path / "out.csv"
     done = invoke("predict", "busy", str(tmp_path / "in.csv"), "-o", str(out), "--version", "2")
@@ -103,7 +116,7 @@ def test_a_file_is_answered(home: Path, tmp_path: Path) -> None:
         (["serve", "--shadow", "--canary", "0.1"], "a shadow or a canary"),
     ],
 )
-def test_mistakes_are_told_in_one_line(home: Path, arguments: list[str], said: str) -> None:
+def test_mistakes_are_told_in_one_line(looked_at: Path, arguments: list[str], said: str) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert said in result.stderr

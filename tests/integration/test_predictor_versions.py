@@ -222,16 +222,15 @@ def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "method"),
+    ("where", "method", "before"),
     [
-        (files, "_sync_tree"),
-        (files, "sync_folder"),
-        (versions, "write_durably"),
-        (mlflow_store.MlflowStore, "_run"),
-        (mlflow_store.MlflowStore, "add"),
+        (files, "_sync_tree", True),
+        (files, "sync_folder", False),
+        (versions, "write_durably", False),
+        (mlflow_store.MlflowStore, "_run", False),
+        (mlflow_store.MlflowStore, "add", False),
     ],
 )
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_a_registration_that_is_killed_is_whole_after_the_next(
     home: Path, tmp_path: Path, where: object, method: str, before: bool
 ) -> None:
