@@ -17,7 +17,7 @@ from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.replies import tell_answer
 from watchkeeper.runtime.restoring_records import asked_anew
 from watchkeeper.runtime.steps import StepStatus
-from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError
+from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, ToolError
 
 ACTIONS = {
     Change.TRAIN: "job.submit",
@@ -37,12 +37,16 @@ class Changing:
     def propose(self, state: LifecycleState) -> Update:
         """Plan the change against what is there now."""
         change = Change(state["change"])
+        moved = self._moved(state) if change is Change.PROMOTE else ""
+        if moved:
+            return ends(Outcome.CHANGED, moved)
         try:
             step = self._changes.propose(
                 state["incident"],
                 host=self._run.request.host,
                 action=ACTIONS[change],
                 arguments=self._arguments(state, change),
+                hypothesis="" if change is Change.TRAIN else self._why(state),
                 key=f"{change}:{state['repeat']}",
             )
         except (PlanError, ArgumentError) as error:
@@ -161,6 +165,23 @@ class Changing:
             return {}
         left = f"the challenger could not be taken away: {self._journal.steps.get(step_id).detail}"
         return {"outcome": Outcome.ESCALATED.value, "reason": f"{state['reason']}; {left}"}
+
+    def _moved(self, state: LifecycleState) -> str:
+        """Say that another version answers than the one that was compared with; empty if none does."""
+        try:
+            champion = self._run.champion()
+        except ToolError as error:
+            return str(error)
+        number = None if champion is None else champion.number
+        if number == state["champion"]:
+            return ""
+        said = "no version" if number is None else f"version {number}"
+        return f"the champion was moved since it was compared with: {said} answers now"
+
+    def _why(self, state: LifecycleState) -> str:
+        """Say what people should know who are asked whether it may answer."""
+        found = {stage: self._run.finding(state, stage) for stage in ("compare", "bias", "trial")}
+        return "; ".join(f"{stage}: {one.detail}" for stage, one in found.items() if one is not None)
 
     def _arguments(self, state: LifecycleState, change: Change) -> dict[str, Any]:
         name = self._run.request.predictor

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from watchkeeper.runtime.alerts import Alert, Condition
 from watchkeeper.runtime.errors import ConfigurationError, IncidentBusyError
 from watchkeeper.runtime.events import RetrainingAsked
+from watchkeeper.runtime.incident_jobs import RUN, run_key
 from watchkeeper.runtime.incidents import Incident
+from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.tools.errors import UnknownToolError
 from watchkeeper.tools.findings import FindingKind, Severity
@@ -43,8 +45,15 @@ def alert_of(request: Retraining) -> Alert:
     )
 
 
-def ask(journal: Journal, site: Site, request: Retraining, *, by: str) -> Incident:
+def ask(journal: Journal, site: Site, request: Retraining, *, by: str, queue: bool = False) -> Incident:
     """Keep that a predictor is to be retrained.
+
+    Args:
+        journal: Where it is written.
+        site: Its host and tools.
+        request: What was asked for.
+        by: Who asks.
+        queue: Whether it is given to the workers, too.
 
     Raises:
         ConfigurationError: If the site lacks the host, or the tools that a lifecycle needs.
@@ -61,6 +70,8 @@ def ask(journal: Journal, site: Site, request: Retraining, *, by: str) -> Incide
                 f"`watchkeeper predictors retrain --resume {incident.id}`"
             )
         _keep(journal, incident.id, request, drift=False)
+        if queue:
+            Jobs(journal.store).add(RUN, {"incident": incident.id}, key=run_key(incident.id))
     return incident
 
 

@@ -162,11 +162,12 @@ class Orchestrator:
         alert.check(self.site.inventory, self.site.registry)
         return self.journal.open(alert, by=self._requester)
 
-    def retrain(self, request: Retraining) -> Incident:
+    def retrain(self, request: Retraining, *, queue: bool = False) -> Incident:
         """Keep that a predictor is to be retrained; `resume` does it, step by step, under the returned id.
 
         Args:
             request: What is trained, on what, and what it must show before it answers.
+            queue: Whether it is given to the workers (``watchkeeper serve``), too.
 
         Raises:
             ConfigurationError: If its host is not there, or tools that it needs (see the setting ``tools``).
@@ -174,7 +175,7 @@ class Orchestrator:
             IdentityError: If who asks may not have that done.
         """
         self._person.check(Permission.RUN, "have a predictor retrained")
-        return ask(self.journal, self.site, request, by=self._requester)
+        return ask(self.journal, self.site, request, by=self._requester, queue=queue)
 
     def run(self, alert: Alert, *, wait: bool = True) -> Iterator[Event]:
         """Handle an alert to its end and yield what happens as it happens.

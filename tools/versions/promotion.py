@@ -21,7 +21,7 @@ from watchkeeper.tools.errors import (
 from watchkeeper.tools.fact import Arguments
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.versions.facts import PredictorName, home_of, versions_of
-from watchkeeper.tools.versions.records import CHAMPION, MoveState, Version
+from watchkeeper.tools.versions.records import CHALLENGER, CHAMPION, MoveState, Version
 from watchkeeper.tools.versions.server_file import running_server
 from watchkeeper.tools.versions.versions import FOLDER, Versions
 
@@ -46,6 +46,9 @@ class PredictorPromote(Action[PromoteArguments]):
     summary: ClassVar[str] = "let another version of a predictor answer"
     reversibility: ClassVar[Reversibility] = Reversibility.REVERSIBLE
     arguments_type = PromoteArguments
+    alias: ClassVar[str] = CHAMPION
+    does: ClassVar[str] = "answer"
+    risk: ClassVar[str] = "metrics are of held-out data: the version may do worse on what it is asked"
 
     def plan(self, target: Target, arguments: PromoteArguments, *, key: str) -> ActionPlan:
         """Show the move of the alias and how the metrics differ.
@@ -57,21 +60,22 @@ class PredictorPromote(Action[PromoteArguments]):
             versions = versions_of(target)
             version = versions.get(arguments.name, arguments.version)
             versions.check(version)
-            number = versions.aliases(arguments.name).get(CHAMPION)
+            number = versions.aliases(arguments.name).get(self.alias)
             before = None if number is None else versions.get(arguments.name, number)
         except ToolError as error:
             raise PlanError(str(error)) from error
         if number == version.number:
-            summary = f"version {number} of predictor {arguments.name} is its champion already"
+            summary = f"version {number} of predictor {arguments.name} is its {self.alias} already"
             return ActionPlan(key=key, summary=summary)
         named = "no version" if before is None else f"version {before.number}"
+        what = f"version {version.number} of predictor {arguments.name}"
         return ActionPlan(
             key=key,
-            summary=f"let version {version.number} of predictor {arguments.name} answer, which {named} does",
-            diff=promotion_diff(version, before),
-            preconditions={"champion": number, "digest": version.digest},
-            details={"name": arguments.name, "version": version.number, "champion": number},
-            risk="metrics are of held-out data: the version may do worse on what it is asked",
+            summary=f"let {what} {self.does}, which {named} does",
+            diff=promotion_diff(version, before, alias=self.alias),
+            preconditions={self.alias: number, "digest": version.digest},
+            details={"name": arguments.name, "version": version.number, "before": number},
+            risk=self.risk,
         )
 
     def apply(self, target: Target, plan: ActionPlan) -> Outcome:
@@ -84,28 +88,35 @@ class PredictorPromote(Action[PromoteArguments]):
         name, number, before = _of(plan)
         try:
             versions_of(target).promote(
-                name, number, by=BY, reason=f"step {plan.key}", key=plan.key, expected=before
+                name,
+                number,
+                alias=self.alias,
+                by=BY,
+                reason=f"step {plan.key}",
+                key=plan.key,
+                expected=before,
             )
         except MovedError as error:
             raise DriftError(str(error)) from error
         except (CollectError, VersionError) as error:
             raise ApplyError(str(error)) from error
-        return Outcome(detail=f"version {number} of {name} is its champion", changed=(f"{name}:{CHAMPION}",))
+        changed = (f"{name}:{self.alias}",)
+        return Outcome(detail=f"version {number} of {name} is its {self.alias}", changed=changed)
 
     def verify(self, target: Target, plan: ActionPlan) -> Verification:
         """Ask the server that runs which version answers; where none runs, the registry."""
         name, number, _ = _of(plan)
-        found = versions_of(target).aliases(name).get(CHAMPION)
+        found = versions_of(target).aliases(name).get(self.alias)
         if found != number:
-            return Verification(ok=False, detail=f"the champion of {name} is {_said(found)}")
+            return Verification(ok=False, detail=f"the {self.alias} of {name} is {_said(found)}")
         server = running_server(home_of(target) / FOLDER)
         if server is None:
             return Verification(
-                ok=True, detail=f"version {number} of {name} is its champion; no server runs here"
+                ok=True, detail=f"version {number} of {name} is its {self.alias}; no server runs here"
             )
         until = time.monotonic() + _FOLLOWS_SECONDS
         while True:
-            answering = server.answering(name, CHAMPION)
+            answering = server.answering(name, self.alias)
             if answering == number:
                 return Verification(
                     ok=True, detail=f"{server.address} answers with version {number} of {name}"
@@ -133,12 +144,24 @@ class PredictorPromote(Action[PromoteArguments]):
             versions = versions_of(target)
             move = versions.find_move(name, plan.key)
             if move is None or move.state is not MoveState.DONE:
-                return Outcome(detail=f"{CHAMPION} of {name} was not moved, so there is nothing to undo")
+                return Outcome(detail=f"{self.alias} of {name} was not moved, so there is nothing to undo")
             versions.restore(move, by=BY, reason=f"step {plan.key} taken back")
         except (CollectError, VersionError) as error:
             raise RollbackError(str(error)) from error
-        detail = f"{CHAMPION} of {name} names {_said(before)} again, not version {number}"
-        return Outcome(detail=detail, changed=(f"{name}:{CHAMPION}",))
+        detail = f"{self.alias} of {name} names {_said(before)} again, not version {number}"
+        return Outcome(detail=detail, changed=(f"{name}:{self.alias}",))
+
+
+class PredictorChallenge(PredictorPromote):
+    """Let a version of a predictor be tried on live requests; rollback restores the alias, exactly."""
+
+    name: ClassVar[str] = "predictor.challenge"
+    summary: ClassVar[str] = "let a version of a predictor be tried on live requests"
+    alias: ClassVar[str] = CHALLENGER
+    does: ClassVar[str] = "be tried on live requests"
+    risk: ClassVar[str] = (
+        "a canary answers a share of the requests, as the server says; a shadow answers none"
+    )
 
 
 def promotion_diff(version: Version, before: Version | None, *, alias: str = CHAMPION) -> str:
@@ -175,7 +198,7 @@ def _metrics(version: Version | None) -> dict[str, str]:
 
 
 def _of(plan: ActionPlan) -> tuple[str, int, int | None]:
-    before = plan.details["champion"]
+    before = plan.details["before"]
     return (
         str(plan.details["name"]),
         int(str(plan.details["version"])),

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from watchkeeper.tools.registry import AnyAction, AnyFact
 from watchkeeper.tools.versions.facts import PredictorQuality, PredictorVersions
-from watchkeeper.tools.versions.promotion import PredictorPromote
+from watchkeeper.tools.versions.promotion import PredictorChallenge, PredictorPromote
 
 
 def predictor_tools() -> list[AnyFact | AnyAction]:
-    """Return two facts, ``predictor.versions`` and ``.quality``, and the action ``predictor.promote``."""
-    return [PredictorVersions(), PredictorQuality(), PredictorPromote()]
+    """Return what looks at versions (``predictor.versions``, ``.quality``) and what moves their aliases."""
+    return [PredictorVersions(), PredictorQuality(), PredictorPromote(), PredictorChallenge()]

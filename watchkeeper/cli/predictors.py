@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchkeeper.cli import predictors_changes, predictors_drift, predictors_serve
+from watchkeeper.cli import predictors_changes, predictors_drift, predictors_retrain, predictors_serve
 from watchkeeper.cli.records import Json, mistakes, print_json, print_pairs, print_table, when
 
 if TYPE_CHECKING:
@@ -315,3 +315,4 @@ def _quality(version: Version) -> str:
 predictors_changes.register(app)
 predictors_serve.register(app)
 predictors_drift.register(app)
+predictors_retrain.register(app)

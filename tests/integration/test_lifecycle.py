@@ -1,0 +1,287 @@
+"""The lifecycle of a version: killed anywhere it promotes once; refused, it leaves aliases as they were."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tests.lamp import folder_in_memory
+from tests.lifecycles import (
+    ALLOW,
+    DENY_PROMOTION,
+    HOST,
+    NAME,
+    answer,
+    first_version,
+    orchestrator,
+    request,
+    to_the_end,
+    train,
+)
+from tests.predictor_homes import empty_home
+from tests.threshold import make
+from watchkeeper import ScriptedEngine
+from watchkeeper.cli.predictors import app as predictors
+from watchkeeper.models.interface import ChoiceRequest
+from watchkeeper.runtime.drift_alerts import drift_alert
+from watchkeeper.runtime.errors import IncidentBusyError, StoreError
+from watchkeeper.tools.predictors.watching import DriftReport
+from watchkeeper.tools.versions import Versions
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which a version answers; to be copied."""
+    folder = tmp_path_factory.mktemp("prepared")
+    return first_version(Path(shutil.copytree(empty_home(), folder / "home")), folder / "data")
+
+
+@pytest.fixture
+def base(prepared: Path) -> Iterator[Path]:
+    with folder_in_memory() as folder:
+        shutil.copytree(prepared, folder / "home")
+        yield folder
+
+
+def moves(home: Path) -> list[tuple[str, int | None, int | None]]:
+    return [(move.alias, move.before, move.after) for move in Versions(home).history(NAME)]
+
+
+PROMOTED = [("champion", None, 1), ("champion", 1, 2)]
+
+
+def test_a_better_version_is_promoted_after_two_yeses(base: Path) -> None:
+    with orchestrator(base / "home") as o:
+        incident = o.retrain(request(base)).id
+        assert to_the_end(o, incident, says=["approve", "approve"]) == "promoted"
+        report = o.report(incident)
+    assert report.outcome == "resolved"
+    assert [step.action for step in report.steps] == ["job.submit", "predictor.promote"]
+    assert moves(base / "home") == PROMOTED
+    text = (base / "home" / "lifecycles" / incident / "report.md").read_text()
+    assert "busy: promoted" in text
+    assert (base / "home" / "lifecycles" / incident / "comparison.png").stat().st_size > 1000
+
+
+def test_cut_off_after_every_node_it_trains_and_promotes_once(base: Path) -> None:
+    """Each process keeps what one node found, and dies before it keeps what the next one did."""
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base)).id
+    processes = 0
+    while processes < 60:
+        processes += 1
+        with orchestrator(home, rules=ALLOW) as o:
+            original, calls = o._checkpoints.put, 0
+
+            def put(*arguments: Any, original: Any = original, **named: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls > 1:
+                    raise sqlite3.OperationalError("the power went")
+                return original(*arguments, **named)
+
+            o._checkpoints.put = put  # type: ignore[method-assign]
+            try:
+                assert to_the_end(o, incident) == "promoted"
+                break
+            except (StoreError, sqlite3.Error):
+                continue
+    assert 20 <= processes < 60
+    with orchestrator(home, rules=ALLOW) as o:
+        assert [step.status.value for step in o.report(incident).steps] == ["applied", "verified"]
+        assert len(o.site.jobs.list()) == 1  # type: ignore[union-attr]
+    assert moves(home) == PROMOTED
+
+
+def test_what_waits_for_a_yes_goes_on_in_another_process(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home) as o:
+        incident = o.retrain(request(base)).id
+        list(o.resume(incident, wait=False))
+    with orchestrator(home) as o:
+        assert to_the_end(o, incident, says=["approve", "approve"]) == "promoted"
+    assert moves(home) == PROMOTED
+
+
+def test_a_live_metric_that_falls_takes_the_promotion_back_exactly(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base)).id
+        assert to_the_end(o, incident, live=0.5) == "rolled-back"
+        report = o.report(incident)
+    assert report.outcome == "escalated"
+    assert Versions(home).aliases(NAME) == {"champion": 1}
+    assert moves(home) == [*PROMOTED, ("champion", 2, 1)]
+
+
+def test_a_challenger_shows_itself_on_live_requests_first(base: Path) -> None:
+    home = base / "home"
+    trial = {"labels": 40}
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base, trial=trial)).id
+        assert to_the_end(o, incident, trial=0.5) == "refused: worse"
+        assert Versions(home).aliases(NAME) == {"champion": 1}
+        incident = o.retrain(request(base, trial=trial, cut=0.55, held_out_cut=0.55)).id
+        assert to_the_end(o, incident) == "promoted"
+    assert Versions(home).aliases(NAME) == {"champion": 3}
+    assert moves(home)[1:] == [
+        ("challenger", None, 2),
+        ("challenger", 2, None),
+        ("challenger", None, 3),
+        ("champion", 1, 3),
+        ("challenger", 3, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome", "trained"),
+    [
+        ({"cut": 0.9}, "refused: worse", True),
+        ({"compare": {"gain": 0.9}}, "refused: worse", True),
+        ({"data": {"rows": 1000}}, "refused: bad data", False),
+    ],
+)
+def test_a_refused_challenger_leaves_everything_as_it_was(
+    base: Path, how: dict[str, Any], outcome: str, trained: bool
+) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base, **({"held_out_cut": 0.2} if "cut" in how else {}), **how)).id
+        assert to_the_end(o, incident) == outcome
+        assert len(o.site.jobs.list()) == trained  # type: ignore[union-attr]
+        assert o.report(incident).outcome == "closed"
+    assert (moves(home), len(Versions(home).list(NAME))) == ([("champion", None, 1)], 1)
+
+
+def test_data_that_it_would_be_judged_by_are_not_learned_from(base: Path) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        asked = request(base)
+        incident = o.retrain(asked.model_copy(update={"held_out": asked.job.data})).id
+        assert to_the_end(o, incident) == "refused: bad data"
+
+
+def test_a_person_and_a_policy_may_refuse(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home) as o:
+        incident = o.retrain(request(base)).id
+        assert to_the_end(o, incident, says=["approve", "reject"]) == "refused: by a person"
+    with orchestrator(home, rules=DENY_PROMOTION) as o:
+        incident = o.retrain(request(base)).id
+        assert to_the_end(o, incident) == "refused: by policy"
+    assert moves(home) == [("champion", None, 1)]
+
+
+def test_a_yes_holds_for_the_files_that_were_judged_alone(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home) as o:
+        incident = o.retrain(request(base)).id
+        list(o.resume(incident, wait=False))
+        (asked,) = o.journal.approvals.list(incident_id=incident)
+        o.answer(asked.id, "approve")
+        list(o.resume(incident, wait=False))
+        train(o)
+        list(o.resume(incident, wait=False))
+        asked, _ = o.journal.approvals.list(incident_id=incident)
+        o.answer(asked.id, "approve")
+        (Versions(home).get(NAME, 2).folder / "threshold.json").write_text('{"threshold": 0.0}')
+        assert to_the_end(o, incident) == "refused: changed"
+    assert Versions(home).aliases(NAME) == {"champion": 1}
+
+
+def test_a_yes_does_not_hold_once_another_version_answers(base: Path, tmp_path: Path) -> None:
+    home = base / "home"
+    with orchestrator(home) as o:
+        incident = o.retrain(request(base)).id
+        list(o.resume(incident, wait=False))
+        (asked,) = o.journal.approvals.list(incident_id=incident)
+        o.answer(asked.id, "approve")
+        list(o.resume(incident, wait=False))
+        train(o)
+        list(o.resume(incident, wait=False))
+        versions = Versions(home)
+        other = versions.register(NAME, make(tmp_path / "other", 0.5))
+        versions.promote(NAME, other.number, by="bob")
+        assert to_the_end(o, incident, says=["approve"]) == "refused: changed"
+    assert Versions(home).aliases(NAME) == {"champion": other.number}
+
+
+def test_one_predictor_is_retrained_once_at_a_time(base: Path) -> None:
+    with orchestrator(base / "home") as o:
+        first = o.retrain(request(base)).id
+        with pytest.raises(IncidentBusyError, match=f"--resume {first}"):
+            o.retrain(request(base))
+
+
+def test_the_command_line_retrains_and_says_how_it_ended(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, asked = base / "home", request(base)
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    (home / "inventory.yaml").write_text(f"hosts: [{{name: {HOST}}}]")
+    spec = asked.job.model_copy(update={"modules": ROOT}).model_dump(mode="json", exclude_none=True)
+    (base / "job.yaml").write_text(yaml.safe_dump(spec))
+    words = ["retrain", NAME, "--job", str(base / "job.yaml"), "--held-out", str(asked.held_out)]
+    options = ["--watch", "0", "--solo", "--json", "--approve"]
+
+    refused = CliRunner().invoke(predictors, [*words, *options, "no"])
+    assert refused.exit_code == 1, refused.output
+    assert json.loads(refused.stdout)["outcome"] == "refused: by a person"
+    done = CliRunner().invoke(predictors, [*words, *options, "yes"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert (said["outcome"], said["version"], said["status"]) == ("promoted", 2, "resolved")
+    assert Path(said["report"]).is_file()
+    assert moves(home) == PROMOTED
+    again = CliRunner().invoke(predictors, ["retrain", NAME, "--data", str(asked.job.data)])
+    assert again.exit_code == 2
+    assert "--held-out" in again.output
+
+
+# -- drift -------------------------------------------------------------------------------------------------
+
+
+def drifted(base: Path, *, probabilities: list[float], sure: float = 0.5) -> tuple[str, str, list[str]]:
+    """Have an alert of drift handled by an agent that is so sure; return outcome, status, and options."""
+    offered: list[str] = []
+
+    def choose(asked: ChoiceRequest) -> list[float]:
+        offered.extend(asked.options)
+        return probabilities
+
+    asked = request(base)
+    (base / "home" / "job.yaml").write_text(
+        yaml.safe_dump(asked.job.model_dump(mode="json", exclude_none=True))
+    )
+    rules = {"host": HOST, "job": "job.yaml", "held_out": str(asked.held_out), "label_column": "busy"}
+    rules |= {"live": {"labels": 0}, "sure": sure}
+    (base / "home" / "lifecycle.yaml").write_text(yaml.safe_dump({"predictors": {NAME: rules}}))
+    with orchestrator(base / "home", rules=ALLOW, engine=ScriptedEngine(choose=choose)) as o:
+        answer(o, right=0.4, count=100)
+        report = DriftReport(predictor=NAME, version=1, rows=100, signals=("quality",))
+        incident = o.open(drift_alert(report, host=HOST)).id
+        outcome = to_the_end(o, incident)
+        decisions = [(d.role, d.accepted) for d in o.journal.decisions.list(incident)]
+        assert decisions == [("curator", max(probabilities) >= sure)]
+        return outcome, o.report(incident).outcome, offered
+
+
+def test_an_agent_that_is_sure_has_a_drifted_predictor_retrained(base: Path) -> None:
+    outcome, status, offered = drifted(base, probabilities=[0.8, 0.2])
+    assert (outcome, status) == ("promoted", "resolved")
+    # It is certainly worse, so waiting is no answer.
+    assert [text.split()[1] for text in offered] == ["train", "call"]
+
+
+def test_an_agent_that_is_unsure_changes_nothing_and_people_are_called(base: Path) -> None:
+    outcome, status, _ = drifted(base, probabilities=[0.5, 0.5], sure=0.6)
+    assert (outcome, status) == ("escalated", "escalated")
+    assert moves(base / "home") == [("champion", None, 1)]
