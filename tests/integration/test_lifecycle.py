@@ -33,6 +33,7 @@ from watchkeeper.cli.predictors import app as predictors
 from watchkeeper.models.interface import ChoiceRequest
 from watchkeeper.runtime.drift_alerts import drift_alert
 from watchkeeper.runtime.errors import IncidentBusyError, StoreError
+from watchkeeper.runtime.lifecycles import TOOLS
 from watchkeeper.tools.predictors.watching import DriftReport
 from watchkeeper.tools.versions import Versions
 
@@ -285,3 +286,25 @@ def test_an_agent_that_is_unsure_changes_nothing_and_people_are_called(base: Pat
     outcome, status, _ = drifted(base, probabilities=[0.5, 0.5], sure=0.6)
     assert (outcome, status) == ("escalated", "escalated")
     assert moves(base / "home") == [("champion", None, 1)]
+
+
+def test_the_watch_submits_one_alert_for_each_episode(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, asked = base / "home", request(base)
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    (home / "inventory.yaml").write_text(f"hosts: [{{name: {HOST}}}]")
+    (home / "config.yaml").write_text(yaml.safe_dump({"tools": [TOOLS]}))
+    rules = {"host": HOST, "job": "job.yaml", "held_out": str(asked.held_out)}
+    (home / "lifecycle.yaml").write_text(yaml.safe_dump({"predictors": {NAME: rules}}))
+    with orchestrator(home) as o:
+        answer(o, right=1.0)
+        quiet = CliRunner().invoke(predictors, ["watch", "--once"])
+        assert (quiet.exit_code, quiet.output) == (0, "")
+        answer(o, right=0.0, count=200, role="canary")
+        told = CliRunner().invoke(predictors, ["watch", "--once"])
+        again = CliRunner().invoke(predictors, ["watch", "--once", NAME])
+        incidents = o.journal.incidents.list()
+    assert (told.exit_code, again.exit_code, again.output) == (0, 0, "")
+    assert [incident.id for incident in incidents] == [told.output.split()[-1]]
+    other = CliRunner().invoke(predictors, ["watch", "--once", "lazy"])
+    assert other.exit_code == 2
+    assert "lifecycle.yaml" in other.output

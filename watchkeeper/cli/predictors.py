@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from watchkeeper.cli import predictors_changes, predictors_drift, predictors_retrain, predictors_serve
+from watchkeeper.cli import (
+    predictors_changes,
+    predictors_drift,
+    predictors_retrain,
+    predictors_serve,
+    predictors_watch,
+)
 from watchkeeper.cli.records import Json, mistakes, print_json, print_pairs, print_table, when
 
 if TYPE_CHECKING:
@@ -316,3 +322,4 @@ predictors_changes.register(app)
 predictors_serve.register(app)
 predictors_drift.register(app)
 predictors_retrain.register(app)
+predictors_watch.register(app)

@@ -57,7 +57,7 @@ def drift(
 
         settings = load_settings()
         version = Versions(settings.home, create=False).get(name, which)
-        kept = _predictions(settings)
+        kept = predictions_of(settings)
         found = kept.list(name, version=version.number, roles=("champion", "canary"), last=last)
         kept.close()
         column = column or version.record.notes.label_column or None
@@ -82,7 +82,7 @@ def drift(
             part = max(1, len(found) // 10)
             lines = drift_lines(found, reference=min(500, len(found) // 2), window=part)
             write_plot(plot, draw_drift(f"{name} version {version.number}", lines))
-        incident = _submitted(settings, report, alert_host) if alert_host else ""
+        incident = submitted(settings, report, alert_host) if alert_host else ""
     if as_json:
         print_json(
             {
@@ -121,7 +121,7 @@ def label(
             if not isinstance(row.get("id"), str) or "label" not in row:
                 raise DataError(f"{str(source)!r} row {number}: it takes an id (a text) and a label")
             labels[str(row["id"])] = row["label"]
-        kept = _predictions(load_settings())
+        kept = predictions_of(load_settings())
         unknown = kept.label(name, labels, datetime.now(UTC))
         kept.close()
     if as_json:
@@ -133,14 +133,15 @@ def label(
         typer.echo(f"no prediction is kept of {len(unknown)} ids: {shown}", err=True)
 
 
-def _predictions(settings: Settings) -> Predictions:
+def predictions_of(settings: Settings) -> Predictions:
+    """Open what was asked and answered."""
     from watchkeeper.tools.predictors.recording import FILE, Predictions
     from watchkeeper.tools.versions.versions import FOLDER
 
     return Predictions(settings.home / FOLDER / FILE)
 
 
-def _submitted(settings: Settings, report: DriftReport, host: str) -> str:
+def submitted(settings: Settings, report: DriftReport, host: str) -> str:
     """Submit an alert where an episode begins; return its incident."""
     from watchkeeper.runtime.clock import utc_now
     from watchkeeper.runtime.drift_alerts import DriftEpisodes

@@ -1,0 +1,83 @@
+"""`watchkeeper predictors watch`: look again and again whether predictors still do as well as they did."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from watchkeeper.cli.predictors_drift import predictions_of, submitted
+from watchkeeper.cli.records import mistakes, plain
+
+if TYPE_CHECKING:
+    from watchkeeper.runtime.settings import Settings
+    from watchkeeper.tools.predictors.watching import DriftReport
+
+_LOOKED_AT = 5000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `watchkeeper predictors`."""
+    app.command()(watch)
+
+
+def watch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="The predictors; default: those of lifecycle.yaml.", show_default=False
+        ),
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds between two looks.")] = 60.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+) -> None:
+    """Submit an alert when a predictor of lifecycle.yaml is not as it was; `watchkeeper serve` handles it.
+
+    One alert for each episode, however often it is looked at. Ctrl-C ends it; nothing is lost.
+    """
+    from watchkeeper.cli.output import INTERRUPTED
+
+    with mistakes():
+        from watchkeeper.runtime.errors import ConfigurationError
+        from watchkeeper.runtime.lifecycle_rules import FILE, LifecycleRules
+        from watchkeeper.runtime.settings import load_settings
+
+        settings = load_settings()
+        rules = LifecycleRules.of_home(settings.home).predictors
+        for name in names or ():
+            if name not in rules:
+                raise ConfigurationError(
+                    f"predictor {name!r:.80} is not in {str(settings.home / FILE)!r}: say there how it is "
+                    "retrained, or look at it with `watchkeeper predictors drift`"
+                )
+        watched = {name: rules[name].host for name in names or rules}
+        if not watched:
+            raise ConfigurationError(f"{str(settings.home / FILE)!r} names no predictor to watch")
+        try:
+            while True:
+                for name, host in watched.items():
+                    report = _look(settings, name)
+                    incident = submitted(settings, report, host)
+                    if incident:
+                        typer.echo(f"{name}: {plain(', '.join(report.signals))}: {incident}")
+                if once:
+                    return
+                time.sleep(every)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _look(settings: Settings, name: str) -> DriftReport:
+    from watchkeeper.tools.predictors.watching import watch as look
+    from watchkeeper.tools.versions import Versions
+
+    version = Versions(settings.home, create=False).get(name)
+    kept = predictions_of(settings)
+    try:
+        roles = ("champion", "canary")
+        found = kept.list(name, version=version.number, roles=roles, last=_LOOKED_AT)
+    finally:
+        kept.close()
+    column = version.record.notes.label_column or None
+    return look(name, version.number, found, column=column, held_out=version.mean_outcome)
