@@ -12,9 +12,11 @@ from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.tools.errors import RecordingError
 from watchkeeper.tools.predictors.recording import FILE, Predictions, Recorded
+from watchkeeper.tools.training.record import TrainingStatus
 from watchkeeper.tools.versions.versions import FOLDER
 
 _LOOK_SECONDS = 0.5
+_STEPS = 10
 
 
 class Waits:
@@ -43,6 +45,22 @@ class Waits:
             return False
         self._look_at = time.monotonic() + _LOOK_SECONDS
         return len(labelled(self._home, wait)) >= int(wait["count"])
+
+    def told(self, wait: Mapping[str, Any]) -> str:
+        """Say how far that is, in steps that are worth a line."""
+        if wait["wait"] == "job":
+            job = self._jobs.find(str(wait["job"]))
+            if job is None:
+                return ""
+            if job.status is TrainingStatus.QUEUED:
+                return f"{job.id} waits: {job.reason or 'no worker has taken it yet'}"
+            done = self._jobs.folder(job.id).progress.done
+            return f"{job.id} trains: {int(done * _STEPS) * 100 // _STEPS} %"
+        found, wanted = len(labelled(self._home, wait)), int(wait["wanted"])
+        step = max(1, wanted // _STEPS)
+        return (
+            f"{found // step * step} of {wanted} labels of live answers, at most until {wait['due'][:19]} UTC"
+        )
 
 
 def labelled(home: Path, wait: Mapping[str, Any]) -> tuple[Recorded, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from watchkeeper.runtime.errors import IdentityError, OperationError
 from watchkeeper.runtime.escalation_jobs import EscalationJobs, EscalationWorker
 from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.escalation_states import Escalation
-from watchkeeper.runtime.events import Event, IncidentClosed
+from watchkeeper.runtime.events import Event, IncidentClosed, Progress
 from watchkeeper.runtime.gate import build_gate
 from watchkeeper.runtime.graph import build_graph
 from watchkeeper.runtime.incidents import Incident
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
 
 _POLL = 0.2
 """Seconds between two looks at a question that waits for an answer."""
+
+_TELL_SECONDS = 1.0
+"""Seconds between two looks at how far something is that is waited for."""
 
 _STEPS = 500
 """Nodes after which LangGraph gives up; the budgets of an incident end it long before."""
@@ -470,7 +474,14 @@ class Orchestrator:
 
         jobs = TrainingJobs(self.journal.store, self.settings.home, self.journal.audit)
         waits = Waits(jobs, self.settings.home, self.journal.now)
+        told, tell_at = "", 0.0
         while not waits.over(pause.value):
+            if run.wait and time.monotonic() >= tell_at:
+                tell_at = time.monotonic() + _TELL_SECONDS
+                said = waits.told(pause.value)
+                if said and said != told:
+                    self.journal.record(run.incident_id, Progress(text=said))
+                told = said
             if not run.wait or run.stopping.wait(_POLL):
                 self.journal.incidents.rested(run.incident_id)
                 return None, False

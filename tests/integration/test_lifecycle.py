@@ -33,7 +33,10 @@ from watchkeeper.cli.predictors import app as predictors
 from watchkeeper.models.interface import ChoiceRequest
 from watchkeeper.runtime.drift_alerts import drift_alert
 from watchkeeper.runtime.errors import IncidentBusyError, StoreError
+from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
+from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.lifecycles import TOOLS
+from watchkeeper.runtime.worker import Worker
 from watchkeeper.tools.predictors.watching import DriftReport
 from watchkeeper.tools.versions import Versions
 
@@ -102,6 +105,19 @@ def test_cut_off_after_every_node_it_trains_and_promotes_once(base: Path) -> Non
     with orchestrator(home, rules=ALLOW) as o:
         assert [step.status.value for step in o.report(incident).steps] == ["applied", "verified"]
         assert len(o.site.jobs.list()) == 1  # type: ignore[union-attr]
+    assert moves(home) == PROMOTED
+
+
+def test_workers_go_on_with_what_was_left_to_them(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base, live={"labels": 0}), queue=True).id
+        jobs = Jobs(o.journal.store)
+        for _ in range(3):
+            Worker(jobs, o.journal.halts, {RUN: IncidentRuns(o)}).run(once=True)
+            train(o)
+            jobs.hurry(run_key(incident))
+        assert o.report(incident).outcome == "resolved"
     assert moves(home) == PROMOTED
 
 
@@ -233,11 +249,22 @@ def test_the_command_line_retrains_and_says_how_it_ended(base: Path, monkeypatch
     words = ["retrain", NAME, "--job", str(base / "job.yaml"), "--held-out", str(asked.held_out)]
     options = ["--watch", "0", "--solo", "--json", "--approve"]
 
-    refused = CliRunner().invoke(predictors, [*words, *options, "no"])
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("watchkeeper.cli.run.answerer_of", lambda *_: interrupted)
+        stopped = CliRunner().invoke(predictors, [*words, *options, "ask"])
+    assert stopped.exit_code == 130
+    incident = json.loads(stopped.stdout)["incident"]
+    assert f"predictors retrain --resume {incident}" in " ".join(stopped.stderr.split())
+    refused = CliRunner().invoke(predictors, ["retrain", "--resume", incident, *options, "no"])
     assert refused.exit_code == 1, refused.output
     assert json.loads(refused.stdout)["outcome"] == "refused: by a person"
     done = CliRunner().invoke(predictors, [*words, *options, "yes"])
     assert done.exit_code == 0, done.output
+    for line in ("check data 200 rows", "waits JOB-", "compare accuracy", "card version 2 of busy"):
+        assert line in " ".join(done.stderr.split())
     said = json.loads(done.stdout)
     assert (said["outcome"], said["version"], said["status"]) == ("promoted", 2, "resolved")
     assert Path(said["report"]).is_file()

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-MODEL = pytest.mark.model
 
 
 def run(name: str, *arguments: str) -> str:
@@ -27,12 +26,10 @@ def run(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.model
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "how", [pytest.param((), marks=MODEL, id="model"), pytest.param(("--scripted",), id="script")]
-)
-def test_drift_is_noticed_and_a_new_version_answers(how: tuple[str, ...]) -> None:
-    said = run("drift_retrain_promote.py", *how)
+def test_drift_is_noticed_and_a_new_version_answers() -> None:
+    said = run("drift_retrain_promote.py")
     assert "consider: the agent would retrain" in said
     assert "outcome: promoted\nversion that answers: 2" in said
 

@@ -132,7 +132,8 @@ def retrain(
         if train:
             stack.enter_context(_training(orchestrator, settings, hosts, console))
         try:
-            handle(orchestrator, incident_id, console, approve=approve, wait=wait)
+            again = "watchkeeper predictors retrain"
+            handle(orchestrator, incident_id, console, approve=approve, wait=wait, again=again)
         finally:
             code = _tell(orchestrator, incident_id, as_json=as_json)
     if code:

@@ -77,9 +77,15 @@ def terminal_of(console: Console) -> Callable[[str], None]:
 
 
 def handle(
-    orchestrator: Orchestrator, incident_id: str, console: Console, *, approve: str, wait: bool
+    orchestrator: Orchestrator,
+    incident_id: str,
+    console: Console,
+    *,
+    approve: str,
+    wait: bool,
+    again: str = "watchkeeper run",
 ) -> None:
-    """Run an incident to its end or to a question that waits, and show it."""
+    """Run an incident to its end or to a question that waits, and show it; ``again`` goes on after Ctrl-C."""
     from watchkeeper.cli.view import EventView
     from watchkeeper.runtime.events import ApprovalRequested, IncidentOpened
 
@@ -98,7 +104,7 @@ def handle(
             if isinstance(event, ApprovalRequested):
                 answerer(orchestrator, orchestrator.journal.approvals.get(event.approval_id))
     except KeyboardInterrupt:
-        console.print(f"\nstopped; go on with: watchkeeper run --resume {incident_id}")
+        console.print(f"\nstopped; go on with: {again} --resume {incident_id}")
         raise typer.Exit(130) from None
 
 

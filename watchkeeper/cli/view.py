@@ -23,12 +23,15 @@ from watchkeeper.runtime.events import (
     IncidentClosed,
     IncidentOpened,
     LevelReached,
+    LifecycleEnded,
     NotificationLost,
     Notified,
     PlanProposed,
     PlanRefused,
     PolicyDecided,
+    Progress,
     RolledBack,
+    StageJudged,
     SuspiciousText,
     TriageDone,
     Verified,
@@ -113,6 +116,12 @@ class EventView:
                 self._line("bold yellow", "on it", describe_event(event))
             case EscalationEnded() if event.outcome == "silent":
                 self._line("bold red", "silence", event.detail)
+            case StageJudged():
+                self._line("green" if event.ok else "bold yellow", event.stage, event.detail)
+            case LifecycleEnded():
+                self._line("bold", "outcome", event.outcome)
+            case Progress():
+                self._line("dim", "waits", event.text)
             case IncidentClosed():
                 color = "bold green" if event.status in {"resolved", "closed"} else "bold red"
                 self._line(color, event.status, event.summary)
