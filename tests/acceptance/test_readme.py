@@ -1,4 +1,4 @@
-"""What the README says is so: its commands are there, its links lead somewhere, and its code runs."""
+"""What the README and its pages say is so: its commands are there, its links lead somewhere, and its code runs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.inventory import Inventory
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 FILES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = re.findall(r"^\$ (.+?)(?: +#.*)?$", README, flags=re.MULTILINE)
+COMMANDS = list(dict.fromkeys(re.findall(r"^\$ (.+?)(?: +#.*)?$", README, flags=re.MULTILINE)))
 
 
 def python(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -81,10 +82,15 @@ def test_there_are_commands_to_check() -> None:
     )
 
 
-def test_its_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    front = PAGES[0].read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[1:] if f"](docs/{page.name})" not in front] == []
 
 
 def test_its_files_are_accepted(tmp_path: Path) -> None:
