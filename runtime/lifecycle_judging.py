@@ -87,6 +87,8 @@ class Judging:
         job = self._run.jobs().submitted_under(step.plan.key)
         if job is None:
             return ends(Outcome.ESCALATED, "the training job that was submitted is not there any more")
+        # What it was submitted for shows later; that it was is all that this step did.
+        self._run.changes.verify(step.id)
         return {"job": job.id, "wait": {"wait": "job", "job": job.id}, "verdict": "wait"}
 
     def training(self, state: LifecycleState) -> Update:

@@ -13,6 +13,7 @@ from watchkeeper.runtime.events import (
     DiagnosisMade,
     Escalated,
     Event,
+    LifecycleEnded,
     PlanRefused,
     SuspiciousText,
     Verified,
@@ -205,4 +206,6 @@ def _last_reason(events: tuple[Event, ...]) -> str:
     for event in reversed(events):
         if isinstance(event, Verified):
             return event.detail
+        if isinstance(event, LifecycleEnded):
+            return f"{event.predictor}: {event.outcome}: {event.reason}"
     return ""
