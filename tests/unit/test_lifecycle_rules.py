@@ -18,11 +18,11 @@ from watchkeeper.tools.passages import Trusted
 from watchkeeper.tools.training.interface import Evaluation
 from watchkeeper.tools.versions.compare import compare
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "predictors.md"
 
 
-def test_the_rules_of_the_readme_are_read(tmp_path: Path) -> None:
-    found = re.search(r"```yaml\n(predictors:\n.*?)```", README.read_text(), flags=re.DOTALL)
+def test_the_rules_of_the_documentation_are_read(tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(predictors:\n.*?)```", PAGE.read_text(), flags=re.DOTALL)
     assert found is not None
     (tmp_path / "lifecycle.yaml").write_text(found[1])
     rules = LifecycleRules.of_home(tmp_path).predictors["desk"]
