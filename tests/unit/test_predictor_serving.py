@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from tests.clocks import START, FakeClock
 from tests.threshold import Threshold, make
 from watchkeeper.models.server.keys import ApiKeys, add_key
-from watchkeeper.tools.errors import ToolError, VersionError
+from watchkeeper.tools.errors import DataError, ToolError, VersionError
 from watchkeeper.tools.predictors import Predictor, open_predictor, read_manifest
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.recording import Predictions
@@ -80,6 +80,13 @@ class Gate(Threshold):
 class Broken(Threshold):
     def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
         raise ZeroDivisionError("a secret")
+
+
+class Demanding(Threshold):
+    """Wants a column that the version before it did not want."""
+
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+        raise DataError("row 1 has no column 'weekday'")
 
 
 @pytest.fixture
@@ -297,6 +304,20 @@ async def test_a_canary_that_fails_is_answered_for_by_the_champion(shelf: Shelf)
     async with client_of(shelf, challenger=ChallengerMode.CANARY, canary=1.0) as client:
         answer = await ask(client, 0.5)
     assert (answer.status_code, answer.json()["role"]) == (200, "champion")
+
+
+@pytest.mark.asyncio
+async def test_rows_that_only_a_canary_refuses_are_answered_by_the_champion(shelf: Shelf) -> None:
+    shelf.named["challenger"] = 6
+    shelf.made[6] = Demanding(0.6)
+    lost = b'watchkeeper_predictor_challenger_lost_total{predictor="busy"} '
+    async with client_of(shelf, challenger=ChallengerMode.CANARY, canary=1.0) as client:
+        answer = await ask(client, 0.5)
+        wrong = await ask(client, "much")
+        counted = (await client.get("/metrics")).content
+    assert (answer.status_code, answer.json()["role"]) == (200, "champion")
+    assert wrong.status_code == 422
+    assert lost + b"1.0" in counted
 
 
 def test_a_share_of_requests_is_that_share() -> None:

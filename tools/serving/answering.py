@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
-from watchkeeper.tools.errors import DataError, RecordingError
+from watchkeeper.tools.errors import RecordingError
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.recording import Predictions, Recorded
 from watchkeeper.tools.serving.batching import Asked, Batcher, QueueFullError
@@ -121,12 +121,13 @@ class Answerer:
         if self._challenger is ChallengerMode.CANARY and has_challenger and is_canary(asked.id, self._canary):
             try:
                 return await self._batcher(name, "canary").submit(asked)
-            except (DataError, QueueFullError):
-                raise
-            except Exception:
-                # A challenger that fails is not to cost anybody an answer.
+            except Exception as error:
+                answered = await self._batcher(name, CHAMPION).submit(asked)
+                # A row that the champion refuses, too, is the client's mistake.
                 self._metrics.challenger_lost(name)
-                _logger.exception("the challenger of %s failed", name)
+                if not isinstance(error, QueueFullError):
+                    _logger.warning("the challenger of %s failed", name, exc_info=error)
+                return answered
         answered = await self._batcher(name, CHAMPION).submit(asked)
         if self._challenger is ChallengerMode.SHADOW and has_challenger:
             task = asyncio.create_task(self._shadow(name, asked))
