@@ -24,6 +24,7 @@ from watchkeeper.tools.text import counted
 from watchkeeper.tools.training.checking import check_spec
 from watchkeeper.tools.training.interface import DataSummary, Evaluation
 from watchkeeper.tools.training.record import TrainingStatus
+from watchkeeper.tools.training.shared_rows import count_shared_rows
 from watchkeeper.tools.versions import Notes
 from watchkeeper.tools.versions.compare import Verdict as CompareVerdict
 from watchkeeper.tools.versions.compare import compare, score
@@ -47,6 +48,7 @@ class Judging:
         try:
             check_spec(request.job)
             data, held_out = self._summaries()
+            shared, of = count_shared_rows(request.job.data, request.held_out)
         except ValidationError as error:
             return self._bad_data(state, f"parameters: {error.errors()[0]['msg']}")
         except ToolError as error:
@@ -60,18 +62,26 @@ class Judging:
                 return self._bad_data(
                     state, f"the {what} have {counted(found.rows, 'row')}, and {least} are needed"
                 )
+        if shared > rules.shared * of:
+            return self._bad_data(
+                state,
+                f"{shared} of {counted(of, 'held-out row')} stand in the data to learn from, too, and "
+                f"{rules.shared:.0%} may: part them, or raise data.shared where rows repeat by nature",
+            )
         try:
             champion = self._run.champion()
         except ToolError as error:
             return ends(Outcome.ESCALATED, str(error))
+        known = f", {shared} of them among those to learn from" if shared else ""
         self._run.judged(
             state,
             "check data",
-            f"{counted(data.rows, 'row')} to learn from, {held_out.rows} held out",
+            f"{counted(data.rows, 'row')} to learn from, {held_out.rows} held out{known}",
             data=data.sha256,
             held_out=held_out.sha256,
             rows=data.rows,
             held_out_rows=held_out.rows,
+            shared_rows=shared,
             notes=[*data.notes],
         )
         return {

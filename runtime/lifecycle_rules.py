@@ -29,10 +29,14 @@ class DataRules(_Strict):
     Attributes:
         rows: Least rows to learn from.
         held_out: Least rows that were held out.
+        shared: Share of held-out rows that may stand in the data to learn from, too: what is known by heart
+            says nothing of what is new. Rows that repeat by nature, such as log lines without a time, need
+            more.
     """
 
     rows: int = Field(default=50, ge=1)
     held_out: int = Field(default=30, ge=1)
+    shared: float = Field(default=0.1, ge=0, le=1)
 
 
 class CompareRules(_Strict):

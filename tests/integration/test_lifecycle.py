@@ -189,6 +189,17 @@ def test_data_that_it_would_be_judged_by_are_not_learned_from(base: Path) -> Non
         assert to_the_end(o, incident) == "refused: bad data"
 
 
+def test_held_out_rows_among_those_to_learn_from_are_found_in_any_order(base: Path) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        asked = request(base)
+        rows = [*asked.job.data.read_text().splitlines()[1:], *asked.held_out.read_text().splitlines()[1:]]
+        asked.job.data.write_text("\n".join(["load,busy", *sorted(rows)]) + "\n")
+        incident = o.retrain(asked).id
+        assert to_the_end(o, incident) == "refused: bad data"
+        assert "200 of 200 held-out rows stand in the data to learn from" in o.report(incident).summary
+        assert not o.site.jobs.list()  # type: ignore[union-attr]
+
+
 def test_a_person_and_a_policy_may_refuse(base: Path) -> None:
     home = base / "home"
     with orchestrator(home) as o:
