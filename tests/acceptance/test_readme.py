@@ -1,4 +1,4 @@
-"""What the README and its pages say is so: its commands are there, its links lead somewhere, and its code runs."""
+"""What the README and its pages say is so: commands are there, links lead somewhere, and code runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 
 from watchkeeper.models.home import models_folder
 from watchkeeper.runtime.alerts import Alert
+from watchkeeper.runtime.settings import Settings
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.inventory import Inventory
 
@@ -49,6 +50,10 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif words[0] == "export":
+        name, _, value = words[1].partition("=")
+        assert name.removeprefix("WATCHKEEPER_").lower() in Settings.model_fields
+        assert value
     elif words[0] == "curl":
         assert words[2].startswith("localhost:")
     elif words[0].endswith("python"):
