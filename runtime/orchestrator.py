@@ -147,7 +147,6 @@ class Orchestrator:
         self._lease_seconds = lease_seconds
         self._runs: list[_Run] = []
         self.changes = self._changes_of(self.site)
-        self._checkpoints = Checkpoints(self.journal.store, deferred=True)
         self.escalation_jobs = EscalationJobs(
             self.journal.store,
             self.journal.escalations,
@@ -275,13 +274,14 @@ class Orchestrator:
             reason: What they want to add.
 
         Raises:
-            IdentityError: If it is not known who that is.
+            IdentityError: If it is not known who that is, or their roles do not do.
             EscalationError: If it is unknown, over, or acknowledged by somebody else.
             AuditError: If that cannot be written into the audit log; it is then not acknowledged.
         """
         if by is None and token is None and self._person.proof is not Proof.SAID:
             by = self._person
         person = self.journal.people.confirm(by, token=token)
+        person.check(Permission.ACKNOWLEDGE, f"acknowledge {escalation_id}")
         return self.journal.escalations.acknowledge(escalation_id, by=person.name, reason=reason)
 
     def report(self, incident_id: str) -> Report:
@@ -419,7 +419,8 @@ class Orchestrator:
         # of the same incident, alone.
         team = replace(self._team, cancel=run.cancel)
         context = Context(self.site, team, self.journal, self.settings, self._requester)
-        checkpoints = self._checkpoints
+        # Of this run alone: what an earlier one kept in memory may be older than what another process wrote.
+        checkpoints = Checkpoints(self.journal.store, deferred=True)
         with (
             self.journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds),
             EscalationWorker(self.escalation_jobs),
@@ -441,7 +442,7 @@ class Orchestrator:
                     raise
                 return
             if self.journal.incidents.get(incident_id).status.ended:
-                self._checkpoints.delete_thread(incident_id)
+                checkpoints.delete_thread(incident_id)
 
     def _next_input(
         self, graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, run: _Run

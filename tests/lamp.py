@@ -357,6 +357,7 @@ def orchestrator(
     engine: Engine,
     *,
     requester: str = "ann",
+    token: str | None = None,
     rules: str | None = None,
     knows: bool = True,
     lease_seconds: float = LEASE_SECONDS,
@@ -380,6 +381,7 @@ def orchestrator(
         policy=None if rules is None else path,
         escalation=None if escalation is None else called,
         settings=Settings(home=home, **values),
-        requester=requester,
+        requester=None if token else requester,
+        token=token,
         lease_seconds=lease_seconds,
     )

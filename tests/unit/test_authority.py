@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.clocks import START
-from tests.lamp import folder_in_memory
+from tests.lamp import Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper.cli import build_app
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.authority import REFUSED, authorize
-from watchkeeper.runtime.errors import IdentityError
+from watchkeeper.runtime.errors import EscalationError, IdentityError
 from watchkeeper.runtime.halt import Halts
 from watchkeeper.runtime.people import People, Proof, current_person
 from watchkeeper.runtime.roles import Permission, Role, roles_with
@@ -109,6 +109,15 @@ def test_who_is_no_user_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) 
     assert result.exit_code == 2
     assert "this token is no user's" in result.stderr
     assert [entry["by"] for entry in told(home, REFUSED)] == [getpass.getuser()]
+
+
+def test_programs_are_asked_for_the_same_roles(home: Path, tmp_path: Path) -> None:
+    secrets = users(home)
+    with orchestrator(home, Lamp.dark(tmp_path), prefers("bulb"), token=secrets["viewer"]) as o:
+        with pytest.raises(IdentityError, match="may not acknowledge ESC-1"):
+            o.acknowledge("ESC-1")
+        with pytest.raises(EscalationError, match="ESC-1"):
+            o.acknowledge("ESC-1", token=secrets["operator"])
 
 
 def test_what_was_permitted_is_kept_under_the_users_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
