@@ -398,6 +398,7 @@ class Incidents:
         with self._store.transaction() as connection:
             kept = self.find_evidence(incident_id, call_key)
             if kept is not None:
+                witness(kept)
                 return kept
             place = number or self.next_evidence(incident_id)
             evidence = evidence.model_copy(update={"id": f"E{place}"})

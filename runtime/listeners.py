@@ -92,12 +92,17 @@ class Listeners:
                     self._skip_the_lost(incident_id)
 
     def _tell_those_whose_turn_it_is(self, incident_id: str) -> None:
+        failed: Exception | None = None
         with self._turn(incident_id) as mine:
             while mine and (place := self._next(incident_id)) is not None:
                 try:
                     self.tell(place.event)
+                except Exception as error:  # noqa: BLE001 (whoever wrote a later one may rely on this thread)
+                    failed = failed or error
                 finally:
                     place.done = True
+        if failed is not None:
+            raise failed
 
     def _next(self, incident_id: str) -> _Place | None:
         with self._changed:

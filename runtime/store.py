@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -98,8 +98,7 @@ class Store:
                     yield current
             except BaseException:
                 del calls[kept:]
-                for call in undone[kept_undone:]:
-                    call()
+                _call_each(undone[kept_undone:])
                 del undone[kept_undone:]
                 raise
             return
@@ -122,17 +121,16 @@ class Store:
                 finally:
                     self._current.connection = None
         except BaseException:
-            for call in undone:
-                call()
+            _call_each(undone)
             raise
-        for call in calls:
-            call()
+        _call_each(calls)
 
     def afterwards(self, call: Callable[[], object]) -> None:
         """Call something once all that this thread is writing is on the disk; never if it is undone.
 
         Args:
-            call: What to call; at once, where this thread is writing nothing.
+            call: What to call; at once, where this thread is writing nothing. One that raises keeps none of
+                the others from being called.
         """
         if getattr(self._current, "connection", None) is None:
             call()
@@ -254,3 +252,10 @@ class Store:
             raise StoreError(self._database.explain(error.orig or error)) from error
         except sqlite3.Error as error:
             raise StoreError(self._database.explain(error)) from error
+
+
+def _call_each(calls: Sequence[Callable[[], object]]) -> None:
+    """Call all of them in their order, whichever of them raise; the last of their errors is raised."""
+    with ExitStack() as stack:
+        for call in reversed(calls):
+            stack.callback(call)

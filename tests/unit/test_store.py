@@ -100,6 +100,30 @@ def test_an_inner_block_that_raises_is_undone_alone(tmp_path: Path) -> None:
         assert [i.id for i in incidents.list()] == [kept.id]
 
 
+def test_one_that_is_called_afterwards_and_fails_keeps_no_other_from_being_called(tmp_path: Path) -> None:
+    called: list[str] = []
+
+    def fail() -> None:
+        called.append("fails")
+        raise RuntimeError("no")
+
+    def write(store: Store, *, halfway: bool) -> None:
+        with store.transaction():
+            store.undone(lambda: called.append("undone"))
+            store.afterwards(fail)
+            store.afterwards(lambda: called.append("next"))
+            if halfway:
+                raise ValueError("halfway")
+
+    with Store(tmp_path / "w.db") as store:
+        with pytest.raises(RuntimeError, match="no"):
+            write(store, halfway=False)
+        assert called == ["fails", "next"]
+        with pytest.raises(ValueError, match="halfway"):
+            write(store, halfway=True)
+    assert called == ["fails", "next", "undone"]
+
+
 def test_what_must_be_on_the_disk_at_once_is_not_written_inside_another_transaction(tmp_path: Path) -> None:
     with (
         Store(tmp_path / "w.db") as store,
