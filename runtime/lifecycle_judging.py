@@ -108,7 +108,11 @@ class Judging:
 
     def trained(self, state: LifecycleState) -> Update:
         """Look how the training job ended."""
-        job = self._run.job(state)
+        job = self._run.jobs().find(state["job"])
+        if job is None:
+            said = f"training job {state['job']} was removed before anything was made of it"
+            self._run.judged(state, "train", said, ok=False, job=state["job"])
+            return ends(Outcome.TRAINING_FAILED, said)
         if job.status.live:
             return {"verdict": "wait"}
         seconds = self._run.jobs().folder(job.id).progress.seconds
@@ -189,6 +193,11 @@ class Judging:
             found = () if answers is None else bias_of(answers, rules)
         except ToolError as error:
             return ends(Outcome.BAD_DATA, f"it cannot be tested for bias: {error}")
+        unseen = sorted(set(rules.columns) - {one.column for one in found})
+        if unseen and rules.undecided == "refuse":
+            said = f"groups of {', '.join(unseen)} cannot be told apart on the held-out rows"
+            self._run.judged(state, "bias", said, ok=False)
+            return ends(Outcome.BIASED, f"{said}, so nobody knows whether they are answered alike")
         if not found:
             said = "no column tells groups apart" if answers is not None else "it gives no labels"
             self._run.judged(state, "bias", f"not tested: {said}")
@@ -197,6 +206,7 @@ class Judging:
         beyond = [one.column for one in found if one.verdict is Verdict.BEYOND]
         open_ones = [one.column for one in found if one.verdict is Verdict.UNDECIDED]
         refused = beyond or (open_ones if rules.undecided == "refuse" else [])
+        verdicts |= dict.fromkeys(unseen, "not told apart")
         said = ", ".join(f"by {column}: {verdict}" for column, verdict in verdicts.items())
         self._run.judged(
             state, "bias", said, ok=not refused, columns=[one.model_dump(mode="json") for one in found]

@@ -61,7 +61,8 @@ class BiasRules(_Strict):
     Attributes:
         columns: Columns that tell groups apart (default: those that the trainer scores apart).
         limits: What a difference may be.
-        undecided: Whether a challenger goes on where too few rows were seen to say.
+        undecided: Whether a challenger goes on where too few rows were seen to say, or a column that is named
+            tells no groups apart.
     """
 
     columns: tuple[str, ...] = ()

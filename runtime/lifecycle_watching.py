@@ -11,7 +11,7 @@ from langgraph.types import interrupt
 from watchkeeper.runtime.lifecycle_run import LifecycleRun
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
 from watchkeeper.runtime.lifecycle_waits import labelled
-from watchkeeper.tools.errors import ToolError, VersionError
+from watchkeeper.tools.errors import DataError, ToolError, VersionError
 from watchkeeper.tools.predictors.recording import Recorded
 from watchkeeper.tools.predictors.watching import LEAST_LABELS, outcome_of
 from watchkeeper.tools.text import counted
@@ -52,7 +52,10 @@ class Watching:
             return ends(Outcome.WORSE, f"its trial showed too little: {said}")
         version = self._version(state)
         floor = self._floor(version)
-        fallen, said = self._fallen(found, version, floor, self._request.live.confidence)
+        try:
+            fallen, said = self._fallen(found, version, floor, self._request.live.confidence)
+        except DataError as error:
+            return self._unlabelled(state, "trial", error)
         self._run.judged(state, "trial", said, ok=not fallen)
         if fallen:
             return ends(Outcome.WORSE, f"it did badly on live requests: {said}")
@@ -85,7 +88,10 @@ class Watching:
             self._run.judged(state, "watch", said)
             return ends(Outcome.PROMOTED, f"version {version.number} answers; {said}")
         confidence = 1 - (1 - rules.confidence) / looks(rules.labels)
-        fallen, said = self._fallen(found, version, self._floor(version), confidence)
+        try:
+            fallen, said = self._fallen(found, version, self._floor(version), confidence)
+        except DataError as error:
+            return self._unlabelled(state, "watch", error)
         if fallen:
             self._run.judged(state, "watch", said, ok=False, labels=len(found))
             return {"verdict": "rollback", "reason": f"the live metric fell: {said}"}
@@ -150,6 +156,13 @@ class Watching:
             "due": (since + timedelta(seconds=seconds)).isoformat(),
         }
         return {"wait": wait, "verdict": "wait"}
+
+    def _unlabelled(self, state: LifecycleState, stage: str, error: DataError) -> Update:
+        """Call people where labels cannot be held against answers: nobody would see that it does badly."""
+        said = f"its labels cannot be held against its answers: set label_column ({error})"
+        self._run.judged(state, stage, said, ok=False)
+        where = "answers, and is not watched" if stage == "watch" else "was tried in vain"
+        return ends(Outcome.ESCALATED, f"version {state['version']} {where}: {said}")
 
     def _version(self, state: LifecycleState) -> Version:
         return self._run.versions().get(self._request.predictor, state["version"])

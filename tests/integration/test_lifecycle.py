@@ -36,6 +36,7 @@ from watchkeeper.runtime.errors import IncidentBusyError, StoreError
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.lifecycles import TOOLS
+from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.runtime.worker import Worker
 from watchkeeper.tools.predictors.watching import DriftReport
 from watchkeeper.tools.versions import Versions
@@ -200,6 +201,15 @@ def test_held_out_rows_among_those_to_learn_from_are_found_in_any_order(base: Pa
         assert not o.site.jobs.list()  # type: ignore[union-attr]
 
 
+def test_groups_that_nobody_could_compare_are_refused_where_that_is_the_rule(base: Path) -> None:
+    bias = {"columns": ["site"], "undecided": "refuse"}
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        incident = o.retrain(request(base, bias=bias)).id
+        assert to_the_end(o, incident) == "refused: biased"
+        assert "groups of site cannot be told apart" in o.report(incident).summary
+    assert moves(base / "home") == [("champion", None, 1)]
+
+
 def test_a_person_and_a_policy_may_refuse(base: Path) -> None:
     home = base / "home"
     with orchestrator(home) as o:
@@ -243,6 +253,32 @@ def test_a_yes_does_not_hold_once_another_version_answers(base: Path, tmp_path: 
         versions.promote(NAME, other.number, by="bob")
         assert to_the_end(o, incident, says=["approve"]) == "refused: changed"
     assert Versions(home).aliases(NAME) == {"champion": other.number}
+
+
+def test_a_training_job_that_is_removed_ends_it(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base)).id
+        list(o.resume(incident, wait=False))
+        jobs = TrainingJobs(o.journal.store, o.journal.home, o.journal.audit)
+        (job,) = jobs.list()
+        jobs.cancel(job.id, by="ann")
+        jobs.remove(job.id, by="ann")
+        assert to_the_end(o, incident) == "refused: training failed"
+        assert f"{job.id} was removed" in o.report(incident).summary
+    assert moves(home) == [("champion", None, 1)]
+
+
+@pytest.mark.parametrize(("trial", "answers"), [({"labels": 0}, 2), ({"labels": 40}, 1)])
+def test_labels_that_fit_no_answer_call_people(base: Path, trial: dict[str, Any], answers: int) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base, label_column="queue", trial=trial)).id
+        assert to_the_end(o, incident) == "escalated"
+        report = o.report(incident)
+    assert report.outcome == "escalated"
+    assert "set label_column (answers of 'busy' have no column 'queue'; there are: busy" in report.summary
+    assert Versions(home).aliases(NAME) == {"champion": answers}
 
 
 def test_one_predictor_is_retrained_once_at_a_time(base: Path) -> None:
