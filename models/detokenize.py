@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from watchkeeper.models.grammar import AnswerKind, CallTags
+from watchkeeper.models.numerals import read_float
+
+_CALLS = json.JSONDecoder(parse_float=read_float)
 
 
 class TextStream:
@@ -111,7 +114,7 @@ class AnswerReader:
         at = written.find("{")
         while at >= 0:
             try:
-                value, end = json.JSONDecoder().raw_decode(written, at)
+                value, end = _CALLS.raw_decode(written, at)
             except json.JSONDecodeError:
                 break
             found.append({"name": value["name"], "arguments": value[self._tags.arguments]})

@@ -16,6 +16,7 @@ from watchkeeper.models.interface import (
     ToolCall,
     Usage,
 )
+from watchkeeper.models.numerals import read_float
 from watchkeeper.models.openai_format import ToolNames
 from watchkeeper.models.schemas import SchemaError, fault
 
@@ -233,7 +234,7 @@ def parse_json(text: str) -> Any:
         ValueError: If it is none.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=read_float)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

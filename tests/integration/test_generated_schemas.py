@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections import Counter
@@ -25,6 +24,7 @@ from watchkeeper.models.errors import BudgetExceededError
 from watchkeeper.models.grammar import GrammarCompiler, schema_grammar
 from watchkeeper.models.interface import Engine, GenerationRequest, ToolSpec, system, user
 from watchkeeper.models.loading import load
+from watchkeeper.models.replies import parse_json
 
 SMALL = "smollm2-135m-instruct"
 COUNT = int(os.environ.get("WATCHKEEPER_SCHEMAS", "60"))
@@ -109,7 +109,7 @@ def walk(seed: int) -> str:
     end = CLOSER.close(matcher, limit=2_000, grammar=grammar)
     if end is None:
         return "not closed"
-    value = json.loads(BYTES.decode_bytes([*written, *end]).decode())
+    value = parse_json(BYTES.decode_bytes([*written, *end]).decode())
     for error in Draft202012Validator(schema, format_checker=FormatChecker()).iter_errors(value):
         return f"seed {seed}: invalid: {error.message} at {error.json_path}"
     return "ended" if ends_alone else "closed"
