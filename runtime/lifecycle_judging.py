@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from langgraph.types import interrupt
 from pydantic import ValidationError
 
@@ -47,7 +49,7 @@ class Judging:
         request, rules = self._request, self._request.data
         try:
             check_spec(request.job)
-            data, held_out = self._summaries()
+            data, held_out = self._summary(request.job.data), self._summary(request.held_out)
             shared, of = count_shared_rows(request.job.data, request.held_out)
         except ValidationError as error:
             return self._bad_data(state, f"parameters: {error.errors()[0]['msg']}")
@@ -234,16 +236,7 @@ class Judging:
             f"{counted(len(found), 'answer')} explained"
             if found
             else "answers of its kind are not explained",
-            answers=[
-                {
-                    "text": one.text[:300],
-                    "truth": one.truth,
-                    "label": one.explanation.label,
-                    "score": one.explanation.score,
-                    "pieces": [[piece.text, piece.effect] for piece in one.explanation.pieces[:5]],
-                }
-                for one in found
-            ],
+            answers=[one.told() for one in found],
         )
         return {"verdict": "card"}
 
@@ -255,6 +248,10 @@ class Judging:
             if digest_of(file_digests(folder)) != state["digest"]:
                 return ends(
                     Outcome.CHANGED, "the files of what was trained were changed since they were judged"
+                )
+            if self._held_out_moved(state):
+                return ends(
+                    Outcome.CHANGED, "the held-out data were changed since they were checked: retrain anew"
                 )
             job = run.job(state)
             explained = run.finding(state, "explain")
@@ -283,13 +280,18 @@ class Judging:
         change = Change.TRIAL if self._request.trial.labels else Change.PROMOTE
         return {"version": version.number, "change": change.value, "repeat": 0, "verdict": "propose"}
 
-    def _summaries(self) -> tuple[DataSummary, DataSummary]:
+    def _summary(self, data: Path) -> DataSummary:
         trainer = self._find(self._request.job.trainer)
-        parameters = trainer.parse_parameters(self._request.job.parameters)
-        return (
-            trainer.inspect(self._request.job.data, parameters),
-            trainer.inspect(self._request.held_out, parameters),
-        )
+        return trainer.inspect(data, trainer.parse_parameters(self._request.job.parameters))
+
+    def _held_out_moved(self, state: LifecycleState) -> bool:
+        """Whether champion and challenger may have been scored on other rows than were looked over."""
+        checked = self._run.finding(state, "check data")
+        try:
+            found = self._summary(self._request.held_out).sha256
+        except (ToolError, OSError):
+            return True
+        return checked is None or found != checked.values["held_out"]
 
     def _score(self, state: LifecycleState) -> Evaluation:
         """Score what was trained, once: it is kept beside the lifecycle's job.

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from pydantic import JsonValue
+
 from watchkeeper.runtime.lifecycle_rules import BiasRules, CompareRules
+from watchkeeper.runtime.redaction import REDACTED, redact_text
 from watchkeeper.tools.predictors import open_predictor, read_manifest
 from watchkeeper.tools.predictors.bias import BiasReport, bias_test
 from watchkeeper.tools.predictors.explain import Explanation, explain_text
@@ -17,6 +20,9 @@ from watchkeeper.tools.training.examples import Columns, read_examples
 from watchkeeper.tools.training.scores import Answers
 from watchkeeper.tools.training.spec import JobSpec
 from watchkeeper.tools.versions.compare import Comparison, Verdict
+
+_TEXT = 300
+_PIECES = 5
 
 Find = Callable[[str], Trainer[Any]]
 """Finds a trainer by the name that a manifest gives."""
@@ -46,6 +52,20 @@ class Explained:
     text: str
     truth: str
     explanation: Explanation
+
+    def told(self) -> dict[str, JsonValue]:
+        """Return what is kept of it; what looks like a secret in a row is not."""
+        text = redact_text(self.text)
+        return {
+            "text": text[:_TEXT],
+            "truth": self.truth,
+            "label": self.explanation.label,
+            "score": self.explanation.score,
+            "pieces": [
+                [piece.text if piece.text in text else REDACTED, piece.effect]
+                for piece in self.explanation.pieces[:_PIECES]
+            ],
+        }
 
 
 def finder_of(spec: JobSpec) -> Find:

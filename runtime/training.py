@@ -12,6 +12,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import short_id
 from watchkeeper.runtime.jobs import Claim, Jobs, JobStatus
+from watchkeeper.runtime.redaction import redact_text
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.errors import JobStateError
 from watchkeeper.tools.training.folder import JobFolder, JobProgress
@@ -226,6 +227,8 @@ class TrainingJobs:
     def end(self, job_id: str, status: TrainingStatus, *, how: str = "", reason: str = "") -> TrainingJob:
         """Say that a job was done or failed; to be called where its work in the queue is completed."""
         with self._store.transaction():
+            # It may quote the end of a log, and a log may hold anything.
+            reason = redact_text(reason)
             self._change(job_id, status=status.value, how=how, reason=reason, ended_at=self._store.now())
             self._tell(f"training-{status.value}", job_id, "watchkeeper", reason=reason)
             return self.get(job_id)
@@ -237,7 +240,7 @@ class TrainingJobs:
             self._change(
                 job_id,
                 status=TrainingStatus.QUEUED.value,
-                reason=reason,
+                reason=redact_text(reason),
                 attempts=job.attempts if counts else max(0, job.attempts - 1),
             )
 

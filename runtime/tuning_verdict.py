@@ -78,10 +78,8 @@ def judgement(choices: Paired, calls: Paired) -> tuple[bool, str]:
         return False, f"the 95 % interval of the gain in held-out decisions, {interval}, does not exclude 0"
     if calls.high < 0 or calls.difference < -TOLERATED_LOSS:
         return False, f"tool calls lose: {calls.before:.3f} right before and {calls.after:.3f} after"
-    return (
-        True,
-        f"held-out decisions gain {choices.difference:+.3f} ({interval}), and tool calls lose nothing",
-    )
+    gained = f"held-out decisions gain {choices.difference:+.3f} ({interval})"
+    return True, f"{gained}, and tool calls change by {calls.difference:+.3f}"
 
 
 def card(verdict: TuningVerdict) -> str:

@@ -255,6 +255,17 @@ def test_a_yes_does_not_hold_once_another_version_answers(base: Path, tmp_path: 
     assert Versions(home).aliases(NAME) == {"champion": other.number}
 
 
+def test_held_out_data_that_are_changed_meanwhile_judge_nothing(base: Path) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        asked = request(base)
+        incident = o.retrain(asked).id
+        list(o.resume(incident, wait=False))
+        asked.held_out.write_text("load,busy\n" + "0.4000,no\n" * 200)  # easy, and wrong for the champion
+        assert to_the_end(o, incident) == "refused: changed"
+    assert moves(base / "home") == [("champion", None, 1)]
+    assert len(Versions(base / "home").list(NAME)) == 1
+
+
 def test_a_training_job_that_is_removed_ends_it(base: Path) -> None:
     home = base / "home"
     with orchestrator(home, rules=ALLOW) as o:

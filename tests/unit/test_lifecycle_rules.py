@@ -11,10 +11,11 @@ import pytest
 from watchkeeper.agents.curator import Course, Situation
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.lifecycle_rules import CompareRules, LifecycleRules
-from watchkeeper.runtime.lifecycle_scoring import judge_comparison
+from watchkeeper.runtime.lifecycle_scoring import Explained, judge_comparison
 from watchkeeper.runtime.lifecycle_watching import looks
 from watchkeeper.tools.errors import UntrustedTextError
 from watchkeeper.tools.passages import Trusted
+from watchkeeper.tools.predictors.explain import Explanation, Piece
 from watchkeeper.tools.training.interface import Evaluation
 from watchkeeper.tools.versions.compare import compare
 
@@ -66,6 +67,20 @@ def test_where_no_example_stands_alone_the_metric_tells() -> None:
     assert judge_comparison(compare(one, other), CompareRules()).ok
     assert not judge_comparison(compare(other, one), CompareRules()).ok
     assert not judge_comparison(compare(one, one), CompareRules()).ok
+
+
+def test_what_is_kept_of_an_explained_row_holds_no_secret() -> None:
+    row = "login failed password=hunter2"
+    pieces = tuple(Piece(row.index(text), row.index(text) + len(text), text, 0.5) for text in row.split())
+    cut = Piece(row.index("hunter2"), len(row), "hunter2", 0.7)
+    told = Explained(row, "yes", Explanation("yes", 0.9, (cut, *pieces))).told()
+    assert "hunter2" not in str(told)
+    assert told["pieces"] == [
+        ["[redacted]", 0.7],
+        ["login", 0.5],
+        ["failed", 0.5],
+        ["[redacted]", 0.5],
+    ]
 
 
 @pytest.mark.parametrize(("wanted", "number"), [(10, 1), (30, 1), (31, 2), (60, 2), (200, 4)])

@@ -63,6 +63,15 @@ def test_what_is_submitted_twice_under_a_key_is_one_job(journal: Journal, jobs: 
     assert [path.name for path in (journal.home / "training").iterdir()] == [first.id]
 
 
+def test_why_a_job_ended_holds_no_secret(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    begin(journal, jobs)
+    jobs.put_back(job.id, reason="the log ends with 'password=hunter2'", counts=True)
+    assert jobs.get(job.id).reason == "the log ends with 'password=[redacted]'"
+    jobs.end(job.id, TrainingStatus.FAILED, how="crashed", reason="no way in: token=hunter2")
+    assert jobs.get(job.id).reason == "no way in: token=[redacted]"
+
+
 def test_a_cancelled_job_is_out_of_the_queue_and_can_be_resumed(journal: Journal, jobs: TrainingJobs) -> None:
     job = jobs.submit(spec(), by="ann")
     cancelled = jobs.cancel(job.id, by="bob", reason="too early")

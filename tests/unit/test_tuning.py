@@ -135,7 +135,9 @@ def test_lost_tool_calls_outweigh_any_gain() -> None:
     one_lost = paired([True] * 60, [True] * 59 + [False])
     many_lost = paired([True] * 60, [True] * 55 + [False] * 5)
     assert judgement(better, same)[0]
-    assert judgement(better, one_lost)[0]
+    earned, reason = judgement(better, one_lost)
+    assert earned
+    assert reason.endswith("tool calls change by -0.017")
     earned, reason = judgement(better, many_lost)
     assert not earned
     assert reason == "tool calls lose: 1.000 right before and 0.917 after"
