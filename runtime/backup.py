@@ -31,6 +31,7 @@ from watchkeeper.runtime.schema import ENDED
 from watchkeeper.runtime.settings import Settings
 
 DATABASE = "watchkeeper.db"
+_MAGIC = b"SQLite format 3\0"
 MODELS = "models"
 _STAGING = ".watchkeeper-backup-"
 _APART = {MODELS, "locks", "cache", "audit", "keys"}
@@ -210,12 +211,21 @@ def _copy_audit(home: Path, kept: Path, *, with_key: bool) -> tuple[int, str]:
     return report.entries, report.head
 
 
+def _is_sqlite(path: Path) -> bool:
+    """Whether a file is a database of SQLite, and none of another program."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except FileNotFoundError:
+        return False
+
+
 def _copy_tree(home: Path, kept: Path) -> None:
     for top in sorted(home.iterdir()):
         if top.name in _APART or top.name.startswith((DATABASE, _STAGING)):
             continue
         paths = list(_files(top))
-        databases = [path for path in paths if path.suffix == ".db"]
+        databases = [path for path in paths if path.suffix == ".db" and _is_sqlite(path)]
         # Databases first: files that they speak of are there before they speak of them.
         for path in databases:
             with _copied(path, kept / path.relative_to(home)):

@@ -266,6 +266,13 @@ def test_other_databases_are_copied_whole_while_somebody_writes_them(home: Path,
         assert reading.execute("SELECT id FROM answers").fetchall() == [("in the log beside it",)]
 
 
+def test_a_file_that_is_only_called_like_a_database_is_copied_as_it_is(home: Path, folder: Path) -> None:
+    (home / "pictures.db").write_bytes(b"of another program")
+    made = save(home, folder / "out.tar.gz")
+    restore(made.path, folder / "other", by="bob")
+    assert (folder / "other" / "pictures.db").read_bytes() == b"of another program"
+
+
 def test_configuration_from_elsewhere_comes_along(home: Path, folder: Path) -> None:
     outside = folder / "etc" / "policy.yaml"
     outside.parent.mkdir()
