@@ -82,13 +82,20 @@ class IncidentRuns:
     Args:
         orchestrator: Runs them.
         show: Told every new event.
+        say: Told once of each incident that is left to others, for people.
     """
 
     def __init__(
-        self, orchestrator: Orchestrator, *, show: Callable[[Event], object] = lambda _: None
+        self,
+        orchestrator: Orchestrator,
+        *,
+        show: Callable[[Event], object] = lambda _: None,
+        say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._orchestrator = orchestrator
         self._show = show
+        self._say = say
+        self._left: set[str] = set()
 
     def __call__(self, task: Task) -> None:
         """Run an incident to its end, or to a question: then the job ends, and a timer takes its place."""
@@ -98,7 +105,12 @@ class IncidentRuns:
             orchestrator.site.inventory.host(orchestrator.journal.incidents.get(incident_id).alert.host)
         except UnknownHostError as error:
             # Workers on other machines share the store, each with an inventory of its own.
-            raise LaterError(_ELSEWHERE_SECONDS, f"left to another worker: {error}") from error
+            said = f"incident {incident_id!r} waits for a worker that knows its host: {error}"
+            if incident_id not in self._left:
+                self._left.add(incident_id)
+                self._say(said)
+            raise LaterError(_ELSEWHERE_SECONDS, said) from error
+        self._left.discard(incident_id)
         task.on_stop(lambda: orchestrator.stop(incident_id))
         known = orchestrator.journal.incidents.events(incident_id)
         before = known[-1].seq if known else 0
@@ -120,11 +132,13 @@ class IncidentRuns:
             ended = journal.incidents.get(incident_id).status.ended
             if task.stopping.is_set() and not ended and not open_questions:
                 raise StoppedError(f"incident {incident_id!r} was stopped half-way")
+            if not (ended or open_questions or hurried):
+                # The same job again: a training that takes a day must not leave a row for each second of it.
+                raise LaterError(_PAUSE_SECONDS, f"incident {incident_id!r} waits for no person")
             task.complete()
             if ended:
                 return
-            now = journal.store.now()
-            due = now if hurried else now + timedelta(seconds=_PAUSE_SECONDS)
+            due = now = journal.store.now()
             if open_questions and not hurried:
                 expiry = min(question.expires_at for question in open_questions)
                 due = max(expiry, now + timedelta(seconds=1))

@@ -119,6 +119,7 @@ def test_workers_go_on_with_what_was_left_to_them(base: Path) -> None:
             Worker(jobs, o.journal.halts, {RUN: IncidentRuns(o)}).run(once=True)
             train(o)
             jobs.hurry(run_key(incident))
+        assert len(jobs.list(key=run_key(incident))) == 1
         assert o.report(incident).outcome == "resolved"
     assert moves(home) == PROMOTED
 

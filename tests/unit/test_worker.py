@@ -173,6 +173,14 @@ def test_an_incident_that_waits_frees_its_worker_until_it_is_answered(o: Orchest
 
 def test_an_incident_of_a_host_that_a_worker_does_not_know_is_left_to_others(o: Orchestrator) -> None:
     incident = submit(o.journal, ALERT.model_copy(update={"host": "elsewhere"}), by="ann")
+    said: list[str] = []
+    runs = IncidentRuns(o, say=said.append)
+    for _ in range(2):
+        Worker(Jobs(o.journal.store), o.journal.halts, {RUN: runs}).run(once=True)
+        Jobs(o.journal.store).hurry(run_key(incident.id))
+    assert said == [said[0]]
+    assert incident.id in said[0]
+    assert "'elsewhere'" in said[0]
     serve_once(o)
     job = Jobs(o.journal.store).find(run_key(incident.id))
     assert job is not None

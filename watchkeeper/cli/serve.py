@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from watchkeeper.runtime.worker import Handler
 
 
-def handlers_of(orchestrator: Orchestrator, *, show: Callable[[Event], object]) -> dict[str, Handler]:
+def handlers_of(
+    orchestrator: Orchestrator,
+    *,
+    show: Callable[[Event], object],
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, Handler]:
     """Return what a worker does, by kind of job."""
     from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns
 
-    return {RUN: IncidentRuns(orchestrator, show=show), **orchestrator.escalation_jobs.tasks()}
+    return {RUN: IncidentRuns(orchestrator, show=show, say=say), **orchestrator.escalation_jobs.tasks()}
 
 
 def serve(
@@ -91,12 +96,16 @@ def serve(
         journal.halts.check()
         say_what_sandbox_is_missing(console)
         ensure_pulled(settings.model, console)
+
+        def say(text: str) -> None:
+            console.print(text, style="yellow", highlight=False, markup=False)
+
         worker = Worker(
             Jobs(journal.store),
             journal.halts,
-            handlers_of(orchestrator, show=_shower(console)),
+            handlers_of(orchestrator, show=_shower(console), say=say),
             lease_seconds=lease,
-            say=lambda text: console.print(text, style="yellow", highlight=False, markup=False),
+            say=say,
         )
         trains = training_worker(journal, settings, hosts, console, lease=lease)
         journal.audit.append(
