@@ -88,6 +88,9 @@ def test_registering_the_same_folder_twice_is_one_version(home: Path, tmp_path: 
     assert invoke("register", "busy", str(folder)).stdout.startswith("version 3 of busy")
     again = json.loads(invoke("register", "busy", str(folder), "--json").stdout)
     assert again["version"] == 3
+    told = list(AuditLog(home).entries())[-1]
+    assert told.kind == "predictor-registered"
+    assert (told.data["version"], told.data["digest"]) == (3, again["digest"])
 
 
 def test_versions_are_compared_as_they_were_scored(looked_at: Path) -> None:

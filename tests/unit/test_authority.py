@@ -34,6 +34,8 @@ COMMANDS = {
     "audit export {home}/../out.jsonl": Permission.EXPORT_AUDIT,
     "predictors promote busy 1": Permission.PROMOTE,
     "predictors rollback busy": Permission.PROMOTE,
+    "predictors register busy {home}": Permission.RUN,
+    "predictors label busy {home}/../labels.csv": Permission.RUN,
     "audit prune --before 1d --export {home}/../out.jsonl": Permission.PRUNE,
     "incidents prune --before 1d": Permission.PRUNE,
     "escalations ack ESC-1": Permission.ACKNOWLEDGE,

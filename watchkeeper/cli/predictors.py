@@ -14,6 +14,7 @@ from watchkeeper.cli import (
     predictors_serve,
     predictors_watch,
 )
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.records import Json, mistakes, print_json, print_pairs, print_table, when
 
 if TYPE_CHECKING:
@@ -162,15 +163,23 @@ def register(
     label_column: Annotated[
         str, typer.Option(help="Column of its answers that later labels are held against.")
     ] = "",
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Keep a predictor as a version; the same files are the same version. Nothing answers with it yet."""
     with mistakes():
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.roles import Permission
+        from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.predictors import read_manifest
         from watchkeeper.tools.training import trainer_of
         from watchkeeper.tools.versions import Notes
         from watchkeeper.tools.versions.compare import score
 
+        home = load_settings().home
+        person = permitted_person(
+            home, Permission.RUN, f"register a version of {name}", ask_token=ask_token
+        ).name
         folder, job = _source(source)
         read_manifest(folder)
         evaluation = score(folder, held_out, trainer_of) if held_out is not None else None
@@ -181,6 +190,10 @@ def register(
             label_column=label_column,
         )
         version = opened_versions(create=True).register(name, folder, evaluation, job, notes)
+        AuditLog(home).append(
+            "predictor-registered",
+            {"predictor": name, "version": version.number, "digest": version.digest, "by": person},
+        )
     if as_json:
         print_json(_described(version))
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.records import Json, mistakes, plain, print_json, print_table, when
 
 if TYPE_CHECKING:
@@ -106,28 +107,38 @@ def label(
     source: Annotated[
         Path, typer.Argument(metavar="LABELS", help="A .csv or .jsonl file with the columns id and label.")
     ],
+    ask_token: AskToken = False,
     as_json: Json = False,
 ) -> None:
     """Say what was right, by the ids of predictions; how often a version agrees is told by 'drift'."""
     with mistakes():
         from datetime import UTC, datetime
 
+        from watchkeeper.runtime.audit import AuditLog
+        from watchkeeper.runtime.roles import Permission
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.errors import DataError
         from watchkeeper.tools.predictors.rows import RowsFile
 
+        settings = load_settings()
+        what = f"label predictions of {name}"
+        person = permitted_person(settings.home, Permission.RUN, what, ask_token=ask_token).name
         labels = {}
         for number, row in enumerate(RowsFile.inspect(source, text=["id"]).read(), start=1):
             if not isinstance(row.get("id"), str) or "label" not in row:
                 raise DataError(f"{str(source)!r} row {number}: it takes an id (a text) and a label")
             labels[str(row["id"])] = row["label"]
-        kept = predictions_of(load_settings())
+        kept = predictions_of(settings)
         unknown = kept.label(name, labels, datetime.now(UTC))
         kept.close()
+        labelled = len(labels) - len(unknown)
+        AuditLog(settings.home).append(
+            "predictions-labelled", {"predictor": name, "labels": labelled, "by": person}
+        )
     if as_json:
-        print_json({"labelled": len(labels) - len(unknown), "unknown": list(unknown)})
+        print_json({"labelled": labelled, "unknown": list(unknown)})
         return
-    typer.echo(f"{len(labels) - len(unknown)} predictions of {name} have labels now")
+    typer.echo(f"{labelled} predictions of {name} have labels now")
     if unknown:
         shown = ", ".join(plain(one) for one in unknown[:5])
         typer.echo(f"no prediction is kept of {len(unknown)} ids: {shown}", err=True)
