@@ -395,3 +395,11 @@ def test_the_watch_submits_one_alert_for_each_episode(base: Path, monkeypatch: p
     other = CliRunner().invoke(predictors, ["watch", "--once", "lazy"])
     assert other.exit_code == 2
     assert "lifecycle.yaml" in other.output
+    # One that cannot be looked at keeps nobody from looking at the others.
+    both = {"absent": rules, NAME: rules}
+    (home / "lifecycle.yaml").write_text(yaml.safe_dump({"predictors": both}, sort_keys=False))
+    with orchestrator(home) as o:
+        answer(o, right=0.0, count=200, role="canary")
+    mixed = CliRunner().invoke(predictors, ["watch", "--once"])
+    assert mixed.exit_code == 1
+    assert "absent: not looked at: " in mixed.output

@@ -189,7 +189,8 @@ def test_it_computes_on_as_many_processors_as_it_was_given_and_after_others(base
 
 
 def test_no_secret_of_this_process_is_told_to_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WATCHKEEPER_TOKEN", "hidden-word")
+    for name in ("WATCHKEEPER_TOKEN", "PGPASSWORD", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hidden-word")
     folder = job(base, "a", pause=0.1, epochs=600)
     seen: list[bytes] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -204,12 +205,16 @@ def accelerate_config(spec: JobSpec) -> dict[str, object]:
     }
 
 
+_SECRET = re.compile(r"^WATCHKEEPER_|PASS|SECRET|TOKEN|CREDENTIAL|(^|_)(API_?|ACCESS_?)?KEY", re.IGNORECASE)
+"""Names of variables that a job is not given."""
+
+
 def _environment(spec: JobSpec, mark: str, attempt: int) -> dict[str, str]:
-    """What the process sees: no secrets of this one, no network for models, and its threads."""
+    """What the process sees: nothing that is called like a secret, no network for models, and its threads."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("WATCHKEEPER_") or name == "WATCHKEEPER_HOME"
+        if name == "WATCHKEEPER_HOME" or not _SECRET.search(name)
     }
     if spec.limits.gpus == 0:
         kept["CUDA_VISIBLE_DEVICES"] = ""

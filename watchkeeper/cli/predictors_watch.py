@@ -42,6 +42,7 @@ def watch(
         from watchkeeper.runtime.errors import ConfigurationError
         from watchkeeper.runtime.lifecycle_rules import FILE, LifecycleRules
         from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.tools.errors import ToolError
 
         settings = load_settings()
         rules = LifecycleRules.of_home(settings.home).predictors
@@ -56,13 +57,20 @@ def watch(
             raise ConfigurationError(f"{str(settings.home / FILE)!r} names no predictor to watch")
         try:
             while True:
+                failed = False
                 for name, host in watched.items():
-                    report = _look(settings, name)
+                    try:
+                        report = _look(settings, name)
+                    except ToolError as error:
+                        # The others are watched all the same.
+                        typer.echo(f"{name}: not looked at: {error}", err=True)
+                        failed = True
+                        continue
                     incident = submitted(settings, report, host)
                     if incident:
                         typer.echo(f"{name}: {plain(', '.join(report.signals))}: {incident}")
                 if once:
-                    return
+                    raise typer.Exit(int(failed))
                 time.sleep(every)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
