@@ -125,6 +125,7 @@ def test_adapters_are_added_listed_and_removed(tmp_path: Path, model: Path) -> N
     added = json.loads(adapters("add", "site", trained).stdout)
     assert (added["layers"], added["rank"]) == (2, 2)
     assert sorted(path.name for path in Path(added["folder"]).iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
