@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from watchkeeper.models.endpoint import is_loopback
 from watchkeeper.models.errors import BudgetExceededError
 from watchkeeper.models.interface import Cancellation, Choice, Chunk, Engine, Generation, GenerationRequest
+from watchkeeper.models.server.admission import Admission
 from watchkeeper.models.server.bodies import ChatBody, ChooseBody
 from watchkeeper.models.server.errors import ClientGoneError, HttpError, as_http, closing
 from watchkeeper.models.server.keys import ApiKeys
@@ -64,9 +63,7 @@ class Service:
         self._engine = engine
         self._identity = engine.identity
         self._name = name or self._identity.id
-        self._keys = keys
-        self._local_only = local_only
-        self._most_bytes = most_bytes
+        self._admission = Admission(keys, local_only, most_bytes)
         self._workers = Workers(running=running, waiting=waiting)
         self.metrics = Metrics(running=lambda: self.workers.running, waiting=lambda: self.workers.waiting)
 
@@ -114,7 +111,7 @@ class Service:
         raise self._unknown(wanted)
 
     async def _chat(self, request: Request) -> Response:
-        body = parse(await self._body(request), ChatBody)
+        body = parse(await self._admission.body(request, too_large="context_length_exceeded"), ChatBody)
         # What a grammar makes of a schema may take a while, which other clients must not wait for.
         asked = await asyncio.to_thread(generation_request, body, self._adapter(body.model))
         completion = Completion(body.model)
@@ -135,7 +132,7 @@ class Service:
         return JSONResponse(completion.whole(answer))
 
     async def _choose(self, request: Request) -> Response:
-        body = parse(await self._body(request), ChooseBody)
+        body = parse(await self._admission.body(request, too_large="context_length_exceeded"), ChooseBody)
         asked = choice_request(body, self._adapter(body.model))
 
         def work(cancel: Cancellation) -> Choice:
@@ -180,38 +177,9 @@ class Service:
         return guarded
 
     def _admit(self, request: Request) -> None:
-        if self._keys is not None:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or self._keys.holder(key.strip()) is None:
-                raise HttpError(
-                    401,
-                    "no valid API key; send it in the header 'Authorization: Bearer KEY'",
-                    type="authentication_error",
-                    code="invalid_api_key",
-                    headers={"www-authenticate": "Bearer"},
-                )
-        if self._local_only:
-            host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-            if not is_loopback(host):
-                raise HttpError(
-                    403, f"this server has no API keys and answers this machine only, not {host!r:.80}"
-                )
+        self._admission.check(request)
         if self.workers.closing:
             raise closing()
-
-    async def _body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            # A page in a browser may send other kinds anywhere without asking first.
-            raise HttpError(415, f"the body must be application/json, not {kind!r:.80}")
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > self._most_bytes:
-                raise HttpError(
-                    413, f"the body is larger than {self._most_bytes:,} bytes", code="context_length_exceeded"
-                )
-        return bytes(data)
 
     def _adapter(self, model: str) -> str | None:
         if model == self._name:

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from watchkeeper.models.endpoint import is_loopback
+from watchkeeper.models.server.admission import Admission
 from watchkeeper.models.server.errors import HttpError, closing
 from watchkeeper.models.server.keys import ApiKeys
 from watchkeeper.tools.errors import DataError
@@ -91,10 +91,8 @@ class PredictService:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._follower = follower
-        self._keys = keys
-        self._local_only = local_only
+        self._admission = Admission(keys, local_only, most_bytes)
         self._predictions = predictions
-        self._most_bytes = most_bytes
         self._waiting_rows = waiting_rows
         self._now = now
         pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="watchkeeper-predict")
@@ -166,7 +164,7 @@ class PredictService:
 
     async def _predict(self, request: Request) -> Response:
         name = self._known(request)
-        body = _parse(await self._body(request), PredictBody)
+        body = _parse(await self._admission.body(request), PredictBody)
         if len(body.rows) > self._waiting_rows:
             raise HttpError(
                 413,
@@ -177,7 +175,7 @@ class PredictService:
 
     async def _labels(self, request: Request) -> Response:
         name = self._known(request)
-        body = _parse(await self._body(request), LabelsBody)
+        body = _parse(await self._admission.body(request), LabelsBody)
         if self._predictions is None:
             raise HttpError(404, "this server records no predictions, so there is nothing to label")
         unknown = await asyncio.to_thread(self._predictions.label, name, body.labels, self._now())
@@ -203,36 +201,9 @@ class PredictService:
         return guarded
 
     def _admit(self, request: Request) -> None:
-        if self._keys is not None:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or self._keys.holder(key.strip()) is None:
-                raise HttpError(
-                    401,
-                    "no valid API key; send it in the header 'Authorization: Bearer KEY'",
-                    type="authentication_error",
-                    code="invalid_api_key",
-                    headers={"www-authenticate": "Bearer"},
-                )
-        if self._local_only:
-            host = request.url.hostname or ""
-            if not is_loopback(host):
-                raise HttpError(
-                    403, f"this server has no API keys and answers this machine only, not {host!r:.80}"
-                )
+        self._admission.check(request)
         if self._work.closing:
             raise closing()
-
-    async def _body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            # A page in a browser may send other kinds anywhere without asking first.
-            raise HttpError(415, f"the body must be application/json, not {kind!r:.80}")
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > self._most_bytes:
-                raise HttpError(413, f"the body is larger than {self._most_bytes:,} bytes")
-        return bytes(data)
 
     def _known(self, request: Request) -> str:
         name: str = request.path_params["name"]
