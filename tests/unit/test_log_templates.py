@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from watchkeeper.tools.errors import ArtefactError
 from watchkeeper.tools.predictors.masks import mask
-from watchkeeper.tools.predictors.templates import LEAF_LIMIT, TemplateMiner, learn_all
+from watchkeeper.tools.predictors.templates import LEAF_LIMIT, TemplateMiner
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,10 @@ from watchkeeper.tools.predictors.templates import LEAF_LIMIT, TemplateMiner, le
 )
 def test_values_are_replaced_by_what_they_are(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+def learn_all(miner: TemplateMiner, lines: list[str]) -> list[int]:
+    return [miner.learn(line).id for line in lines]
 
 
 def test_lines_that_differ_in_values_alone_have_one_template() -> None:

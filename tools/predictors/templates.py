@@ -10,7 +10,6 @@ templates those go that were not seen for the longest time.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,11 +213,6 @@ class TemplateMiner:
 def words_of(line: str) -> tuple[str, ...]:
     """Mask a line and split it into words."""
     return tuple(mask(line[:LENGTH_LIMIT]).split()[:WORDS_LIMIT])
-
-
-def learn_all(miner: TemplateMiner, lines: Iterable[str]) -> list[int]:
-    """Learn lines in their order, and return the number of each one's template."""
-    return [miner.learn(line).id for line in lines]
 
 
 def _varies(word: str) -> bool:
