@@ -53,7 +53,7 @@ class Waits:
             if job is None:
                 return ""
             if job.status is TrainingStatus.QUEUED:
-                return f"{job.id} waits: {job.reason or 'no worker has taken it yet'}"
+                return f"{job.id} waits: {job.waits}"
             done = self._jobs.folder(job.id).progress.done
             return f"{job.id} trains: {int(done * _STEPS) * 100 // _STEPS} %"
         found, wanted = len(labelled(self._home, wait)), int(wait["wanted"])

@@ -53,6 +53,7 @@ def test_a_submitted_job_waits_in_the_queue_and_has_a_folder(journal: Journal, j
     assert queued is not None
     assert queued.body == {"training": job.id}
     assert [entry.kind for entry in journal.audit.entries()] == ["training-submitted"]
+    assert "`watchkeeper serve`" in jobs.get(job.id).waits
 
 
 def test_what_is_submitted_twice_under_a_key_is_one_job(journal: Journal, jobs: TrainingJobs) -> None:

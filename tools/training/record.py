@@ -66,6 +66,13 @@ class TrainingJob(BaseModel):
     unattended: int = 0
     incident_id: str = ""
 
+    @property
+    def waits(self) -> str:
+        """Why a job that is queued does not run, and what to do where nobody works."""
+        return self.reason or (
+            "no worker has taken it yet; `watchkeeper serve` and `watchkeeper jobs work` are workers"
+        )
+
 
 class JobBoard(Protocol):
     """Whoever keeps training jobs, as facts and actions see it."""

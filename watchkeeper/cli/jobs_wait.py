@@ -35,7 +35,7 @@ def wait_for(jobs: TrainingJobs, job_id: str, *, as_json: bool) -> None:
             while (job := jobs.get(job_id)).status.live:
                 progress = jobs.folder(job_id).progress
                 if job.status is TrainingStatus.QUEUED:
-                    report(f"{job_id} waits: {plain(job.reason or 'no worker has taken it yet')}", 0, 1)
+                    report(f"{job_id} waits: {plain(job.waits)}", 0, 1)
                 else:
                     what = f": {plain(progress.what)}" if progress.what and console.is_terminal else ""
                     report(f"{job_id} trains{what}", int(progress.done * _PARTS), _PARTS)
