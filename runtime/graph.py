@@ -31,6 +31,7 @@ _NEXT: dict[str, dict[str, str]] = {
     },
     "gate": {
         "approve": "approve",
+        "propose": "propose",
         "execute": "execute",
         "diagnose": "diagnose",
         "rollback": "rollback",

@@ -20,7 +20,7 @@ _NEXT: dict[str, dict[str, str]] = {
     "consider": {"check": "check"},
     "check": {"propose": "propose"},
     "propose": {"gate": "gate"},
-    "gate": {"approve": "approve", "execute": "execute"},
+    "gate": {"approve": "approve", "execute": "execute", "propose": "propose"},
     "answered": {"approve": "approve", "propose": "propose", "execute": "execute"},
     "execute": {"propose": "propose", "train": "submitted", "trial": "trial", "promote": "verify"},
     "submitted": {"wait": "training"},

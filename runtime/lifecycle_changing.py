@@ -15,7 +15,7 @@ from watchkeeper.runtime.lifecycle_run import LifecycleRun
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.replies import tell_answer
-from watchkeeper.runtime.restoring_records import asked_anew
+from watchkeeper.runtime.restoring_records import asked_anew, planned_anew
 from watchkeeper.runtime.steps import StepStatus
 from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, ToolError
 
@@ -62,6 +62,8 @@ class Changing:
     def gate(self, state: LifecycleState) -> Update:
         """Ask the policy; where people must be asked, write the question down."""
         self._run.enter(state, "gate", f"{state['change']}:{state['repeat']}")
+        if planned_anew(self._journal.steps.get(state["step"])):
+            return {"repeat": state["repeat"] + 1, "verdict": "propose"}
         decision = self._changes.decide(state["step"])
         if decision.decision is Verdict.DENY:
             return ends(Outcome.BY_POLICY, f"the policy denies it: {decision.reason}")

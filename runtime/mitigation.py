@@ -21,7 +21,7 @@ from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.remedies import examinations, order_of, remedies
 from watchkeeper.runtime.replies import follow_answer, tell_answer
-from watchkeeper.runtime.restoring_records import EXPIRED_BY_RESTORE, asked_anew
+from watchkeeper.runtime.restoring_records import EXPIRED_BY_RESTORE, asked_anew, planned_anew
 from watchkeeper.runtime.state import IncidentState, Turn
 from watchkeeper.runtime.steps import StepStatus
 from watchkeeper.tools.action import ProbeAnswer
@@ -114,6 +114,8 @@ class Mitigation:
         context = self._context
         incident = context.incident(state)
         step = context.journal.steps.get(state["step"])
+        if planned_anew(step):
+            return self._ask_anew(state)
         later = bool(state["applied"])
         if step.plan.is_empty:
             if later:
@@ -147,6 +149,8 @@ class Mitigation:
     def gate(self, state: IncidentState) -> Update:
         """Ask the policy; where people must be asked, write the question down."""
         self._enter(state, "gate")
+        if planned_anew(self._context.journal.steps.get(state["step"])):
+            return self._ask_anew(state)
         decision = self._changes.decide(state["step"])
         if decision.decision is Verdict.DENY:
             step = self._context.journal.steps.get(state["step"])
@@ -302,7 +306,7 @@ class Mitigation:
         return {"verdict": "observed", "reason": reason}
 
     def _ask_anew(self, state: IncidentState) -> Update:
-        """Plan a step again against the target as it is, and ask again: a restore expired its question."""
+        """Plan a step again against the target as it is: a restore expired its plan or its question."""
         self._context.journal.steps.update(
             state["step"], status=StepStatus.REFUSED, detail=EXPIRED_BY_RESTORE
         )

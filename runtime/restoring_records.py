@@ -19,7 +19,7 @@ _NUMBERS_LEFT = 1000
 """More than the steps that an incident may have been given since a backup."""
 
 EXPIRED_BY_RESTORE = "expired by a restore from a backup: whether it was used since is not known"
-"""The reason kept with such a question; the incident graph plans and asks anew."""
+"""The reason kept with such a question or plan; the incident graph plans and asks anew."""
 
 
 class MadeSafe(BaseModel):
@@ -41,7 +41,7 @@ class MadeSafe(BaseModel):
 
 
 def make_safe(store: Store, at: datetime) -> MadeSafe:
-    """Expire questions and unused yeses, count steps that needed none as begun, and hold calls to people.
+    """Expire questions, unused yeses and plans, doubt steps that needed no yes, and hold calls to people.
 
     Args:
         store: The restored store.
@@ -56,6 +56,7 @@ def make_safe(store: Store, at: datetime) -> MadeSafe:
         )
         expired = _expire(connection, at)
         for incident_id in live:
+            _outdate_plans(connection, incident_id, at)
             _doubt_allowed_steps(connection, incident_id, at)
             _leave_numbers(connection, incident_id)
         doubtful = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
@@ -71,6 +72,11 @@ def make_safe(store: Store, at: datetime) -> MadeSafe:
 def asked_anew(approval: Approval) -> bool:
     """Whether a question was expired by a restore, so that it is put again."""
     return approval.status is ApprovalStatus.EXPIRED and approval.reason == EXPIRED_BY_RESTORE
+
+
+def planned_anew(step: Step) -> bool:
+    """Whether a restore expired a step, so that it is planned again under another id."""
+    return step.status is StepStatus.REFUSED and step.detail == EXPIRED_BY_RESTORE
 
 
 def _expire(connection: Connection, at: datetime) -> tuple[str, ...]:
@@ -101,6 +107,27 @@ def _leave_numbers(connection: Connection, incident_id: str) -> None:
     connection.execute(delete(meta).where(meta.c.name == name))
     number = max(int(last), int(left or 0)) + _NUMBERS_LEFT
     connection.execute(meta.insert().values(name=name, value=str(number)))
+
+
+def _outdate_plans(connection: Connection, incident_id: str, at: datetime) -> None:
+    """Expire what was planned and neither allowed nor asked yet: the original may have done it since."""
+    steps, asked = schema.steps, select(schema.approvals.c.step_id)
+    bodies = connection.execute(
+        select(steps.c.body).where(
+            steps.c.incident_id == incident_id,
+            steps.c.status.in_((StepStatus.PLANNED.value, StepStatus.AWAITING.value)),
+            steps.c.id.not_in(asked.where(schema.approvals.c.incident_id == incident_id)),
+        )
+    ).scalars()
+    for step in [Step.model_validate_json(body) for body in bodies]:
+        expired = step.model_copy(
+            update={"status": StepStatus.REFUSED, "detail": EXPIRED_BY_RESTORE, "updated_at": at}
+        )
+        connection.execute(
+            update(steps)
+            .where(steps.c.id == step.id)
+            .values(status=expired.status.value, updated_at=at, body=expired.model_dump_json())
+        )
 
 
 def _doubt_allowed_steps(connection: Connection, incident_id: str, at: datetime) -> None:

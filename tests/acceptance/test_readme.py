@@ -89,8 +89,16 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_its_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))]
+    assert [to for to, _, _ in links if not (page.parent / to).exists()] == []
+    places = [(page.parent / to if to else page, place) for to, _, place in links if place]
+    assert [place for to, place in places if place not in _headings(to)] == []
+
+
+def _headings(page: Path) -> set[str]:
+    """Return how a page's headings are linked to: in small letters, with hyphens and no other signs."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,11 @@ from watchkeeper import Settings
 from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.backup import Backup, back_up
+from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.errors import BackupError
 from watchkeeper.runtime.events import ApprovalRequested
 from watchkeeper.runtime.restoring import restore
+from watchkeeper.runtime.steps import Steps
 
 RUN = "import json, sys; from tests import crashes; job = json.loads(sys.argv[1]); "
 RUN += "job['likes'] = tuple(job['likes']); crashes.run(crashes.Job(**job))"
@@ -92,6 +95,54 @@ def test_backups_of_a_running_incident_are_restored_and_go_on(
         assert all(count == 1 for who, count in changes.items() if who != "somebody"), changes
         assert AuditLog(home).verify().ok
         lamp.log.write_bytes(world)  # the next begins in the same world
+
+
+@pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.crash), pytest.param(4, id="every fourth")]
+)
+@pytest.mark.parametrize("rules", [None, ALLOW], ids=["asked", "allowed"])
+def test_backups_of_every_moment_are_restored_into_what_the_world_became(
+    folder: Path, rules: str | None, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original goes on after each backup and does more than that one knows of."""
+    lamp = Lamp.dark(folder, switch="off", bulb="dusty")
+    home = folder / "home"
+    backups: list[Backup] = []
+
+    def moment(*_: object) -> None:
+        backups.append(save(home, folder / f"{len(backups)}.tar.gz"))
+
+    with orchestrator(home, lamp, prefers("bulb"), rules=rules) as o:
+        incident = o.open(ALERT).id
+        o.journal.listen(moment)
+        for owner, name in ((Steps, "add"), (Steps, "update"), (Checkpoints, "put")):
+            monkeypatch.setattr(owner, name, _then(getattr(owner, name), moment))
+        for event in o.resume(incident):
+            if isinstance(event, ApprovalRequested):
+                o.answer(event.approval_id, "approve", by="bob")
+    monkeypatch.undo()
+    assert [who.rpartition("-")[2] for who in lamp.changes()] == ["somebody", "S1", "S1", "S2"]
+    live = [made for made in backups if made.manifest.live]
+    assert len(live) > 40
+    world = lamp.log.read_bytes()
+    for number, made in enumerate(live[::every]):
+        elsewhere = folder / f"restored-{number}" / "home"
+        restore(made.path, elsewhere, by="ann")
+        outcome = go_on(elsewhere, lamp, rules, ("bulb",))
+        changes = lamp.changes()
+        assert all(count == 1 for who, count in changes.items() if who != "somebody"), (number, changes)
+        assert outcome in {"resolved", "closed"}, outcome
+        assert lamp.shines()
+        lamp.log.write_bytes(world)
+
+
+def _then(function: Callable[..., Any], after: Callable[[], None]) -> Callable[..., Any]:
+    def both(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        after()
+        return result
+
+    return both
 
 
 def _has_incident(home: Path) -> bool:

@@ -31,11 +31,16 @@ from tests.threshold import make
 from watchkeeper import ScriptedEngine
 from watchkeeper.cli.predictors import app as predictors
 from watchkeeper.models.interface import ChoiceRequest
+from watchkeeper.runtime.changes import Changes
+from watchkeeper.runtime.checkpoints import Checkpoints
+from watchkeeper.runtime.clock import utc_now
 from watchkeeper.runtime.drift_alerts import drift_alert
 from watchkeeper.runtime.errors import IncidentBusyError, StoreError
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.lifecycles import TOOLS
+from watchkeeper.runtime.policy_types import PolicyDecision
+from watchkeeper.runtime.restoring_records import make_safe
 from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.runtime.worker import Worker
 from watchkeeper.tools.predictors.watching import DriftReport
@@ -79,25 +84,26 @@ def test_a_better_version_is_promoted_after_two_yeses(base: Path) -> None:
     assert (base / "home" / "lifecycles" / incident / "comparison.png").stat().st_size > 1000
 
 
-def test_cut_off_after_every_node_it_trains_and_promotes_once(base: Path) -> None:
+def test_cut_off_after_every_node_it_trains_and_promotes_once(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each process keeps what one node found, and dies before it keeps what the next one did."""
     home = base / "home"
     with orchestrator(home, rules=ALLOW) as o:
         incident = o.retrain(request(base)).id
-    processes = 0
+    processes, calls, original = 0, 0, Checkpoints.put
+
+    def put(checkpoints: Checkpoints, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise sqlite3.OperationalError("the power went")
+        return original(checkpoints, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "put", put)
     while processes < 60:
-        processes += 1
+        processes, calls = processes + 1, 0
         with orchestrator(home, rules=ALLOW) as o:
-            original, calls = o._checkpoints.put, 0
-
-            def put(*arguments: Any, original: Any = original, **named: Any) -> Any:
-                nonlocal calls
-                calls += 1
-                if calls > 1:
-                    raise sqlite3.OperationalError("the power went")
-                return original(*arguments, **named)
-
-            o._checkpoints.put = put  # type: ignore[method-assign]
             try:
                 assert to_the_end(o, incident) == "promoted"
                 break
@@ -107,6 +113,30 @@ def test_cut_off_after_every_node_it_trains_and_promotes_once(base: Path) -> Non
     with orchestrator(home, rules=ALLOW) as o:
         assert [step.status.value for step in o.report(incident).steps] == ["verified", "verified"]
         assert len(o.site.jobs.list()) == 1  # type: ignore[union-attr]
+    assert moves(home) == PROMOTED
+
+
+def test_after_a_restore_what_was_planned_is_planned_again_under_another_id(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, original = base / "home", Changes.decide
+
+    def decide(changes: Changes, step_id: str) -> PolicyDecision:
+        if step_id.endswith("-S2"):
+            raise StoreError("the power went")
+        return original(changes, step_id)
+
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base)).id
+        with monkeypatch.context() as patched:
+            patched.setattr(Changes, "decide", decide)
+            with pytest.raises(StoreError, match="the power went"):
+                to_the_end(o, incident)
+        make_safe(o.journal.store, utc_now())
+    with orchestrator(home, rules=ALLOW) as o:
+        assert to_the_end(o, incident) == "promoted"
+        steps = [(step.id.rpartition("-")[2], step.status.value) for step in o.report(incident).steps]
+    assert steps == [("S1", "verified"), ("S2", "refused"), ("S1003", "verified")]
     assert moves(home) == PROMOTED
 
 
