@@ -135,6 +135,25 @@ class Escalations:
             subject=f"{incident_id} was handed to people: {reason}",
         )
 
+    def start_unclaimed(self, incident_id: str, rules: EscalationRules, *, reason: str) -> Escalation:
+        """Call people about an incident that no worker takes, once; they may be called again when one did.
+
+        Args:
+            incident_id: The incident.
+            rules: Who is called; no labels of a host choose among them, since the host is not known.
+            reason: Why no worker takes it.
+
+        Raises:
+            UnknownIncidentError: If there is no such incident.
+        """
+        return self._start(
+            f"unclaimed:{incident_id}",
+            incident_id,
+            rules,
+            {},
+            subject=f"{incident_id} is worked on by nobody: {reason}",
+        )
+
     def get(self, escalation_id: str) -> Escalation:
         """Return an escalation.
 

@@ -104,12 +104,7 @@ class IncidentRuns:
         try:
             orchestrator.site.inventory.host(orchestrator.journal.incidents.get(incident_id).alert.host)
         except UnknownHostError as error:
-            # Workers on other machines share the store, each with an inventory of its own.
-            said = f"incident {incident_id!r} waits for a worker that knows its host: {error}"
-            if incident_id not in self._left:
-                self._left.add(incident_id)
-                self._say(said)
-            raise LaterError(_ELSEWHERE_SECONDS, said) from error
+            raise LaterError(_ELSEWHERE_SECONDS, self._leave(incident_id, error)) from error
         self._left.discard(incident_id)
         task.on_stop(lambda: orchestrator.stop(incident_id))
         known = orchestrator.journal.incidents.events(incident_id)
@@ -123,6 +118,20 @@ class IncidentRuns:
         except IncidentBusyError as error:
             raise LaterError(_BUSY_SECONDS, str(error)) from error
         self._end(task, incident_id)
+
+    def _leave(self, incident_id: str, error: UnknownHostError) -> str:
+        """Leave an incident to workers on other machines, which may know its host; people must hear of it."""
+        journal = self._orchestrator.journal
+        said = f"incident {incident_id!r} waits for a worker that knows its host: {error}"
+        if incident_id not in self._left:
+            self._left.add(incident_id)
+            self._say(said)
+        waited = journal.store.now() - journal.incidents.get(incident_id).opened_at
+        if waited >= timedelta(seconds=self._orchestrator.settings.unclaimed_seconds):
+            journal.escalations.start_unclaimed(
+                incident_id, self._orchestrator.site.escalation, reason=str(error)
+            )
+        return said
 
     def _end(self, task: Task, incident_id: str) -> None:
         journal = self._orchestrator.journal

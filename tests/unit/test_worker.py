@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -187,6 +188,23 @@ def test_an_incident_of_a_host_that_a_worker_does_not_know_is_left_to_others(o: 
     assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
     assert job.due_at > o.journal.store.now()
     assert o.journal.incidents.get(incident.id).status is IncidentStatus.OPEN
+
+
+def test_people_are_called_once_about_an_incident_that_no_worker_takes(tmp_path: Path, lamp: Lamp) -> None:
+    with orchestrator(tmp_path / "home", lamp, prefers("bulb"), unclaimed_seconds=0.5) as o:
+        incident = submit(o.journal, ALERT.model_copy(update={"host": "elsewhere"}), by="ann")
+        jobs = Jobs(o.journal.store)
+        serve_once(o)
+        assert o.journal.escalations.list() == ()
+        time.sleep(0.5)
+        for _ in range(2):
+            jobs.hurry(run_key(incident.id))
+            serve_once(o)
+        (called,) = o.journal.escalations.list(incident_id=incident.id)
+        assert called.subject.startswith(f"{incident.id} is worked on by nobody: ")
+        assert "'elsewhere'" in called.subject
+        assert len(o.journal.escalations.outbox.list(called.id)) == 1
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.OPEN
 
 
 def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> None:
