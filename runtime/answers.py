@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from watchkeeper.runtime.approval_types import SOLO_TIER, same_person
 from watchkeeper.runtime.approvals import Answer, Approval, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.authority import attempt
 from watchkeeper.runtime.errors import ApprovalError, IdentityError
 from watchkeeper.runtime.escalation import Escalations
 from watchkeeper.runtime.events import IncidentOpened
@@ -33,6 +34,8 @@ def give_answer(
 ) -> Approval:
     """Answer a question; an answer that cannot be written into the audit log is not given.
 
+    That somebody was refused an answer is written there, too.
+
     Where the incident was given to workers, the answer has them go on with it.
 
     Args:
@@ -53,8 +56,12 @@ def give_answer(
         IdentityError: If there is a users file, and it is not known who this is, or their roles do not do.
         AuditError: If the audit log cannot be written; the question is then still open.
     """
-    person = people.confirm(by, token=token)
-    with store.transaction():
+    asked = approvals.get(approval_id)
+    with (
+        attempt(audit, f"answer {answer.value!r} to {approval_id} (incident {asked.incident_id})") as known,
+        store.transaction(),
+    ):
+        person = known(people.confirm(by, token=token))
         asked = approvals.get(approval_id)
         check_answer(person, asked, answer)
         if answer is Answer.APPROVE:

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from pydantic import JsonValue
 
 from watchkeeper.runtime.audit import AuditLog
-from watchkeeper.runtime.errors import AuditError, IdentityError
-from watchkeeper.runtime.people import People, Person, current_person
+from watchkeeper.runtime.errors import ApprovalError, AuditError, IdentityError
+from watchkeeper.runtime.people import People, Person, Proof, current_person
 from watchkeeper.runtime.roles import Permission
 
 REFUSED = "refused"
 """The kind of entry of the audit log that tells of a refusal."""
+
+
+@contextmanager
+def attempt(
+    audit: AuditLog, what: str, permission: Permission | None = None
+) -> Iterator[Callable[[Person], Person]]:
+    """Write into the audit log that somebody was refused what they tried in the block.
+
+    It yields what is to be called with who that is once it is known; until then it is the account of this
+    process. A refusal that cannot be written is a refusal all the same.
+
+    Args:
+        audit: The log.
+        what: What they try: ``"lift a stop"``.
+        permission: What it takes, where that is one permission.
+    """
+    by, known_by = current_person(), Proof.ACCOUNT
+
+    def known(person: Person) -> Person:
+        nonlocal by, known_by
+        by, known_by = person.name, person.proof
+        return person
+
+    try:
+        yield known
+    except (IdentityError, ApprovalError) as error:
+        refused: dict[str, JsonValue] = {
+            "by": by,
+            "known_by": known_by.value,
+            "what": what,
+            "reason": str(error),
+        }
+        if permission is not None:
+            refused["permission"] = permission.value
+        with suppress(AuditError):
+            audit.append(REFUSED, refused)
+        raise
 
 
 def authorize(
@@ -28,22 +68,7 @@ def authorize(
     Raises:
         IdentityError: If there is a users file, and it is not known who this is, or their roles do not do.
     """
-    by, known_by = current_person(), "account"
-    try:
-        person = people.at_terminal(token=token)
-        by, known_by = person.name, person.proof.value
+    with attempt(audit, what, permission) as known:
+        person = known(people.at_terminal(token=token))
         person.check(permission, what)
-    except IdentityError as error:
-        with suppress(AuditError):
-            audit.append(
-                REFUSED,
-                {
-                    "by": by,
-                    "known_by": known_by,
-                    "what": what,
-                    "permission": permission.value,
-                    "reason": str(error),
-                },
-            )
-        raise
     return person

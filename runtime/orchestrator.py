@@ -21,6 +21,7 @@ from watchkeeper.models.interface import Cancellation, Engine
 from watchkeeper.models.lazy import LazyEngine
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.authority import attempt
 from watchkeeper.runtime.changes import Applied, Changes
 from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.context import Context
@@ -251,7 +252,8 @@ class Orchestrator:
         """
         if by is None and token is None and self._person.proof is not Proof.SAID:
             by = self._person
-        person = self.journal.people.confirm(by, token=token)
+        with attempt(self.journal.audit, f"answer {Answer(answer).value!r} to {approval_id}"):
+            person = self.journal.people.confirm(by, token=token)
         if arguments is not None:
             asked = self.journal.approvals.get(approval_id)
             arguments = self.changes.check_edit(asked.step_id, arguments, by=person.name)
@@ -280,8 +282,10 @@ class Orchestrator:
         """
         if by is None and token is None and self._person.proof is not Proof.SAID:
             by = self._person
-        person = self.journal.people.confirm(by, token=token)
-        person.check(Permission.ACKNOWLEDGE, f"acknowledge {escalation_id}")
+        what = f"acknowledge {escalation_id}"
+        with attempt(self.journal.audit, what, Permission.ACKNOWLEDGE) as known:
+            person = known(self.journal.people.confirm(by, token=token))
+            person.check(Permission.ACKNOWLEDGE, what)
         return self.journal.escalations.acknowledge(escalation_id, by=person.name, reason=reason)
 
     def report(self, incident_id: str) -> Report:

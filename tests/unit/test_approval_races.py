@@ -123,6 +123,8 @@ class World:
         """The answers in the audit log, by question."""
         found: dict[str, list[str]] = {}
         for entry in self.audit.entries():
+            if entry.kind != "approval-answered":
+                continue
             assert isinstance(entry.data, dict)
             found.setdefault(str(entry.data["approval_id"]), []).append(
                 f"{entry.data['answer']} by {entry.data['by']}"

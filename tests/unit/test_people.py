@@ -1,9 +1,11 @@
 """Who somebody is comes from the users file where there is one, and what they may do from one table."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -220,7 +222,19 @@ def test_tiers_need_roles_and_two_tokens_of_one_user_are_one_person(home: Path, 
             o.answer(question.id, "approve", by="bob", token=second)
         assert o.answer(question.id, "approve", token=secrets["cat"]).status is ApprovalStatus.APPROVED
         *_, entry = (e.data for e in o.journal.audit.entries() if e.kind == "approval-answered")
+        refused: list[Any] = [e.data for e in o.journal.audit.entries() if e.kind == "refused"]
     assert isinstance(entry, dict)
+    account = current_person()
+    assert [(data["by"], data["known_by"]) for data in refused] == [
+        ("dan", "token"),
+        ("eve", "token"),
+        ("fay", "token"),
+        ("eve", "token"),
+        (account, "account"),
+        ("bob", "token"),
+    ]
+    assert all(question.id in data["what"] for data in refused)
+    assert secrets["dan"] not in json.dumps(refused)
     assert (entry["votes"], entry["known_by"]) == (["bob", "cat"], "token")
 
 
