@@ -247,6 +247,29 @@ def test_a_server_does_not_begin_with_a_version_that_cannot_be_loaded(shelf: She
 
 
 @pytest.mark.asyncio
+async def test_a_challenger_that_cannot_be_loaded_keeps_no_champion_from_answering(shelf: Shelf) -> None:
+    shelf.named["challenger"] = 13
+    async with client_of(shelf) as client:
+        assert (await ask(client, 0.5)).json()["version"] == 1
+        assert (await client.get("/health")).json()["status"] == "degraded"
+
+
+@pytest.mark.asyncio
+async def test_an_id_is_one_row_s_and_a_repeated_request_is_answered_again(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    async with client_of(shelf, predictions=kept) as client:
+        assert (await ask(client, 0.5, by="r1")).status_code == 200
+        assert (await ask(client, 0.5, by="r1")).status_code == 200
+        other = await ask(client, 0.05, by="r1")
+        assert (await ask(client, 0.05, by="r2")).status_code == 200
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "id_taken"
+    assert [(one.id, one.asked["load"]) for one in kept.list("busy")] == [("r1", 0.5), ("r2", 0.05)]
+
+
+@pytest.mark.asyncio
 async def test_a_predictor_without_a_champion_says_what_to_do(shelf: Shelf) -> None:
     shelf.named.clear()
     async with client_of(shelf) as client:

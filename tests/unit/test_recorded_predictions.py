@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def test_the_same_prediction_is_kept_once_and_roles_apart(tmp_path: Path) -> Non
     kept.record([prediction("a")])
     assert kept.count("busy") == 2
     assert kept.list("busy", roles=("shadow",)) == (prediction("a", role="shadow"),)
+
+
+def test_ids_that_are_kept_for_another_row_are_named(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    other = replace(prediction("a"), asked={"load": 2})
+    assert kept.record([prediction("a"), prediction("b")]) == frozenset()
+    assert kept.record([prediction("a"), prediction("c")]) == frozenset()
+    assert kept.record([other, prediction("d")]) == {"a"}
+    assert kept.record([replace(other, role="shadow")]) == frozenset()
+    assert [one.id for one in kept.list("busy", roles=("champion",))] == ["a", "b", "c", "d"]
 
 
 def test_labels_arrive_for_all_who_answered(tmp_path: Path) -> None:

@@ -110,14 +110,17 @@ class Predictions:
         with self._writing() as connection:
             _metadata.create_all(connection)
 
-    def record(self, predictions: Sequence[Recorded]) -> None:
+    def record(self, predictions: Sequence[Recorded]) -> frozenset[str]:
         """Keep predictions, all or none; one that is kept already stays as it is.
+
+        Returns:
+            The ids that are kept for another row: what was right of one would be taken for the other.
 
         Raises:
             RecordingError: If they cannot be written.
         """
         if not predictions:
-            return
+            return frozenset()
         rows = [
             {
                 "predictor": one.predictor,
@@ -131,11 +134,13 @@ class Predictions:
             for one in predictions
         ]
         with self._writing() as connection:
-            connection.execute(insert(_table).on_conflict_do_nothing(), rows)
+            kept = connection.execute(insert(_table).on_conflict_do_nothing(), rows).rowcount
+            taken = frozenset() if kept == len(rows) else _taken(connection, predictions)
         self._until_pruning -= len(rows)
         if self._until_pruning <= 0:
             self._until_pruning = max(1, self._keep_rows // 20)
             self.prune(max(one.at for one in predictions))
+        return taken
 
     def label(self, predictor: str, labels: Mapping[str, JsonValue], at: datetime) -> tuple[str, ...]:
         """Say what was right, by id.
@@ -239,6 +244,21 @@ class Predictions:
             raise RecordingError(
                 f"the predictions in {str(self._path)!r} cannot be read or written: {error.orig}"
             ) from error
+
+
+def _taken(connection: Connection, predictions: Sequence[Recorded]) -> frozenset[str]:
+    """Return the ids under which another row is kept."""
+    taken = set()
+    for one in predictions:
+        kept = connection.execute(
+            select(_table.c.asked).where(
+                _table.c.predictor == one.predictor, _table.c.id == one.id, _table.c.role == one.role
+            )
+        ).scalar_one()
+        # As it was written: what a number became on the way is no difference.
+        if json.loads(kept) != json.loads(json.dumps(dict(one.asked))):
+            taken.add(one.id)
+    return frozenset(taken)
 
 
 def _set_up(connection: object, record: object) -> None:

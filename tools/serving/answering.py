@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -26,6 +26,10 @@ _logger = logging.getLogger(__name__)
 
 class NoVersionError(Exception):
     """No version can answer."""
+
+
+class IdTakenError(Exception):
+    """The id of a request is that of an earlier one with other rows."""
 
 
 class ChallengerMode(StrEnum):
@@ -51,6 +55,7 @@ class Answered:
         role: As what it answered: ``champion``, ``canary`` or ``shadow``.
         ids: Id of each prediction, by which it is labelled later.
         answers: One answer a row.
+        taken: Ids under which other rows are recorded already, so that these are not.
     """
 
     id: str
@@ -59,6 +64,7 @@ class Answered:
     role: str
     ids: tuple[str, ...]
     answers: list[dict[str, JsonValue]]
+    taken: tuple[str, ...] = ()
 
 
 class Answerer:
@@ -116,7 +122,17 @@ class Answerer:
             QueueFullError: If too many rows wait.
             NoVersionError: If no version is the champion.
             DataError: If a row is wrong.
+            IdTakenError: If its id was that of other rows: what is said to be right would be said of both.
         """
+        answered = await self._answer(name, asked)
+        if answered.taken:
+            raise IdTakenError(
+                f"id {answered.taken[0]!r:.80} is recorded for another row: give each request an id of its "
+                "own, or none"
+            )
+        return answered
+
+    async def _answer(self, name: str, asked: Asked) -> Answered:
         has_challenger = self._follower.get(name, CHALLENGER) is not None
         if self._challenger is ChallengerMode.CANARY and has_challenger and is_canary(asked.id, self._canary):
             try:
@@ -185,12 +201,17 @@ class Answerer:
                 )
             )
             start = stop
-        self._record(name, batch, done)
-        return done
+        taken = self._record(name, batch, done)
+        return (
+            [replace(one, taken=tuple(id_ for id_ in one.ids if id_ in taken)) for one in done]
+            if taken
+            else done
+        )
 
-    def _record(self, name: str, batch: Sequence[Asked], done: Sequence[Answered]) -> None:
+    def _record(self, name: str, batch: Sequence[Asked], done: Sequence[Answered]) -> frozenset[str]:
+        """Record answers, and return the ids that are those of other rows."""
         if self._predictions is None:
-            return
+            return frozenset()
         at = self._now()
         found = [
             Recorded(name, id_, answered.version, answered.role, at, row, answer)
@@ -198,11 +219,12 @@ class Answerer:
             for id_, row, answer in zip(answered.ids, asked.rows, answered.answers, strict=True)
         ]
         try:
-            self._predictions.record(found)
+            return self._predictions.record(found)
         except RecordingError:
             # An answer is worth more than its record.
             self._metrics.unrecorded(name, len(found))
             _logger.exception("answers of %s were not recorded", name)
+            return frozenset()
 
 
 def _ids(asked: Asked) -> tuple[str, ...]:

@@ -24,7 +24,13 @@ from watchkeeper.models.server.errors import HttpError, closing
 from watchkeeper.models.server.keys import ApiKeys
 from watchkeeper.tools.errors import DataError
 from watchkeeper.tools.predictors.recording import Predictions
-from watchkeeper.tools.serving.answering import Answered, Answerer, ChallengerMode, NoVersionError
+from watchkeeper.tools.serving.answering import (
+    Answered,
+    Answerer,
+    ChallengerMode,
+    IdTakenError,
+    NoVersionError,
+)
 from watchkeeper.tools.serving.batching import Asked, QueueFullError
 from watchkeeper.tools.serving.following import Follower
 from watchkeeper.tools.serving.metrics import CONTENT_TYPE, Metrics
@@ -285,6 +291,8 @@ def _error_response(error: Exception) -> JSONResponse:
             refused = HttpError(
                 503, str(error), type="server_error", code="no_version", headers={"retry-after": "5"}
             )
+        case IdTakenError():
+            refused = HttpError(409, str(error), code="id_taken", param="id")
         case DataError():
             refused = HttpError(422, str(error), code="invalid_row")
         case _:

@@ -85,12 +85,16 @@ class Follower:
     def start(self) -> None:
         """Load what the aliases name now, and follow them from then on.
 
+        A challenger that cannot be loaded keeps no champion from answering; it stays in ``problems``.
+
         Raises:
-            ToolError: If a version cannot be loaded.
+            ToolError: If a champion cannot be loaded.
         """
         self.look()
-        for problem in self.problems.values():
-            raise ToolError(problem)
+        for (_, alias), problem in self.problems.items():
+            if alias == CHAMPION:
+                raise ToolError(problem)
+            _logger.warning("%s", problem)
         self._thread.start()
 
     def stop(self) -> None:
