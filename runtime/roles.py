@@ -34,7 +34,7 @@ class Permission(StrEnum):
     ``RELEASE``: have notifications sent that a restore held back.
     ``BACK_UP``: back up the home, and restore one.
     ``EXPORT_AUDIT``: write signed exports of the audit log.
-    ``PROMOTE``: say which version of a predictor answers.
+    ``PROMOTE``: say which version of a predictor answers, and which adapters a model has.
     ``PRUNE``: remove old incidents, and old entries of the audit log.
     """
 

@@ -15,6 +15,7 @@ from tests import tiny
 from watchkeeper.models.adapter_store import add_adapter, installed_adapters, remove_adapter
 from watchkeeper.models.catalog import find_model
 from watchkeeper.models.errors import AdapterError
+from watchkeeper.runtime.audit import AuditLog
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,4 @@ def test_adapters_are_added_listed_and_removed(tmp_path: Path, model: Path) -> N
     assert adapters("remove", "site").returncode == 0
     assert installed_adapters(entry, home) == {}
     assert list((home / "adapters").rglob("*.safetensors")) == []
+    assert [entry.kind for entry in AuditLog(home).entries()] == ["adapter-added", "adapter-removed"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from watchkeeper.cli.output import human_bytes, print_json
-from watchkeeper.cli.records import print_table
+from watchkeeper.cli.records import mistakes, print_table
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from watchkeeper.models.adapter_files import Adapter
     from watchkeeper.models.catalog import CatalogEntry
 
@@ -59,7 +63,9 @@ def add(
     from watchkeeper.models.adapter_store import adapters_folder, add_adapter
 
     entry = _entry(model)
-    added = add_adapter(entry, name, folder)
+    with _by(f"add adapter {name!r} to {entry.id}") as tell:
+        added = add_adapter(entry, name, folder)
+        tell("adapter-added", model=entry.id, adapter=name, sha256=added.digest)
     described = _describe(entry, added, adapters_folder(entry) / name)
     if as_json:
         print_json(described)
@@ -76,7 +82,9 @@ def remove(name: Name, model: Model = None, as_json: Json = False) -> None:
     from watchkeeper.models.adapter_store import remove_adapter
 
     entry = _entry(model)
-    gone = remove_adapter(entry, name)
+    with _by(f"remove adapter {name!r} from {entry.id}") as tell:
+        gone = remove_adapter(entry, name)
+        tell("adapter-removed", model=entry.id, adapter=name)
     if as_json:
         print_json({"name": name, "model": entry.id, "folder": str(gone)})
     else:
@@ -87,6 +95,24 @@ def _entry(model: str | None) -> CatalogEntry:
     from watchkeeper.models.catalog import DEFAULT_MODEL, find_model
 
     return find_model(model or DEFAULT_MODEL)
+
+
+@contextmanager
+def _by(what: str) -> Iterator[Callable[..., None]]:
+    """Refuse it to who may not; yields what writes into the audit log that they did it."""
+    from watchkeeper.cli.identity import permitted_person
+    from watchkeeper.models.home import home_folder
+    from watchkeeper.runtime.audit import AuditLog
+    from watchkeeper.runtime.roles import Permission
+
+    with mistakes():
+        person = permitted_person(home_folder(), Permission.PROMOTE, what)
+
+        def tell(kind: str, **data: JsonValue) -> None:
+            who: dict[str, JsonValue] = {"by": person.name, "known_by": person.proof.value}
+            AuditLog(home_folder()).append(kind, who | data)
+
+        yield tell
 
 
 def _describe(entry: CatalogEntry, adapter: Adapter, folder: Path) -> dict[str, Any]:

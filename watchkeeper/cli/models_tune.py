@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from watchkeeper.cli.output import INTERRUPTED, fail, print_json, progress_view, stderr_console
-from watchkeeper.cli.records import print_table
+from watchkeeper.cli.records import mistakes, print_table
 
 if TYPE_CHECKING:
     from watchkeeper.models.calibration_cases import LabelledCase
@@ -51,15 +51,20 @@ def tune(
     """Train an adapter with which the model finds root causes, judge it, and keep it if it is better."""
     import hashlib
 
+    from watchkeeper.cli.identity import permitted_person
     from watchkeeper.models.calibration_cases import read_cases
     from watchkeeper.models.catalog import DEFAULT_MODEL, find_model
     from watchkeeper.models.home import home_folder
     from watchkeeper.models.store import find_installed
+    from watchkeeper.runtime.audit import AuditLog
+    from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.tuning import Tuning
     from watchkeeper.runtime.tuning_verdict import TuningPlan
 
     # What can be wrong is found before minutes are spent.
     entry = find_model(model_id or DEFAULT_MODEL)
+    with mistakes():
+        person = permitted_person(home_folder(), Permission.RUN, "tune the agents' model")
     find_installed(entry)
     own: tuple[LabelledCase, ...] = () if data is None else read_cases(data)
     plan = TuningPlan(
@@ -75,6 +80,19 @@ def tune(
         verdict = _tuned(tuning, threads, None if minutes is None else time.monotonic() + 60 * minutes)
     except KeyboardInterrupt:
         fail("stopped; the same command goes on where it was", INTERRUPTED)
+    if verdict.earned:
+        with mistakes():
+            AuditLog(home_folder()).append(
+                "adapter-tuned",
+                {
+                    "by": person.name,
+                    "known_by": person.proof.value,
+                    "model": entry.id,
+                    "adapter": output,
+                    "plan": plan.model_dump(mode="json"),
+                    "reason": verdict.reason,
+                },
+            )
     _tell(tuning, entry, verdict, as_json=as_json)
 
 
