@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 
 def read_float(text: str) -> float:
@@ -15,7 +15,16 @@ def read_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value) or len(text) <= len(repr(value)):
         return value
-    written, read = Decimal(text), Decimal(repr(value))
+    try:
+        written = Decimal(text)
+    except InvalidOperation:
+        # Its exponent is beyond all: the number is zero, or as near to it as none can be written.
+        written = Decimal(_mantissa(text))
+    read = Decimal(repr(value))
     if written == read:
         return value
     return math.nextafter(value, math.inf if written > read else -math.inf)
+
+
+def _mantissa(text: str) -> str:
+    return text.lower().partition("e")[0]

@@ -28,6 +28,11 @@ BOUNDS = st.integers(-(10**6), 10**6) | st.decimals(-1000, 1000, places=2, allow
         ("977.00000000000000000001", 977.0000000000001),
         ("976.99999999999999999999", 976.9999999999999),
         ("-0.00000000000000000000", 0.0),
+        ("1e-400", 5e-324),
+        ("1e-99999999999999999999", 5e-324),
+        ("-1.0E-99999999999999999999", -5e-324),
+        ("0.0e-99999999999999999999", 0.0),
+        ("0e99999999999999999999", 0.0),
     ],
 )
 def test_numbers_are_read_as_they_are_written(text: str, value: float) -> None:
@@ -44,6 +49,15 @@ def test_what_is_above_a_bound_or_below_it_stays_there(bound: int | Decimal, dig
             assert read_float(f"{written:f}") > float(exact)
         elif written < exact:
             assert read_float(f"{written:f}") < float(exact)
+
+
+@given(st.from_regex(r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,25})?", fullmatch=True))
+def test_every_number_of_json_is_read(text: str) -> None:
+    value = read_float(text)
+    assert value == pytest.approx(float(text), rel=1e-12, abs=1e-300)
+    mantissa = text.lower().partition("e")[0]
+    assert (value == 0) is (Decimal(mantissa) == 0)
+    assert (value < 0) is (Decimal(mantissa) < 0)
 
 
 def test_calls_and_replies_are_read_so() -> None:
