@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Interrupt
 
 from watchkeeper.agents import Agent, AgentRole, Team
-from watchkeeper.models.errors import CancelledError
-from watchkeeper.models.interface import Cancellation, Engine
+from watchkeeper.models.interface import Engine
 from watchkeeper.models.lazy import LazyEngine
 from watchkeeper.runtime.alerts import Alert
-from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind
 from watchkeeper.runtime.authority import attempt
 from watchkeeper.runtime.changes import Applied, Changes
-from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.errors import IdentityError, OperationError
-from watchkeeper.runtime.escalation_jobs import EscalationJobs, EscalationWorker
+from watchkeeper.runtime.errors import IdentityError
+from watchkeeper.runtime.escalation_jobs import EscalationJobs
 from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.escalation_states import Escalation
-from watchkeeper.runtime.events import Event, IncidentClosed, Progress
+from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.gate import build_gate
-from watchkeeper.runtime.graph import build_graph
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.leases import LEASE_SECONDS
-from watchkeeper.runtime.lifecycles import ask, lifecycle_graph
+from watchkeeper.runtime.lifecycles import ask
 from watchkeeper.runtime.notify import sinks_of
 from watchkeeper.runtime.people import Person, Proof
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.report import Report, build_report
 from watchkeeper.runtime.roles import Permission
+from watchkeeper.runtime.runner import Runner
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.training import TrainingJobs
@@ -51,15 +44,6 @@ from watchkeeper.tools.registry import AnyAction, AnyFact
 
 if TYPE_CHECKING:
     from watchkeeper.runtime.lifecycle_rules import Retraining
-
-_POLL = 0.2
-"""Seconds between two looks at a question that waits for an answer."""
-
-_TELL_SECONDS = 1.0
-"""Seconds between two looks at how far something is that is waited for."""
-
-_STEPS = 500
-"""Nodes after which LangGraph gives up; the budgets of an incident end it long before."""
 
 
 class Orchestrator:
@@ -145,14 +129,19 @@ class Orchestrator:
             self.journal.close()
             raise
         self._requester = self._person.name
-        self._lease_seconds = lease_seconds
-        self._runs: list[_Run] = []
         self.changes = self._changes_of(self.site)
         self.escalation_jobs = EscalationJobs(
             self.journal.store,
             self.journal.escalations,
             sinks_of(self.settings.home, terminal),
             now=self.journal.now,
+        )
+        self._runner = Runner(
+            Context(self.site, self._team, self.journal, self.settings, self._requester),
+            self.changes,
+            self._changes_of,
+            self.escalation_jobs,
+            lease_seconds=lease_seconds,
         )
 
     def open(self, alert: Alert) -> Incident:
@@ -220,7 +209,7 @@ class Orchestrator:
         self._person.check(Permission.RUN, "have an incident handled")
         self.journal.incidents.get(incident_id)
         self.journal.halts.check()
-        return self._stream(incident_id, wait=wait)
+        return self._runner.run(incident_id, wait=wait)
 
     def answer(
         self,
@@ -334,9 +323,7 @@ class Orchestrator:
         Args:
             incident_id: End the run of this incident only.
         """
-        for run in list(self._runs):
-            if incident_id in {None, run.incident_id}:
-                run.stop()
+        self._runner.stop(incident_id)
 
     def close(self) -> None:
         """Close the state, and the engine where it was not given."""
@@ -362,154 +349,6 @@ class Orchestrator:
             observe_only=self.settings.observe_only,
             limits=self.settings.limits,
         )
-
-    def _stream(self, incident_id: str, *, wait: bool) -> Iterator[Event]:
-        """Work in a thread and hand over the events; an error of the thread is raised here."""
-        pipe: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-        run = _Run(incident_id, wait=wait)
-
-        closed = threading.Event()
-
-        def hand_over(event: Event) -> None:
-            # Who is told of the hand-over afterwards is in the store; the last event is that of the end.
-            if event.incident_id == incident_id and not closed.is_set():
-                pipe.put(event)
-                if isinstance(event, IncidentClosed):
-                    closed.set()
-
-        def work() -> None:
-            try:
-                self._work(run)
-            except BaseException as error:  # noqa: BLE001 (it is raised again in the consumer)
-                pipe.put(error)
-            else:
-                pipe.put(None)
-
-        yield from self.journal.incidents.events(incident_id)
-        forget = self.journal.listen(hand_over)
-        self._runs.append(run)
-        thread = threading.Thread(target=work, name=f"watchkeeper-{incident_id}", daemon=True)
-        thread.start()
-        ended = threading.Event()
-        watch = threading.Thread(
-            target=self.journal.halts.watch, args=(ended, run.stop), name="watchkeeper-halt", daemon=True
-        )
-        watch.start()
-        try:
-            while True:
-                item = pipe.get()
-                if item is None:
-                    if run.why is not None:
-                        raise run.why
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            run.stop()
-            ended.set()
-            thread.join()
-            watch.join()
-            self._runs.remove(run)
-            forget()
-
-    def _work(self, run: _Run) -> None:
-        incident_id = run.incident_id
-        config: RunnableConfig = {
-            "configurable": {"thread_id": incident_id},
-            "recursion_limit": _STEPS,
-        }
-        # A run has a flag of its own to be stopped by, so that stopping it leaves others, and a later one
-        # of the same incident, alone.
-        team = replace(self._team, cancel=run.cancel)
-        context = Context(self.site, team, self.journal, self.settings, self._requester)
-        # Of this run alone: what an earlier one kept in memory may be older than what another process wrote.
-        checkpoints = Checkpoints(self.journal.store, deferred=True)
-        with (
-            self.journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds),
-            EscalationWorker(self.escalation_jobs),
-            self.journal.incidents.working(incident_id),
-        ):
-            graph = lifecycle_graph(context, incident_id, checkpoints, self._changes_of) or build_graph(
-                context, self.changes, checkpoints
-            )
-            try:
-                while True:
-                    given, going = self._next_input(graph, config, run)
-                    if not going:
-                        break
-                    for _ in graph.stream(given, config, stream_mode="values", durability="sync"):
-                        if run.stopping.is_set():
-                            return
-            except CancelledError:
-                if not run.stopping.is_set():
-                    raise
-                return
-            if self.journal.incidents.get(incident_id).status.ended:
-                checkpoints.delete_thread(incident_id)
-
-    def _next_input(
-        self, graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, run: _Run
-    ) -> tuple[Any, bool]:
-        """Read where the graph stands, and say with what it goes on (and whether it does)."""
-        snapshot = graph.get_state(config)
-        if snapshot.created_at is None:
-            # An incident that ended keeps no checkpoints; one that was cut off while it ended has some.
-            going = not self.journal.incidents.get(run.incident_id).status.ended
-            return {"incident": run.incident_id}, going and not run.stopping.is_set()
-        # Not `next`: it leaves out a node whose result was kept right before a crash and not yet taken over.
-        if not snapshot.tasks or run.stopping.is_set():
-            return None, False
-        questions = [question for task in snapshot.tasks for question in task.interrupts]
-        if not questions:
-            return None, True
-        if "approval" not in questions[0].value:
-            return self._waited(questions[0], run)
-        approval_id = str(questions[0].value["approval"])
-        while self.journal.approvals.get(approval_id).status is ApprovalStatus.PENDING:
-            if not run.wait or run.stopping.wait(_POLL):
-                self.journal.incidents.rested(run.incident_id)
-                return None, False
-        self.journal.incidents.rested(run.incident_id)
-        return Command(resume={questions[0].id: approval_id}), True
-
-    def _waited(self, pause: Interrupt, run: _Run) -> tuple[Any, bool]:
-        """Wait for what a lifecycle waits for, such as the end of a training job."""
-        from watchkeeper.runtime.lifecycle_waits import Waits
-
-        jobs = TrainingJobs(self.journal.store, self.settings.home, self.journal.audit)
-        waits = Waits(jobs, self.settings.home, self.journal.now)
-        told, tell_at = "", 0.0
-        while not waits.over(pause.value):
-            if run.wait and time.monotonic() >= tell_at:
-                tell_at = time.monotonic() + _TELL_SECONDS
-                said = waits.told(pause.value)
-                if said and said != told:
-                    self.journal.record(run.incident_id, Progress(text=said))
-                told = said
-            if not run.wait or run.stopping.wait(_POLL):
-                self.journal.incidents.rested(run.incident_id)
-                return None, False
-        self.journal.incidents.rested(run.incident_id)
-        return Command(resume={pause.id: True}), True
-
-
-@dataclass(slots=True)
-class _Run:
-    """One run of an incident, the flags that end it, and what ended it."""
-
-    incident_id: str
-    wait: bool
-    why: OperationError | None = None
-    stopping: threading.Event = field(default_factory=threading.Event)
-    cancel: Cancellation = field(default_factory=Cancellation)
-
-    def stop(self, why: OperationError | None = None) -> None:
-        """End it at the next node, and a generation within a token."""
-        if not self.stopping.is_set():
-            self.why = why
-        self.stopping.set()
-        self.cancel.cancel()
 
 
 def _called(given: EscalationRules | Path | str | None) -> EscalationRules:
