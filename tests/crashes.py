@@ -42,6 +42,9 @@ Place = Literal["event", "node", "line", "effect", "moment"]
 what asks for the effect itself (1: before it, 3: after it); or after so many microseconds, wherever it is."""
 
 ROOT = Path(__file__).parent.parent
+STARTS_BEFORE = "starts-before.json"
+"""File, in the world of a demo, of how often each program had been started when its incident began."""
+
 REPEATS = 2  # of a line that count: once for the first step of an incident, once for the second
 _LINES = {
     str(changes.__file__): None,
@@ -264,6 +267,7 @@ def demo_orchestrator(job: Job) -> Iterator[tuple[Orchestrator, Alert]]:
         environment = DemoEnvironment.create(root, job.demo, state=home / "hosts" / host)
         environment.start()
         inject(environment, "killed")
+        (root / STARTS_BEFORE).write_text(json.dumps(environment.starts()))
     settings = Settings(home=home, solo=True, reading_pause_seconds=0.1)
     inventory = root / "inventory.yaml"
     RunFile.write_inventory(inventory, environment.inventory())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.crashes import Crashes, Job, Place
+from tests.crashes import STARTS_BEFORE, Crashes, Job, Place
 from tests.lamp import Lamp, folder_in_memory
 from watchkeeper.demo.environment import DemoEnvironment
 from watchkeeper.demo.errors import DemoError
@@ -383,7 +384,7 @@ def _was_started_as_the_ledger_says(job: Job) -> bool:
     with Journal(Path(job.home)) as journal:
         (incident,) = journal.incidents.list()
         steps = {step.id: step for step in journal.steps.list(incident.id)}
-        expected = dict.fromkeys(environment.starts(), 1)
+        expected: dict[str, int] = json.loads((Path(job.world) / STARTS_BEFORE).read_text())
         for effect in journal.ledger.list(incident.id):
             step = steps[effect.step_id]
             assert not effect.in_doubt
