@@ -136,7 +136,7 @@ class Escalations:
         )
 
     def start_unclaimed(self, incident_id: str, rules: EscalationRules, *, reason: str) -> Escalation:
-        """Call people about an incident that no worker takes, once; they may be called again when one did.
+        """Call people about an incident that no worker takes, once, until one does (see `claimed`).
 
         Args:
             incident_id: The incident.
@@ -153,6 +153,12 @@ class Escalations:
             {},
             subject=f"{incident_id} is worked on by nobody: {reason}",
         )
+
+    def claimed(self, incident_id: str) -> None:
+        """End the call about an incident that no worker took: one does now."""
+        found = self._find(f"unclaimed:{incident_id}")
+        if found is not None:
+            self._apply(found.id, Answered("a worker that knows its host"))
 
     def get(self, escalation_id: str) -> Escalation:
         """Return an escalation.

@@ -106,6 +106,7 @@ class IncidentRuns:
         except UnknownHostError as error:
             raise LaterError(_ELSEWHERE_SECONDS, self._leave(incident_id, error)) from error
         self._left.discard(incident_id)
+        orchestrator.journal.escalations.claimed(incident_id)
         task.on_stop(lambda: orchestrator.stop(incident_id))
         known = orchestrator.journal.incidents.events(incident_id)
         before = known[-1].seq if known else 0

@@ -363,6 +363,7 @@ def orchestrator(
     lease_seconds: float = LEASE_SECONDS,
     causes: tuple[Cause, ...] = CAUSES,
     escalation: str | None = None,
+    inventory: Inventory = INVENTORY,
     **settings: Any,
 ) -> Orchestrator:
     """Return an orchestrator of the lamp that does not wait where nothing is to be waited for."""
@@ -374,7 +375,7 @@ def orchestrator(
         called.write_text(escalation)
     values: dict[str, Any] = {"settle_seconds": 0, "reading_pause_seconds": 0} | settings
     return Orchestrator(
-        inventory=INVENTORY,
+        inventory=inventory,
         engine=engine,
         tools=lamp.tools(knows=knows),
         agents=(replace(AGENTS[0], causes=causes), *AGENTS[1:]),

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lamp import ALERT, Lamp, orchestrator, prefers
-from watchkeeper import Orchestrator
+from tests.lamp import ALERT, INVENTORY, Lamp, orchestrator, prefers
+from watchkeeper import Inventory, Orchestrator
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.runtime.errors import ApprovalError, HaltedError
+from watchkeeper.runtime.escalation_states import EscalationStatus
 from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, go_on, run_key, submit
 from watchkeeper.runtime.incidents import IncidentStatus
@@ -205,6 +206,14 @@ def test_people_are_called_once_about_an_incident_that_no_worker_takes(tmp_path:
         assert "'elsewhere'" in called.subject
         assert len(o.journal.escalations.outbox.list(called.id)) == 1
         assert o.journal.incidents.get(incident.id).status is IncidentStatus.OPEN
+        # Another worker knows the host: nobody is called any more.
+        spec = INVENTORY.host("house").model_copy(update={"name": "elsewhere"})
+        with orchestrator(
+            tmp_path / "home", lamp, prefers("bulb"), inventory=Inventory(hosts=(spec,))
+        ) as other:
+            jobs.hurry(run_key(incident.id))
+            serve_once(other)
+        assert o.journal.escalations.get(called.id).status is EscalationStatus.ANSWERED
 
 
 def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> None:

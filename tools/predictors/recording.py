@@ -111,7 +111,7 @@ class Predictions:
             _metadata.create_all(connection)
 
     def record(self, predictions: Sequence[Recorded]) -> frozenset[str]:
-        """Keep predictions, all or none; one that is kept already stays as it is.
+        """Keep predictions; one that is kept already stays as it is, and an id of another row keeps none.
 
         Returns:
             The ids that are kept for another row: what was right of one would be taken for the other.
@@ -121,21 +121,23 @@ class Predictions:
         """
         if not predictions:
             return frozenset()
-        rows = [
-            {
-                "predictor": one.predictor,
-                "id": one.id,
-                "version": one.version,
-                "role": one.role,
-                "at": _text(one.at),
-                "asked": json.dumps(dict(one.asked)),
-                "answer": json.dumps(dict(one.answer)),
-            }
-            for one in predictions
-        ]
         with self._writing() as connection:
-            kept = connection.execute(insert(_table).on_conflict_do_nothing(), rows).rowcount
-            taken = frozenset() if kept == len(rows) else _taken(connection, predictions)
+            taken = _taken(connection, predictions)
+            rows = [
+                {
+                    "predictor": one.predictor,
+                    "id": one.id,
+                    "version": one.version,
+                    "role": one.role,
+                    "at": _text(one.at),
+                    "asked": json.dumps(dict(one.asked)),
+                    "answer": json.dumps(dict(one.answer)),
+                }
+                for one in predictions
+                if one.id not in taken
+            ]
+            if rows:
+                connection.execute(insert(_table).on_conflict_do_nothing(), rows)
         self._until_pruning -= len(rows)
         if self._until_pruning <= 0:
             self._until_pruning = max(1, self._keep_rows // 20)
@@ -247,17 +249,18 @@ class Predictions:
 
 
 def _taken(connection: Connection, predictions: Sequence[Recorded]) -> frozenset[str]:
-    """Return the ids under which another row is kept."""
-    taken = set()
-    for one in predictions:
-        kept = connection.execute(
-            select(_table.c.asked).where(
-                _table.c.predictor == one.predictor, _table.c.id == one.id, _table.c.role == one.role
-            )
-        ).scalar_one()
-        # As it was written: what a number became on the way is no difference.
-        if json.loads(kept) != json.loads(json.dumps(dict(one.asked))):
-            taken.add(one.id)
+    """Return the ids under which another row is kept, or comes along, whoever answered it."""
+    taken: set[str] = set()
+    for name in {one.predictor for one in predictions}:
+        here = [one for one in predictions if one.predictor == name]
+        ids = {one.id for one in here}
+        query = select(_table.c.id, _table.c.asked).where(_table.c.predictor == name, _table.c.id.in_(ids))
+        kept = {str(id_): json.loads(asked) for id_, asked in connection.execute(query)}
+        for one in here:
+            # As it was written: what a number became on the way is no difference.
+            asked = json.loads(json.dumps(dict(one.asked)))
+            if kept.setdefault(one.id, asked) != asked:
+                taken.add(one.id)
     return frozenset(taken)
 
 
