@@ -162,13 +162,18 @@ class Tuning:
         if job.artefacts.is_dir():
             return Ending(attempt=job.progress.attempt, how="done")
 
-        def watched() -> bool:
+        def tell() -> None:
             if progress:
                 state = job.progress
                 progress(f"train: {state.what or 'loading the model'}", round(1000 * state.done), 1000)
+
+        def watched() -> bool:
+            tell()
             return wanted()
 
-        return supervise(job, job.progress.attempt + 1, wanted=watched)
+        ending = supervise(job, job.progress.attempt + 1, wanted=watched)
+        tell()  # its last steps may have come between two looks
+        return ending
 
     def judge(
         self, engine: LocalEngine, *, progress: Progress | None = None, cancel: Cancellation | None = None

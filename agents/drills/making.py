@@ -52,7 +52,12 @@ def drills(
     order: list[FaultKind] = []
     while len(order) < count:
         order += rng.sample(kinds, len(kinds))
-    return tuple(_drill(rng, kind, kinds, words, agent, held_out=held_out) for kind in order[:count])
+    made: list[LabelledCase] = []
+    while len(made) < count:
+        drill = _drill(rng, order[len(made)], kinds, words, agent, held_out=held_out)
+        if drill is not None:
+            made.append(drill)
+    return tuple(made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,8 @@ def _drill(
     agent: Agent,
     *,
     held_out: bool,
-) -> LabelledCase:
+) -> LabelledCase | None:
+    """Draw one; None where nothing speaks for any other cause, so that there is no choice."""
     scene = _Scene.draw(rng, words)
     # What needs a failing check is no cause where it passes.
     others = [
@@ -160,6 +166,8 @@ def _drill(
     known = list(causes.values())
     rng.shuffle(known)
     hypotheses = supported(known, case)
+    if len(hypotheses) < 2:
+        return None
     subject = scene.names["service"] if root.passes else scene.say(root.subject)
     (right,) = (
         hypothesis

@@ -64,8 +64,8 @@ def test_the_demo_names_nothing_that_drills_name() -> None:
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_every_question_has_one_right_answer_among_several(held_out: bool) -> None:
-    made = drills(300, seed=3, held_out=held_out)
-    assert len(made) == 300
+    made = drills(2000, seed=1, held_out=held_out)  # in rare draws nothing speaks for another cause
+    assert len(made) == 2000
     for case in made:
         assert case.answer in case.options
         assert len(set(case.options)) == len(case.options) >= 2
