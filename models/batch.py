@@ -17,6 +17,7 @@ import torch
 
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.interface import Cancellation
+from watchkeeper.models.memory import give_memory_back
 from watchkeeper.models.prefix import PrefixStatistics, PrefixTree, common_prefix
 from watchkeeper.models.runner import Runner
 from watchkeeper.models.scheduler import Scheduler
@@ -24,6 +25,9 @@ from watchkeeper.models.tasks import Task
 
 # A beginning shared with a request under way is waited for from this many tokens on.
 _WORTH_WAITING = 32
+
+# An agent's next turn comes sooner than that.
+_IDLE_SECONDS = 1.0
 
 
 log = logging.getLogger(__name__)
@@ -218,13 +222,7 @@ class Batch:
             raise ModelError("this engine is closed; open another one")
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                while self._runner is not None and (self._pauses or not self._jobs):
-                    self._lock.wait()
-                if self._runner is None:
-                    return
-                runner, self._computing = self._runner, True
+        while (runner := self._awaited()) is not None:
             try:
                 self._step(runner)
             except Exception as error:  # noqa: BLE001 (whatever it is, those who wait must hear of it)
@@ -235,6 +233,21 @@ class Batch:
                 with self._lock:
                     self._computing = False
                     self._lock.notify_all()
+
+    def _awaited(self) -> Runner | None:
+        """Wait until there is something to compute with the runner; None once the engine is closed."""
+
+        def due() -> bool:
+            return self._runner is None or bool(self._jobs and not self._pauses)
+
+        with self._lock:
+            idle = not self._lock.wait_for(due, _IDLE_SECONDS)
+        if idle:
+            give_memory_back()
+        with self._lock:
+            self._lock.wait_for(due)
+            self._computing = self._runner is not None
+            return self._runner
 
     def _step(self, runner: Runner) -> None:
         """Let jobs leave and join, and run one pass."""

@@ -1,7 +1,8 @@
-"""How much memory this process has taken at most."""
+"""What this process has of the machine's memory."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -23,3 +24,14 @@ def peak_memory() -> int:
             return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system, where the C library keeps it (glibc does, for each thread).
+
+    Requests of many lengths leave holes of many sizes; without this a process keeps about what its busiest
+    moment took. It takes some milliseconds, and what is given back is had again when it is needed.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from watchkeeper.models import batch
 from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import AdapterError, BusyError, CancelledError, CapacityError, ModelError
 from watchkeeper.models.interface import (
@@ -388,3 +389,17 @@ def test_a_program_that_forgets_to_close_its_engine_ends_in_peace() -> None:
     )
 
     assert (done.returncode, done.stdout) == (0, "bye\n"), done.stderr
+
+
+def test_an_idle_engine_gives_memory_back_once(hosted: tiny.Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = threading.Semaphore(0)
+    monkeypatch.setattr(batch, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(batch, "give_memory_back", given.release)
+    engine = LocalEngine(hosted)
+    try:
+        for _ in range(2):
+            engine.generate(GenerationRequest((user("disk"),), max_tokens=2))
+            assert given.acquire(timeout=10)
+            assert not given.acquire(timeout=0.3)  # nothing was computed since
+    finally:
+        engine.close()
