@@ -40,6 +40,8 @@ class Recipe:
         learning_rate: At its highest.
         batch: Questions a step.
         warmup: Share of the steps in which the learning rate rises; it falls in a line after that.
+        temperature: What scores are divided by in the loss. Summed over a text they lie nats apart; so
+            divided, what is learned first is which option is right, and not to be less sure of all.
         loss: ``"options"`` as described above; ``"first-token"`` takes each option's first token that
             another has not in its place, without correction.
         forward: ``"served"`` computes with int8 weights as the engine does, ``"exact"`` in fp32.
@@ -47,9 +49,10 @@ class Recipe:
 
     rank: int = 16
     last_layers: int = 0
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     batch: int = 4
     warmup: float = 0.1
+    temperature: float = 3.0
     loss: str = "options"
     forward: str = "served"
 
@@ -147,7 +150,8 @@ class LoraTraining:
         for case in cases:
             check()
             scores = self._scores(case)
-            loss = torch.nn.functional.cross_entropy(scores[None], torch.tensor([case.label]))
+            tempered = scores[None] / self._recipe.temperature
+            loss = torch.nn.functional.cross_entropy(tempered, torch.tensor([case.label]))
             losses.append(float(loss.detach()))
             right += int(scores.argmax()) == case.label
             if not math.isfinite(losses[-1]):

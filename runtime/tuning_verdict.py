@@ -38,7 +38,7 @@ class TuningPlan(BaseModel):
 
     model: str
     quantization: str = "auto"
-    drills: int = 240
+    drills: int = 400
     held_out: int = 200
     calls: int = 60
     seed: int = 0

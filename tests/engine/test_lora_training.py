@@ -22,7 +22,7 @@ from watchkeeper.models.straight_through import StraightThroughLinear
 # peft's own use of a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
-EXACT = Recipe(rank=4, batch=2, learning_rate=2e-2, forward="exact")
+EXACT = Recipe(rank=4, batch=2, learning_rate=2e-2, temperature=1.0, forward="exact")
 STEPS = 12
 
 
@@ -68,6 +68,9 @@ def test_the_loss_is_that_of_the_choice_which_the_engine_makes(neutral_weight: f
     engine.close()
     assert result.loss == pytest.approx(-math.log(choice.options[case.label].probability), abs=1e-3)
     assert result.right == (choice.best == case.label)
+    tempered = training(replace(EXACT, temperature=4.0)).step([case])
+    powers = [option.probability**0.25 for option in choice.options]
+    assert tempered.loss == pytest.approx(-math.log(powers[case.label] / sum(powers)), abs=1e-3)
 
 
 def test_an_adapter_that_was_trained_chooses_better_in_the_engine(tmp_path: Path) -> None:
