@@ -1,8 +1,9 @@
-"""Training of a LoRA adapter on closed questions, with the very scores that choices are made by.
+"""Training of a LoRA adapter on closed questions, in the tokens in which their answers part.
 
-What is learned is to choose: the loss is the cross-entropy of the softmax over the options' corrected scores
-(``log p(option | evidence) - w log p(option | no evidence)``), so tokens that all options share cancel out
-and nothing is learned about how to write them. All options ride in one forward pass (see ``scoring``).
+What is learned is to choose: the loss is the cross-entropy at each token where the right option and another
+part ways, among the tokens that options go on with there, each corrected as choices are (``log p(token |
+evidence) - w log p(token | no evidence)``). Tokens that are settled once an option is begun teach nothing
+but wording, and are left out. All options ride in one forward pass (see ``scoring``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from watchkeeper.models.interface import Message
 from watchkeeper.models.straight_through import compute_as_served
 from watchkeeper.models.templates import ChatFormat
 
-LOSSES = ("options", "first-token")
 STATE_NAME = "state.safetensors"
 _TARGETS = ("q_proj", "v_proj", "up_proj", "down_proj")
 _CLIP = 1.0
@@ -40,20 +40,17 @@ class Recipe:
         learning_rate: At its highest.
         batch: Questions a step.
         warmup: Share of the steps in which the learning rate rises; it falls in a line after that.
-        temperature: What scores are divided by in the loss. Summed over a text they lie nats apart; so
-            divided, what is learned first is which option is right, and not to be less sure of all.
-        loss: ``"options"`` as described above; ``"first-token"`` takes each option's first token that
-            another has not in its place, without correction.
+        loss: ``"branches"`` as described above; ``"options"`` is the cross-entropy of the shares that agents
+            compute, the softmax over the options' whole scores.
         forward: ``"served"`` computes with int8 weights as the engine does, ``"exact"`` in fp32.
     """
 
     rank: int = 16
     last_layers: int = 0
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     batch: int = 4
     warmup: float = 0.1
-    temperature: float = 3.0
-    loss: str = "options"
+    loss: str = "branches"
     forward: str = "served"
 
 
@@ -70,6 +67,47 @@ class StepResult:
     loss: float
     right: float
     norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Options in tokens.
+
+    Attributes:
+        tails: Their tokens.
+        scores: Corrected log-probability of each token; one tensor an option, of shape (tokens,).
+    """
+
+    tails: Sequence[Sequence[int]]
+    scores: Sequence[torch.Tensor]
+
+    @property
+    def wholes(self) -> torch.Tensor:
+        """The options' scores; shape (options,)."""
+        return torch.stack([score.sum() for score in self.scores])
+
+    def loss_of_wholes(self, right: int) -> torch.Tensor:
+        """Cross-entropy of the shares that agents compute."""
+        return torch.nn.functional.cross_entropy(self.wholes[None], torch.tensor([right]))
+
+    def loss_of_branches(self, right: int) -> torch.Tensor:
+        """Cross-entropy of the right option's tokens among those of options that began alike, summed."""
+        losses: list[torch.Tensor] = []
+        alike = list(range(len(self.tails)))
+        for place, token in enumerate(self.tails[right]):
+            alike = [option for option in alike if len(self.tails[option]) > place]
+            ways = {token: right}
+            for option in alike:
+                ways.setdefault(self.tails[option][place], option)
+            if len(ways) > 1:
+                scores = torch.stack([self.scores[option][place] for option in ways.values()])
+                losses.append(torch.nn.functional.cross_entropy(scores[None], torch.tensor([0])))
+            alike = [option for option in alike if self.tails[option][place] == token]
+        # An option with which all others begin has no token of its own.
+        return torch.stack(losses).sum() if losses else self.loss_of_wholes(right)
+
+
+_LOSSES = {"branches": _Scored.loss_of_branches, "options": _Scored.loss_of_wholes}
 
 
 class LoraTraining:
@@ -149,11 +187,10 @@ class LoraTraining:
         right = 0
         for case in cases:
             check()
-            scores = self._scores(case)
-            tempered = scores[None] / self._recipe.temperature
-            loss = torch.nn.functional.cross_entropy(tempered, torch.tensor([case.label]))
+            scored = self._scored(case)
+            loss = _LOSSES[self._recipe.loss](scored, case.label)
             losses.append(float(loss.detach()))
-            right += int(scores.argmax()) == case.label
+            right += int(scored.wholes.argmax()) == case.label
             if not math.isfinite(losses[-1]):
                 return StepResult(losses[-1], right / len(cases), math.nan)
             (loss / len(cases)).backward()  # type: ignore[no-untyped-call]
@@ -230,23 +267,21 @@ class LoraTraining:
             return (self._step + 1) / rising
         return max(0.05, (self._steps - self._step) / max(1, self._steps - rising))
 
-    def _scores(self, case: LabelledCase) -> torch.Tensor:
+    def _scored(self, case: LabelledCase) -> _Scored:
         request = case.corrected()
         parts = scoring.split(self._format.plain, request.lead, request.options)
-        if self._recipe.loss == "first-token":
-            return self._logprobs(request.messages, parts, _first_different(parts.tails))
         scores = self._logprobs(request.messages, parts)
         if request.neutral is None or request.neutral_weight == 0:
-            return scores
+            return _Scored(parts.tails, scores)
         # What is said without evidence counts, but is not what is learned: half of the pass is saved.
         with torch.no_grad():
             without = self._logprobs(request.neutral, parts)
-        return scores - request.neutral_weight * without
+        weight = request.neutral_weight
+        corrected = [score - weight * other for score, other in zip(scores, without, strict=True)]
+        return _Scored(parts.tails, corrected)
 
-    def _logprobs(
-        self, messages: Sequence[Message], parts: scoring.Continuations, only: int | None = None
-    ) -> torch.Tensor:
-        """Summed log-probabilities of the options, or of their tokens at one place; shape (options,)."""
+    def _logprobs(self, messages: Sequence[Message], parts: scoring.Continuations) -> list[torch.Tensor]:
+        """Log-probabilities of each option's tokens; shapes (tokens,)."""
         packed = scoring.pack([*self._format.prompt(messages), *parts.stem], parts.tails, 0)
         hidden = self._base.get_decoder()(
             input_ids=torch.tensor([packed.tokens]),
@@ -258,15 +293,6 @@ class LoraTraining:
         norms = torch.logsumexp(logits, dim=-1)
         scores: list[torch.Tensor] = []
         for pairs in packed.targets:
-            chosen = pairs if only is None else pairs[min(only, len(pairs) - 1) :][:1]
-            rows, tokens = [row for row, _ in chosen], [token for _, token in chosen]
-            scores.append((logits[rows, tokens] - norms[rows]).sum())
-        return torch.stack(scores)
-
-
-def _first_different(tails: Sequence[Sequence[int]]) -> int:
-    """The first place at which the options are not all the same."""
-    for place, tokens in enumerate(zip(*tails, strict=False)):
-        if len(set(tokens)) > 1:
-            return place
-    return min(len(tail) for tail in tails)
+            rows, tokens = [row for row, _ in pairs], [token for _, token in pairs]
+            scores.append(logits[rows, tokens] - norms[rows])
+        return scores

@@ -26,6 +26,9 @@ from watchkeeper.tools.passages import Trusted
 _WRONG_CAUSES = (1, 2, 2, 3, 3, 4)
 """How many causes less speaks for; the number is drawn from these."""
 
+_UNTOLD_SHARE = 0.5
+"""Share of wrong causes that something normal supports, as in incidents: it is a cause, and nothing is told."""
+
 _TWO_SIGNS = 0.4
 _STOPPED_SHARE = 0.5
 _CRITICAL_SHARE = 0.65
@@ -143,7 +146,7 @@ def _drill(
             scene,
             causes[kind.id],
             kind.weak_subject or kind.subject,
-            rng.choice(kind.weak),
+            "" if rng.random() < _UNTOLD_SHARE else rng.choice(kind.weak),
             _severity(rng, _FALSE_ALARM_SHARE),
         )
         for kind in wrong

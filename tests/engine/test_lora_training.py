@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests import tiny
+from watchkeeper.models import lora_training
 from watchkeeper.models.calibration_cases import LabelledCase
 from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import AdapterError
@@ -22,7 +23,7 @@ from watchkeeper.models.straight_through import StraightThroughLinear
 # peft's own use of a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
-EXACT = Recipe(rank=4, batch=2, learning_rate=2e-2, temperature=1.0, forward="exact")
+EXACT = Recipe(rank=4, batch=2, learning_rate=2e-2, loss="options", forward="exact")
 STEPS = 12
 
 
@@ -68,13 +69,11 @@ def test_the_loss_is_that_of_the_choice_which_the_engine_makes(neutral_weight: f
     engine.close()
     assert result.loss == pytest.approx(-math.log(choice.options[case.label].probability), abs=1e-3)
     assert result.right == (choice.best == case.label)
-    tempered = training(replace(EXACT, temperature=4.0)).step([case])
-    powers = [option.probability**0.25 for option in choice.options]
-    assert tempered.loss == pytest.approx(-math.log(powers[case.label] / sum(powers)), abs=1e-3)
 
 
-def test_an_adapter_that_was_trained_chooses_better_in_the_engine(tmp_path: Path) -> None:
-    trained = training()
+@pytest.mark.parametrize("loss", ["branches", "options"])
+def test_an_adapter_that_was_trained_chooses_better_in_the_engine(tmp_path: Path, loss: str) -> None:
+    trained = training(replace(EXACT, loss=loss))
     run(trained)
     trained.save_adapter(tmp_path)
     engine = LocalEngine(tiny.hosted())
@@ -135,13 +134,27 @@ def test_a_damaged_checkpoint_is_told_with_its_file(tmp_path: Path) -> None:
         training().restore(tmp_path)
 
 
-def test_the_loss_at_the_first_different_token_leaves_the_rest_alone() -> None:
+def test_what_follows_the_token_in_which_options_part_is_not_learned() -> None:
     case = cases()[0]
-    result = training(replace(EXACT, loss="first-token")).step([case])
+    recipe = replace(EXACT, loss="branches")
+    result = training(recipe).step([case])
     longer = case.model_copy(update={"options": tuple(f"{option}, I think" for option in case.options)})
     longer = longer.model_copy(update={"answer": longer.options[0]})
-    again = training(replace(EXACT, loss="first-token")).step([longer])
+    again = training(recipe).step([longer])
     assert result.loss == pytest.approx(again.loss, abs=1e-5)
+
+
+def test_options_that_begin_alike_part_where_they_differ() -> None:
+    tails = ((1, 5, 8), (1, 6, 8), (2, 9))  # "the disk is", "the port is", "a link"
+    shares = ((0.4, 0.3, 0.5), (0.4, 0.1, 0.9), (0.2, 0.7))
+    scored = lora_training._Scored(tails, [torch.tensor(row).log() for row in shares])
+    assert float(scored.loss_of_branches(0)) == pytest.approx(-math.log(0.4 / 0.6) - math.log(0.3 / 0.4))
+    assert float(scored.loss_of_branches(2)) == pytest.approx(-math.log(0.2 / 0.6))
+
+
+def test_an_option_with_which_others_begin_is_learned_as_a_whole() -> None:
+    scored = lora_training._Scored(((1,), (1, 2)), [torch.tensor([-1.0]), torch.tensor([-1.0, -0.5])])
+    assert float(scored.loss_of_branches(0)) == pytest.approx(float(scored.loss_of_wholes(0)))
 
 
 def test_what_raises_between_two_cases_leaves_no_trace(tmp_path: Path) -> None:

@@ -36,8 +36,7 @@ class AgentTuningParameters(Parameters):
         last_layers: How many of the last layers are adapted; half of them where 0.
         learning_rate: At its highest.
         batch: Cases a step.
-        temperature: See `watchkeeper.models.lora_training.Recipe`.
-        loss: See there.
+        loss: See `watchkeeper.models.lora_training.Recipe`.
         forward: See there.
         checkpoint_steps: Steps between checkpoints.
     """
@@ -47,10 +46,9 @@ class AgentTuningParameters(Parameters):
     epochs: int = Field(default=1, ge=1, le=100)
     rank: int = Field(default=16, ge=1, le=256)
     last_layers: int = Field(default=0, ge=0)
-    learning_rate: float = Field(default=1e-3, gt=0, lt=1)
+    learning_rate: float = Field(default=5e-4, gt=0, lt=1)
     batch: int = Field(default=4, ge=1, le=256)
-    temperature: float = Field(default=3.0, gt=0)
-    loss: Literal["options", "first-token"] = "options"
+    loss: Literal["branches", "options"] = "branches"
     forward: Literal["served", "exact"] = "served"
     checkpoint_steps: int = Field(default=5, ge=1)
 
@@ -106,7 +104,6 @@ class AgentTuning(Trainer[AgentTuningParameters]):
             last_layers=parameters.last_layers,
             learning_rate=parameters.learning_rate,
             batch=parameters.batch,
-            temperature=parameters.temperature,
             loss=parameters.loss,
             forward=parameters.forward,
         )

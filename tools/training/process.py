@@ -25,6 +25,10 @@ GRACE_SECONDS = 10.0
 """Time from SIGTERM to SIGKILL."""
 
 _POLL_SECONDS = 0.1
+_SLOWEST_POLL_SECONDS = 1.0
+_LOOKING_SHARE = 0.02
+"""Share of a processor that is spent on looking at processes, where a machine runs thousands."""
+
 _MODULE = "watchkeeper.tools.training.run"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -101,7 +105,10 @@ def _watch(
     kill_at: float | None = None
     while True:
         ended = child.poll() is not None
+        began = time.thread_time()
         members = processes.in_session(child.pid)
+        pause = (time.thread_time() - began) / _LOOKING_SHARE
+        pause = min(max(pause, _POLL_SECONDS), _SLOWEST_POLL_SECONDS)
         seen.cpu_seconds = max(seen.cpu_seconds, sum(member.cpu_seconds for member in members.values()))
         seen.peak_memory = max(seen.peak_memory, sum(member.memory for member in members.values()))
         if ended and (not members or kill_at is None):
@@ -117,9 +124,9 @@ def _watch(
             processes.tell(members, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             if ended:
-                time.sleep(_POLL_SECONDS)
+                time.sleep(pause)
             else:
-                child.wait(_POLL_SECONDS)
+                child.wait(pause)
 
 
 def _broken(spec: JobSpec, seconds: float, members: processes.Members) -> _Limit | None:

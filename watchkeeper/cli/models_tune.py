@@ -33,7 +33,7 @@ def tune(
     ] = None,
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Generated decisions to learn from.")
-    ] = 400,
+    ] = 320,
     held_out: Annotated[
         int, typer.Option("--held-out", min=0, help="Generated decisions of other kinds that only judge.")
     ] = 200,
