@@ -27,7 +27,7 @@ _WRONG_CAUSES = (1, 2, 2, 3, 3, 4)
 """How many causes less speaks for; the number is drawn from these."""
 
 _UNTOLD_SHARE = 0.5
-"""Share of wrong causes that something normal supports, as in incidents: it is a cause, and nothing is told."""
+"""Share of wrong causes that something normal supports, as in incidents: nothing is told for them."""
 
 _TWO_SIGNS = 0.4
 _STOPPED_SHARE = 0.5
