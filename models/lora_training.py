@@ -47,7 +47,7 @@ class Recipe:
 
     rank: int = 16
     last_layers: int = 0
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     batch: int = 4
     warmup: float = 0.1
     loss: str = "branches"

@@ -46,7 +46,7 @@ class AgentTuningParameters(Parameters):
     epochs: int = Field(default=1, ge=1, le=100)
     rank: int = Field(default=16, ge=1, le=256)
     last_layers: int = Field(default=0, ge=0)
-    learning_rate: float = Field(default=5e-4, gt=0, lt=1)
+    learning_rate: float = Field(default=3e-4, gt=0, lt=1)
     batch: int = Field(default=4, ge=1, le=256)
     loss: Literal["branches", "options"] = "branches"
     forward: Literal["served", "exact"] = "served"
