@@ -63,8 +63,9 @@ class TrainingRuns:
 
     def sweep(self) -> None:
         """End jobs whose work the queue has put aside: nobody would ever go on with them."""
-        for job in self.jobs.given_up():
-            with self._journal.store.transaction():
+        # What is looked at and what is written are one: another worker may be completing the job right now.
+        with self._journal.store.transaction():
+            for job in self.jobs.given_up():
                 self._fail(job, "crashed", "whoever worked on it ended too often without a word")
 
     def __call__(self, task: Task) -> None:

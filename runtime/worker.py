@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from watchkeeper.models.errors import CancelledError
-from watchkeeper.runtime.errors import FencedError, HaltedError, StoreError
+from watchkeeper.runtime.errors import AuditError, FencedError, HaltedError, StoreError
 from watchkeeper.runtime.halt import POLL_SECONDS, Halts
 from watchkeeper.runtime.jobs import Claim, Job, Jobs, JobStatus
 from watchkeeper.runtime.leases import LEASE_SECONDS, new_holder
@@ -94,6 +95,7 @@ class Worker:
         lease_seconds: Time after which others may take over what this one does, if it goes silent.
         name: Who works; no two workers have the same name.
         say: Told what goes wrong, for people.
+        idle: Called about once a ``lease_seconds`` while no job is due.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Worker:
         lease_seconds: float = LEASE_SECONDS,
         name: str | None = None,
         say: Callable[[str], object] = lambda _: None,
+        idle: Callable[[], object] = lambda: None,
     ) -> None:
         self._jobs = jobs
         self._halts = halts
@@ -112,6 +115,7 @@ class Worker:
         self._lease_seconds = lease_seconds
         self.name = name or new_holder()
         self._say = say
+        self._idle = idle
         self._stopping = threading.Event()
         self._why: HaltedError | None = None
         self._tasks: dict[int, Task] = {}
@@ -167,6 +171,7 @@ class Worker:
         self.stop()
 
     def _serve(self, once: bool) -> None:
+        tidied = time.monotonic()
         while not self._stopping.is_set():
             try:
                 claim = self._jobs.claim(
@@ -177,8 +182,11 @@ class Worker:
                 elif once:
                     return
                 else:
+                    if time.monotonic() - tidied >= self._lease_seconds:
+                        self._idle()
+                        tidied = time.monotonic()
                     self._stopping.wait(_IDLE_SECONDS)
-            except StoreError as error:
+            except (StoreError, AuditError) as error:
                 # Whatever was claimed runs out, and is claimed again.
                 self._say(str(error))
                 self._stopping.wait(1)

@@ -38,7 +38,7 @@ COMMANDS = {
     "predictors label busy {home}/../labels.csv": Permission.RUN,
     "models adapters add site {home}": Permission.PROMOTE,
     "models adapters remove site": Permission.PROMOTE,
-    "models tune": Permission.RUN,
+    "models tune": Permission.PROMOTE,
     "audit prune --before 1d --export {home}/../out.jsonl": Permission.PRUNE,
     "incidents prune --before 1d": Permission.PRUNE,
     "escalations ack ESC-1": Permission.ACKNOWLEDGE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,3 +258,33 @@ def test_a_job_that_the_queue_put_aside_fails_too(journal: Journal, jobs: Traini
     assert len(journal.incidents.list()) == 1
     TrainingRuns(journal, ROOM, host="here").sweep()
     assert journal.incidents.list()[0].alert_count == 1
+
+
+def test_a_job_that_is_being_completed_is_not_swept_away(
+    journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.submit(spec(), by="ann")
+    queue = Jobs(journal.store)
+    claim = queue.claim("w", kinds=[TRAIN])
+    assert claim is not None
+    assert jobs.begin(claim, "m", lambda *_: "") == ""
+
+    def complete() -> None:
+        with journal.store.transaction():
+            queue.complete(claim)
+            jobs.end(job.id, TrainingStatus.DONE)
+
+    other = threading.Thread(target=complete)
+    original = Jobs.find
+
+    def find(found: Jobs, key: str) -> object:
+        if other.ident is None:
+            other.start()
+            other.join(0.3)  # where nothing keeps it waiting, it is done by now
+        return original(found, key)
+
+    monkeypatch.setattr(Jobs, "find", find)
+    TrainingRuns(journal, ROOM, host="here").sweep()
+    other.join()
+    assert jobs.get(job.id).status is TrainingStatus.DONE
+    assert not journal.incidents.list()

@@ -274,3 +274,16 @@ def test_nothing_is_submitted_while_everything_is_stopped(o: Orchestrator) -> No
     with pytest.raises(HaltedError):
         submit(o.journal, ALERT, by="ann")
     assert o.journal.incidents.list() == ()
+
+
+def test_an_idle_worker_tidies_up_now_and_then(journal: Journal, jobs: Jobs) -> None:
+    tidied = threading.Semaphore(0)
+    idle = Worker(jobs, journal.halts, {}, lease_seconds=0.1, idle=tidied.release)
+    thread = threading.Thread(target=idle.run)
+    thread.start()
+    try:
+        assert tidied.acquire(timeout=10)
+        assert tidied.acquire(timeout=10)
+    finally:
+        idle.stop()
+        thread.join()

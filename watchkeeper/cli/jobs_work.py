@@ -98,6 +98,7 @@ def training_worker(
         runs.handlers(),
         lease_seconds=lease,
         say=lambda text: say(text, "yellow"),
+        idle=runs.sweep,
     )
 
 

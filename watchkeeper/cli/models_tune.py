@@ -13,7 +13,6 @@ from watchkeeper.cli.records import mistakes, print_table
 
 if TYPE_CHECKING:
     from watchkeeper.models.calibration_cases import LabelledCase
-    from watchkeeper.models.catalog import CatalogEntry
     from watchkeeper.runtime.tuning import Tuning
     from watchkeeper.runtime.tuning_verdict import TuningVerdict
 
@@ -64,7 +63,7 @@ def tune(
     # What can be wrong is found before minutes are spent.
     entry = find_model(model_id or DEFAULT_MODEL)
     with mistakes():
-        person = permitted_person(home_folder(), Permission.RUN, "tune the agents' model")
+        person = permitted_person(home_folder(), Permission.PROMOTE, "tune the agents' model")
     find_installed(entry)
     own: tuple[LabelledCase, ...] = () if data is None else read_cases(data)
     plan = TuningPlan(
@@ -80,8 +79,10 @@ def tune(
         verdict = _tuned(tuning, threads, None if minutes is None else time.monotonic() + 60 * minutes)
     except KeyboardInterrupt:
         fail("stopped; the same command goes on where it was", INTERRUPTED)
+    digest = ""
     if verdict.earned:
         with mistakes():
+            digest = tuning.install(entry, verdict).digest
             AuditLog(home_folder()).append(
                 "adapter-tuned",
                 {
@@ -89,11 +90,12 @@ def tune(
                     "known_by": person.proof.value,
                     "model": entry.id,
                     "adapter": output,
+                    "sha256": digest,
                     "plan": plan.model_dump(mode="json"),
                     "reason": verdict.reason,
                 },
             )
-    _tell(tuning, entry, verdict, as_json=as_json)
+    _tell(tuning, verdict, digest, as_json=as_json)
 
 
 def _tuned(tuning: Tuning, threads: int, ends: float | None) -> TuningVerdict:
@@ -116,8 +118,7 @@ def _tuned(tuning: Tuning, threads: int, ends: float | None) -> TuningVerdict:
             engine.close()
 
 
-def _tell(tuning: Tuning, entry: CatalogEntry, verdict: TuningVerdict, *, as_json: bool) -> None:
-    digest = tuning.install(entry, verdict).digest if verdict.earned else ""
+def _tell(tuning: Tuning, verdict: TuningVerdict, digest: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
