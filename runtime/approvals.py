@@ -246,6 +246,19 @@ class Approvals:
             found = read_questions(connection, query, self._now())
         return tuple([a for a in found if status is None or a.status is status][:limit])
 
+    def about(self, step_id: str, digest: str, kind: ApprovalKind = ApprovalKind.ACTION) -> Approval | None:
+        """Return the newest question about exactly this step, however it was answered, or None."""
+        table = schema.approvals
+        query = (
+            select(table)
+            .where(table.c.step_id == step_id, table.c.digest == digest, table.c.kind == kind.value)
+            .order_by(table.c.requested_at.desc(), table.c.id)
+            .limit(1)
+        )
+        with self._store.reading() as connection:
+            found = read_questions(connection, query, self._now())
+        return found[0] if found else None
+
     def lapse(self, approval_id: str) -> bool:
         """End the time to answer a question now, since nobody is left to be asked; whether it was open."""
         table = schema.approvals

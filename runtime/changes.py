@@ -160,9 +160,15 @@ class Changes:
         return step
 
     def decide(self, step_id: str) -> PolicyDecision:
-        """Ask the policy about a step."""
+        """Ask the policy about a step.
+
+        Once people were asked about it, that stands, and they answer: a crash that has this asked again, at
+        another moment, neither takes the question from them nor changes what a yes is worth.
+        """
         journal = self._journal
         step = journal.steps.get(step_id)
+        if step.policy is not None and self._asked(step, ApprovalKind.ACTION) is not None:
+            return step.policy
         decision = self._permits.answer(step)
         status = {
             Verdict.DENY: StepStatus.REFUSED,
@@ -179,7 +185,7 @@ class Changes:
                 reason=decision.reason,
                 tier=decision.tier,
             ),
-            key=f"policy:{step_id}",
+            key=f"policy:{step_id}:{decision.decision.value}:{decision.tier}:{decision.quorum}",
         )
         return decision
 
@@ -472,10 +478,7 @@ class Changes:
 
     def _asked(self, step: Step, kind: ApprovalKind) -> Approval | None:
         """Return what people were asked about a step; a step is put to them once."""
-        for approval in self._journal.approvals.list(incident_id=step.incident_id, limit=10_000):
-            if (approval.step_id, approval.digest, approval.kind) == (step.id, step.digest, kind):
-                return approval
-        return None
+        return self._journal.approvals.about(step.id, step.digest, kind)
 
     def _tell_plan(self, step: Step) -> None:
         self._journal.record(

@@ -8,7 +8,7 @@ from watchkeeper.runtime.approval_types import same_person
 from watchkeeper.runtime.approvals import action_digest
 from watchkeeper.runtime.blast import BlastRadius
 from watchkeeper.runtime.breaker import Breaker, BreakerState
-from watchkeeper.runtime.errors import LimitError
+from watchkeeper.runtime.errors import ApprovalError, LimitError
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.limits import ActionTarget, Limits, RateLimits
@@ -97,24 +97,28 @@ class Permits:
         """Ask policy and limits again, in the transaction of the intent: what others just intended counts.
 
         Raises:
-            DriftError: If the policy is stricter now.
+            ApprovalError: If people were asked about the step, and their answer is passed over.
+            DriftError: If the policy is stricter now than what people said yes to.
             LimitError: If a limit is reached.
         """
-        self._check_policy(step)
+        if approval_id is None and self._journal.approvals.about(step.id, step.digest) is not None:
+            raise ApprovalError(f"step {step.id!r} was put to people: what they answer counts")
+        self._check_policy(step, approval_id)
         self._check_limits(step, approval_id)
 
-    def _check_policy(self, step: Step) -> None:
+    def _check_policy(self, step: Step, approval_id: str | None) -> None:
         """Refuse a step about which the policy is stricter now: rules may speak of the moment.
 
         Raises:
             DriftError: With the reason.
         """
-        before, now = step.policy, self.answer(step)
-        if before is None or now.decision is Verdict.DENY:
+        now = self.answer(step)
+        if now.decision is Verdict.DENY:
             raise DriftError(f"step {step.id!r}: the policy denies it by now: {now.reason}")
-        if now.decision is Verdict.ASK and (
-            before.decision is Verdict.ALLOW or before.tier < now.tier or before.quorum < now.quorum
-        ):
+        if now.decision is Verdict.ALLOW:
+            return
+        given = None if approval_id is None else self._journal.approvals.get(approval_id)
+        if given is None or given.tier < now.tier or given.quorum < now.quorum:
             people = f" and {now.quorum} people" if now.quorum > 1 else ""
             raise DriftError(
                 f"step {step.id!r}: the policy asks for an approval of tier {now.tier}{people} by now: "

@@ -18,7 +18,14 @@ from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import ApprovalError, AuditError, LedgerError
-from watchkeeper.runtime.events import ApprovalRequested, EffectDone, EffectInDoubt, PlanProposed, RolledBack
+from watchkeeper.runtime.events import (
+    ApprovalRequested,
+    EffectDone,
+    EffectInDoubt,
+    PlanProposed,
+    PolicyDecided,
+    RolledBack,
+)
 from watchkeeper.runtime.gate import GateState, build_gate
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState, effect_key
@@ -257,6 +264,56 @@ def test_what_the_policy_forbids_by_now_is_not_done_whatever_it_said_before(
     assert world.effect(step) is EffectState.NONE
     moments.append(moments[0])
     assert world.changes.apply(step.id, approval).ok
+
+
+@pytest.mark.parametrize("answer", [Answer.REJECT, None])
+def test_a_moment_that_allows_it_takes_no_question_from_people(home: Path, answer: Answer | None) -> None:
+    """A crash after the question was written has the policy asked again, when it says something else."""
+    moments = [datetime(2026, 5, 4, 22, 0, 10, tzinfo=UTC)]
+    rules = NIGHT.replace("DAY", "allow").replace("NIGHT", "ask")
+    world = build(home, rules=rules, now=lambda: moments[-1])
+    step, asked = world.asked()
+    if answer is not None:
+        world.journal.answer(asked.id, answer, by="bob", reason="no")
+    moments.append(moments[0] - timedelta(seconds=20))
+    assert world.changes.decide(step.id).decision is Verdict.ASK
+    assert world.changes.ask(step.id).id == asked.id
+    # Nor does it help to change what was kept of the policy's answer.
+    kept = world.journal.steps.get(step.id).policy
+    assert kept is not None
+    world.journal.steps.update(step.id, policy=kept.model_copy(update={"decision": Verdict.ALLOW}))
+    with pytest.raises(ApprovalError, match="was put to people: what they answer counts"):
+        world.changes.apply(step.id)
+    assert world.effect(step) is EffectState.NONE
+
+
+def test_a_yes_is_worth_what_was_asked_for_and_not_what_is_asked_for_by_now(home: Path) -> None:
+    moments = [datetime(2026, 5, 4, 21, 59, 50, tzinfo=UTC)]
+    rules = NIGHT.replace("DAY", "ask").replace("NIGHT", "ask")
+    world = build(home, rules=rules, now=lambda: moments[-1])
+    step, _ = world.asked()
+    moments.append(moments[0] + timedelta(seconds=20))
+    assert world.changes.decide(step.id).tier == 1
+    yes = world.journal.answer(world.changes.ask(step.id).id, Answer.APPROVE, by="bob")
+    kept = world.journal.steps.get(step.id).policy
+    assert kept is not None
+    world.journal.steps.update(step.id, policy=kept.model_copy(update={"tier": 2}))
+    with pytest.raises(DriftError, match="asks for an approval of tier 2 by now"):
+        world.changes.apply(step.id, yes.id)
+    assert world.effect(step) is EffectState.NONE
+
+
+def test_what_the_policy_says_at_another_moment_is_on_record_too(home: Path) -> None:
+    moments = [datetime(2026, 5, 4, 21, 59, 50, tzinfo=UTC)]
+    rules = NIGHT.replace("DAY", "allow").replace("NIGHT", "ask")
+    world = build(home, rules=rules, now=lambda: moments[-1])
+    step = world.propose()
+    world.changes.decide(step.id)
+    world.changes.decide(step.id)
+    moments.append(moments[0] + timedelta(seconds=20))
+    world.changes.decide(step.id)
+    said = [(event.decision, event.tier) for event in world.events(PolicyDecided)]
+    assert said == [("allow", 1), ("ask", 2)]
 
 
 def test_a_yes_that_nobody_used_lapses(home: Path) -> None:
