@@ -93,10 +93,10 @@ def is_whole(home: Path, incident: str) -> None:
         (job,) = o.site.jobs.list()
         folder = TrainingJobs(o.journal.store, home, o.journal.audit).folder(job.id)
     assert report.outcome == "resolved"
-    assert [(step.action, step.status.value) for step in report.steps] == [
-        ("job.submit", "verified"),
-        ("predictor.promote", "verified"),
-    ]
+    # What a kill came before was not done: it is planned anew under another id.
+    assert {step.status.value for step in report.steps} <= {"verified", "failed"}
+    done = [step.action for step in report.steps if step.status.value == "verified"]
+    assert done == ["job.submit", "predictor.promote"]
     assert job.status.value == "done"
     assert not processes.marked(str(folder.path.absolute()))
 
