@@ -176,9 +176,26 @@ def test_labels_of_answers_with_several_columns_need_the_name_of_one() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "label", "tolerance", "share"),
-    [(0.31, 0.3, 0.0, 0.0), (0.31, 0.3, 0.05, 1.0), (True, 1, 0.0, 1.0), ("web", "db", 9.0, 0.0)],
+    [
+        (0.31, 0.3, 0.0, 0.0),
+        (0.31, 0.3, 0.05, 1.0),
+        (True, 1, 0.0, 1.0),
+        ("web", "db", 9.0, 0.0),
+        # Classes are texts, and what a file of labels holds may look like numbers.
+        ("1", 1, 0.0, 1.0),
+        ("1", 0, 0.0, 0.0),
+        ("1", 1.0, 0.0, 1.0),
+        (0.31, "0.3", 0.05, 1.0),
+        ("web", 1, 0.0, 0.0),
+        (True, "true", 0.0, 1.0),
+        ("True", True, 0.0, 1.0),
+        ("True", False, 0.0, 0.0),
+        ("1", True, 0.0, 0.0),
+        ("[1, 2]", [1, 2], 0.0, 1.0),
+        ("1", [1], 0.0, 0.0),
+    ],
 )
-def test_numbers_agree_within_a_tolerance(
+def test_an_answer_agrees_with_a_label_that_says_the_same(
     answer: object, label: object, tolerance: float, share: float
 ) -> None:
     one = Recorded("busy", "a", 1, "champion", START, {}, {"x": answer}, label)  # type: ignore[dict-item, arg-type]

@@ -66,7 +66,7 @@ class RowsFile:
         numeric = set(columns) - set(text)
         for row in _records(path):
             rows += 1
-            numeric -= {name for name in numeric if row[name] != "" and _number(row[name]) is None}
+            numeric -= {name for name in numeric if row[name] != "" and number_of(row[name]) is None}
         return cls(path, digest.hexdigest(), rows, columns, frozenset(numeric))
 
     def read(self, start: int = 0) -> Iterator[Row]:
@@ -83,7 +83,7 @@ class RowsFile:
         if name not in self.numeric:
             found: JsonValue = value
             return found
-        return None if value == "" else _number(value)
+        return None if value == "" else number_of(value)
 
 
 def format_of(path: Path) -> str:
@@ -199,7 +199,8 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _number(text: str) -> int | float | None:
+def number_of(text: str) -> int | float | None:
+    """Return the finite number that a text writes, or None."""
     try:
         return int(text)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,6 +14,7 @@ from watchkeeper.tools.predictors.drift import DriftDetector
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.psi import ColumnDrift, Reference
 from watchkeeper.tools.predictors.recording import Recorded
+from watchkeeper.tools.predictors.rows import number_of
 from watchkeeper.tools.versions.bootstrap import interval_of_mean
 
 LEAST_ROWS = 50
@@ -228,6 +230,15 @@ def _label_column(one: Recorded) -> str | None:
 
 
 def _agree(answer: JsonValue, label: JsonValue, tolerance: float) -> bool:
+    # Classes are texts, while a file of labels may hold them as numbers or booleans.
+    if isinstance(answer, str) != isinstance(label, str):
+        text, other = (answer, label) if isinstance(answer, str) else (label, answer)
+        if isinstance(other, bool):
+            return str(text).strip().casefold() == json.dumps(other)
+        number = number_of(str(text))
+        if number is None:
+            return text == json.dumps(other)
+        answer, label = number, other
     numbers = [v for v in (answer, label) if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == 2:
         return abs(numbers[0] - numbers[1]) <= tolerance
