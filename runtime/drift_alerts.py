@@ -1,4 +1,4 @@
-"""Drift of a predictor as an alert: one for each episode, however often it is looked at."""
+"""Drift of a predictor as an alert: one for each episode and each new sign, however often it is looked at."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Episode(BaseModel):
     Attributes:
         version: The version.
         since: When it was first told.
-        signals: What was told.
+        signals: All that was told of it, also what is over by now.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,8 +37,9 @@ class DriftEpisodes:
     """Which episodes were told; kept in the home.
 
     An episode begins with the first signal of a version and ends when there is none any more, or another
-    version answers. Whoever looks asks `alert`, submits what it returns, and calls `told`: where a crash
-    comes in between, the alert is submitted again, and grouped into the incident that it opened.
+    version answers. A signal that it had not yet is told, too; one that comes and goes is told once. Whoever
+    looks asks `alert`, submits what it returns, and calls `told`: where a crash comes in between, the alert
+    is submitted again, and grouped into the incident that it opened.
 
     Args:
         home: Folder of Watchkeeper's state.
@@ -62,33 +63,41 @@ class DriftEpisodes:
             raise StoreError(f"{str(path)!r} cannot be read: remove it, and drift is told again") from error
 
     def alert(self, report: DriftReport, *, host: str) -> Alert | None:
-        """Return the alert of an episode that begins with this report; None where none does.
+        """Return the alert of a report with a signal that its episode had not yet; None where it has none.
 
         Raises:
             StoreError: If it cannot be read which episodes were told.
         """
-        known = self.current(report.predictor)
-        if not report.signals or (known is not None and known.version == report.version):
+        known = self._episode(report)
+        if set(report.signals) <= set(known.signals if known else ()):
             return None
         return drift_alert(report, host=host)
 
     def told(self, report: DriftReport, at: datetime) -> None:
-        """Keep that the episode of a report was told, or that it is over.
+        """Keep what a report adds to its episode, or that it is over.
 
         Raises:
             StoreError: If that cannot be kept.
         """
         path = self._path(report.predictor)
-        known = self.current(report.predictor)
+        known = self._episode(report)
         try:
             if not report.signals:
                 path.unlink(missing_ok=True)
-            elif known is None or known.version != report.version:
+                return
+            before = known.signals if known else ()
+            signals = tuple(dict.fromkeys((*before, *report.signals)))
+            if signals != before:
                 private_folder(path.parent)
-                episode = Episode(version=report.version, since=at, signals=report.signals)
+                episode = Episode(version=report.version, since=known.since if known else at, signals=signals)
                 write_durably(path, episode.model_dump_json().encode())
         except OSError as error:
             raise StoreError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+
+    def _episode(self, report: DriftReport) -> Episode | None:
+        """Return the episode that a report belongs to; None where it begins one."""
+        known = self.current(report.predictor)
+        return known if known is not None and known.version == report.version else None
 
     def _path(self, predictor: str) -> Path:
         return self._folder / f"{predictor}.json"

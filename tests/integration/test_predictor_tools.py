@@ -22,7 +22,7 @@ from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec, Inventory
 from watchkeeper.tools.plugins import load_registry
 from watchkeeper.tools.predictors.recording import FILE, Predictions, Recorded
-from watchkeeper.tools.predictors.watching import watch
+from watchkeeper.tools.predictors.watching import DriftReport, watch
 from watchkeeper.tools.registry import Registry
 from watchkeeper.tools.versions import Versions
 from watchkeeper.tools.versions.promotion import PredictorPromote, PromoteArguments
@@ -211,6 +211,24 @@ def test_an_episode_of_drift_is_one_alert(home: Path, versions: Versions) -> Non
     episodes.told(steady, START)
     assert episodes.current("busy") is None
     assert episodes.alert(drifted, host="web-1") is not None
+
+
+def test_what_is_new_in_an_episode_is_told_and_what_comes_again_is_not(home: Path) -> None:
+    def report(*signals: str) -> DriftReport:
+        return DriftReport(predictor="busy", version=1, rows=100, signals=signals)
+
+    episodes = DriftEpisodes(home)
+    said = []
+    for day, signals in enumerate(
+        [("rows:load",), ("rows:load", "quality"), ("rows:load",), ("quality",), ("rows:load", "rows:disk")]
+    ):
+        alert = episodes.alert(report(*signals), host="web-1")
+        said.append(alert.severity.value if alert else None)
+        episodes.told(report(*signals), START + timedelta(days=day))
+    assert said == ["warning", "critical", None, None, "warning"]
+    known = episodes.current("busy")
+    assert known is not None
+    assert (known.since, known.signals) == (START, ("rows:load", "quality", "rows:disk"))
 
 
 def test_another_version_begins_another_episode(home: Path) -> None:
