@@ -6,6 +6,8 @@ import math
 import random
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +15,8 @@ from tests.clocks import START
 from watchkeeper.tools.errors import DataError
 from watchkeeper.tools.predictors.drift_plot import draw_drift, drift_lines
 from watchkeeper.tools.predictors.psi import ColumnReference, Reference, chance_limit, psi
-from watchkeeper.tools.predictors.recording import Recorded
-from watchkeeper.tools.predictors.watching import changes, live_quality, watch
+from watchkeeper.tools.predictors.recording import Predictions, Recorded
+from watchkeeper.tools.predictors.watching import LEAST_ROWS, changes, live_quality, look, parted, watch
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,31 @@ def test_rows_are_compared_with_a_reference_that_is_given() -> None:
     reference = [{"load": draw.gauss(0, 1)} for _ in range(500)]
     assert watch("busy", 1, predictions(400), reference=reference).signals == ()
     assert "rows:load" in watch("busy", 1, predictions(400, shift_at=0), reference=reference).signals
+
+
+def test_what_is_new_is_compared_with_the_first_answers_of_all(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    everything = predictions(1000, shift_at=600)
+    kept.record(everything)
+    version = SimpleNamespace(
+        name="busy",
+        number=1,
+        mean_outcome=None,
+        record=SimpleNamespace(notes=SimpleNamespace(label_column="")),
+    )
+    # All that is looked at came after the shift, and it is told all the same.
+    report = look(kept, version, last=300)  # type: ignore[arg-type]
+    assert report.signals == ("rows:load", "answers:busy")
+    assert (report.rows, report.reference_rows, report.since) == (300, 500, everything[700].at)
+    assert look(kept, version, last=LEAST_ROWS - 1).signals == ()  # type: ignore[arg-type]
+
+
+def test_of_few_predictions_the_first_half_is_the_reference() -> None:
+    found = predictions(1200)
+    assert [len(part) for part in parted([], found[:80])] == [40, 40]
+    assert [len(part) for part in parted([], found)] == [500, 700]
+    assert [len(part) for part in parted(found[:300], found[300:])] == [500, 700]
+    assert [len(part) for part in parted(found[:500], found[1100:])] == [500, 100]
 
 
 def test_labels_of_answers_with_several_columns_need_the_name_of_one() -> None:

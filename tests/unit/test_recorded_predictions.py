@@ -13,8 +13,10 @@ from watchkeeper.tools.errors import RecordingError
 from watchkeeper.tools.predictors.recording import Predictions, Recorded
 
 
-def prediction(id_: str, *, name: str = "busy", role: str = "champion", days: float = 0) -> Recorded:
-    return Recorded(name, id_, 1, role, START + timedelta(days=days), {"load": 1.5}, {"busy": True})
+def prediction(
+    id_: str, *, name: str = "busy", version: int = 1, role: str = "champion", days: float = 0
+) -> Recorded:
+    return Recorded(name, id_, version, role, START + timedelta(days=days), {"load": 1.5}, {"busy": True})
 
 
 def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_labels_arrive_for_all_who_answered(tmp_path: Path) -> None:
 
 
 def test_the_newest_are_kept_and_the_old_forgotten(tmp_path: Path) -> None:
-    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=3, keep_days=10)
+    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=3, keep_days=10, keep_first=0)
     kept.record([prediction(f"{number}", days=number) for number in range(6)])
     kept.record([prediction("other", name="lazy", days=5)])
     kept.prune(START + timedelta(days=5))
@@ -66,8 +68,36 @@ def test_the_newest_are_kept_and_the_old_forgotten(tmp_path: Path) -> None:
     assert kept.count("lazy") == 1
 
 
+def test_the_first_answers_of_a_version_are_kept_while_it_answers(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=3, keep_days=10, keep_first=2)
+    kept.record([prediction("s", role="shadow")])
+    kept.record([prediction(f"{number}", days=number) for number in range(6)])
+    kept.record([prediction("other", version=2, days=5)])
+    kept.prune(START + timedelta(days=5))
+    assert [one.id for one in kept.list("busy")] == ["0", "1", "4", "5", "other"]
+    kept.prune(START + timedelta(days=14.5))
+    assert [one.id for one in kept.list("busy")] == ["0", "1", "5", "other"]
+    kept.record([prediction("later", version=2, days=15.2)])
+    kept.prune(START + timedelta(days=15.3))
+    assert [one.id for one in kept.list("busy")] == ["other", "later"]
+
+
+def test_the_first_and_the_newest_of_a_version_come_apart(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    kept.record([prediction("other", version=2), prediction("s", role="shadow")])
+    kept.record([prediction(f"{number}") for number in range(6)])
+
+    def ids(first: int, last: int) -> list[list[str]]:
+        return [[one.id for one in part] for part in kept.ends("busy", 1, first=first, last=last)]
+
+    assert ids(2, 3) == [["0", "1"], ["3", "4", "5"]]
+    assert ids(4, 3) == [["0", "1", "2"], ["3", "4", "5"]]
+    assert ids(4, 9) == [[], ["0", "1", "2", "3", "4", "5"]]
+    assert kept.ends("lazy", 1, last=3) == ((), ())
+
+
 def test_recording_prunes_by_itself(tmp_path: Path) -> None:
-    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=100)
+    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=100, keep_first=0)
     for number in range(500):
         kept.record([prediction(f"{number}")])
     assert 100 <= kept.count("busy") <= 106

@@ -17,14 +17,18 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Row,
+    Select,
     String,
     Table,
     Text,
     UniqueConstraint,
+    and_,
     create_engine,
     delete,
     event,
     func,
+    not_,
+    or_,
     select,
     update,
 )
@@ -35,6 +39,12 @@ from watchkeeper.tools.durable import private_folder
 from watchkeeper.tools.errors import RecordingError
 
 FILE = "predictions.db"
+
+ANSWERING = ("champion", "canary")
+"""Roles in which clients get the answers."""
+
+FIRST = 500
+"""The first answers of a version, which later ones are compared with."""
 
 _metadata = MetaData()
 _table = Table(
@@ -82,7 +92,7 @@ class Recorded:
 
 
 class Predictions:
-    """Predictions in a file, the newest of each predictor.
+    """Predictions in a file: the newest of each predictor, and the first of each version that still answers.
 
     A prediction is on the disk's side of the process when `record` returns: killing the process loses none.
     (After a power cut the last moments may be missing; the file is whole.)
@@ -91,15 +101,19 @@ class Predictions:
         path: The file; made where it is not there.
         keep_rows: Predictions of one predictor that are kept.
         keep_days: Days after which one is forgotten.
+        keep_first: First answers of a version that are kept as long as later ones of it are.
 
     Raises:
         RecordingError: If it cannot be opened.
     """
 
-    def __init__(self, path: Path, *, keep_rows: int = 100_000, keep_days: float = 90) -> None:
+    def __init__(
+        self, path: Path, *, keep_rows: int = 100_000, keep_days: float = 90, keep_first: int = FIRST
+    ) -> None:
         self._path = path
         self._keep_rows = keep_rows
         self._keep_days = keep_days
+        self._keep_first = keep_first
         self._until_pruning = 0
         try:
             private_folder(path.parent)
@@ -186,17 +200,35 @@ class Predictions:
         Raises:
             RecordingError: If they cannot be read.
         """
-        query = select(_table).where(_table.c.predictor == predictor).order_by(_table.c.seq.desc())
-        if version is not None:
-            query = query.where(_table.c.version == version)
-        if roles:
-            query = query.where(_table.c.role.in_(roles))
+        query = _of(predictor, version, roles).order_by(_table.c.seq.desc())
         if labelled:
             query = query.where(_table.c.label.is_not(None))
         if last is not None:
             query = query.limit(last)
         with self._translated(), self._engine.connect() as connection:
             return tuple(_recorded(row) for row in reversed(connection.execute(query).all()))
+
+    def ends(
+        self, predictor: str, version: int, *, roles: Sequence[str] = ANSWERING, first: int = FIRST, last: int
+    ) -> tuple[tuple[Recorded, ...], tuple[Recorded, ...]]:
+        """Return the first predictions of a version and its newest ones, the oldest first and none twice.
+
+        Args:
+            predictor: Whose.
+            version: Of which version.
+            roles: Answered in one of these roles only; any where empty.
+            first: No more than so many of the first.
+            last: No more than so many of the newest; one that is both is among these.
+
+        Raises:
+            RecordingError: If they cannot be read.
+        """
+        seq, query = _table.c.seq, _of(predictor, version, roles)
+        with self._translated(), self._engine.connect() as connection:
+            newest = connection.execute(query.order_by(seq.desc()).limit(last)).all()[::-1]
+            before = query.where(seq < newest[0].seq) if newest else query
+            oldest = connection.execute(before.order_by(seq).limit(first)).all()
+        return tuple(map(_recorded, oldest)), tuple(map(_recorded, newest))
 
     def count(self, predictor: str) -> int:
         """Return how many are kept of a predictor."""
@@ -207,25 +239,32 @@ class Predictions:
     def prune(self, now: datetime) -> int:
         """Forget what is too old or too much; returns how many."""
         removed = 0
+        oldest = _text(now - timedelta(days=self._keep_days))
         with self._writing() as connection:
-            oldest = _text(now - timedelta(days=self._keep_days))
-            removed += connection.execute(delete(_table).where(_table.c.at < oldest)).rowcount
             for (name,) in connection.execute(select(_table.c.predictor).distinct()).all():
-                removed += self._prune_rows(connection, name)
+                removed += self._prune(connection, name, oldest)
         return removed
 
     def close(self) -> None:
         """Close the file."""
         self._engine.dispose()
 
-    def _prune_rows(self, connection: Connection, name: str) -> int:
+    def _prune(self, connection: Connection, name: str, oldest: str) -> int:
+        seq, version = _table.c.seq, _table.c.version
         own = _table.c.predictor == name
-        last = connection.execute(
-            select(_table.c.seq).where(own).order_by(_table.c.seq.desc()).offset(self._keep_rows).limit(1)
-        ).scalar_one_or_none()
-        if last is None:
-            return 0
-        return connection.execute(delete(_table).where(own, _table.c.seq <= last)).rowcount
+        by_age = select(seq).where(own).order_by(seq.desc())
+        last = connection.execute(by_age.offset(self._keep_rows).limit(1)).scalar_one_or_none()
+        gone = or_(_table.c.at < oldest, seq <= (0 if last is None else last))
+        answering = and_(own, _table.c.role.in_(ANSWERING))
+        still = set(connection.scalars(select(version).where(answering, not_(gone)).distinct()))
+        removed = 0
+        for number in connection.scalars(select(version).where(own).distinct()).all():
+            lost = delete(_table).where(own, version == number, gone)
+            if number in still:
+                first = select(seq).where(answering, version == number).order_by(seq).limit(self._keep_first)
+                lost = lost.where(seq.not_in(first))
+            removed += connection.execute(lost).rowcount
+        return removed
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -246,6 +285,13 @@ class Predictions:
             raise RecordingError(
                 f"the predictions in {str(self._path)!r} cannot be read or written: {error.orig}"
             ) from error
+
+
+def _of(predictor: str, version: int | None, roles: Sequence[str]) -> Select[tuple[object, ...]]:
+    query = select(_table).where(_table.c.predictor == predictor)
+    if version is not None:
+        query = query.where(_table.c.version == version)
+    return query.where(_table.c.role.in_(roles)) if roles else query
 
 
 def _taken(connection: Connection, predictions: Sequence[Recorded]) -> frozenset[str]:

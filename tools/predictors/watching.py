@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -13,9 +14,15 @@ from watchkeeper.tools.errors import DataError
 from watchkeeper.tools.predictors.drift import DriftDetector
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.psi import ColumnDrift, Reference
-from watchkeeper.tools.predictors.recording import Recorded
+from watchkeeper.tools.predictors.recording import FIRST, Predictions, Recorded
 from watchkeeper.tools.predictors.rows import number_of
 from watchkeeper.tools.versions.bootstrap import interval_of_mean
+
+if TYPE_CHECKING:
+    from watchkeeper.tools.versions.records import Version
+
+LOOKED_AT = 5000
+"""The newest predictions of a version that are looked at."""
 
 LEAST_ROWS = 50
 """Rows below which nothing is said of a shift."""
@@ -89,13 +96,49 @@ class Change(BaseModel):
     at: datetime
 
 
+def look(
+    kept: Predictions,
+    version: Version,
+    *,
+    last: int = LOOKED_AT,
+    reference: Sequence[Row] = (),
+    column: str | None = None,
+    tolerance: float = 0.0,
+) -> DriftReport:
+    """Compare what a version was asked and answered lately with its first answers, as they are kept.
+
+    Args:
+        kept: Where they are kept.
+        version: The version.
+        last: Predictions that are looked at, the newest.
+        reference: As `watch` takes it.
+        column: Column of the answers that labels are held against; by default the one on the version's card.
+        tolerance: How far a number may be off and still agree.
+
+    Raises:
+        DataError: If it is not known what labels are held against.
+        RecordingError: If they cannot be read.
+    """
+    first, newest = kept.ends(version.name, version.number, last=last)
+    return watch(
+        version.name,
+        version.number,
+        newest,
+        first=first,
+        reference=reference,
+        column=column or version.record.notes.label_column or None,
+        tolerance=tolerance,
+        held_out=version.mean_outcome,
+    )
+
+
 def watch(
     predictor: str,
     version: int,
     predictions: Sequence[Recorded],
     *,
+    first: Sequence[Recorded] = (),
     reference: Sequence[Row] = (),
-    reference_rows: int = 500,
     column: str | None = None,
     tolerance: float = 0.0,
     held_out: float | None = None,
@@ -105,10 +148,10 @@ def watch(
     Args:
         predictor: Its name.
         version: Its number.
-        predictions: Of this version, the oldest first.
+        predictions: The newest of this version, the oldest first.
+        first: Its first ones, as far as they are not among these.
         reference: Rows to compare with what was asked; by default the first that it was asked. Answers are
             always compared with its first ones.
-        reference_rows: How many are the first; at most half of all.
         column: Column of the answers that labels are held against; by default the only one, or ``label``.
         tolerance: How far a number may be off and still agree.
         held_out: Mean outcome on held-out data.
@@ -118,20 +161,18 @@ def watch(
     """
     labelled = [one for one in predictions if one.label is not None]
     quality = live_quality(labelled, column=column, tolerance=tolerance, held_out=held_out)
-    first = min(reference_rows, len(predictions) // 2)
+    before, recent = parted(first, predictions)
     columns: dict[str, ColumnDrift] = {}
     answers: dict[str, ColumnDrift] = {}
     compared = 0
-    recent = predictions[first:]
     if reference and len(predictions) >= LEAST_ROWS:
         columns = Reference.of(reference).compare([one.asked for one in predictions])
         compared = len(reference)
-    if first >= LEAST_ROWS:
-        before = predictions[:first]
+    if min(len(before), len(recent)) >= LEAST_ROWS:
         answers = Reference.of([one.answer for one in before]).compare([one.answer for one in recent])
         if not reference:
             columns = Reference.of([one.asked for one in before]).compare([one.asked for one in recent])
-            compared = first
+            compared = len(before)
     signals = [f"rows:{name}" for name, drift in columns.items() if drift.shifted]
     signals += [f"answers:{name}" for name, drift in answers.items() if drift.shifted]
     if quality is not None and quality.worse:
@@ -148,6 +189,14 @@ def watch(
         quality=quality,
         signals=tuple(signals),
     )
+
+
+def parted(
+    first: Sequence[Recorded], newest: Sequence[Recorded]
+) -> tuple[Sequence[Recorded], Sequence[Recorded]]:
+    """Return what later predictions are compared with, and these: of few, the first half is the reference."""
+    taken = max(0, min(FIRST, (len(first) + len(newest)) // 2) - len(first))
+    return [*first, *newest[:taken]], newest[taken:]
 
 
 def live_quality(

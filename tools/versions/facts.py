@@ -13,13 +13,12 @@ from watchkeeper.tools.fact import Arguments, Fact, Raw, Result
 from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.predictors.recording import FILE, Predictions
-from watchkeeper.tools.predictors.watching import watch
+from watchkeeper.tools.predictors.watching import look
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.versions.records import CHALLENGER, CHAMPION
 from watchkeeper.tools.versions.versions import FOLDER, Versions
 
 _MOST = 20
-_LOOKED_AT = 5000
 
 PredictorName = Annotated[
     str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="name of the predictor")
@@ -196,21 +195,9 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
             version = versions_of(target).get(arguments.name, CHAMPION)
             predictions = Predictions(home_of(target) / FOLDER / FILE)
             try:
-                found = predictions.list(
-                    arguments.name,
-                    version=version.number,
-                    roles=("champion", "canary"),
-                    last=_LOOKED_AT,
-                )
+                report = look(predictions, version)
             finally:
                 predictions.close()
-            report = watch(
-                arguments.name,
-                version.number,
-                found,
-                column=version.record.notes.label_column or None,
-                held_out=version.mean_outcome,
-            )
         except CollectError:
             raise
         except ToolError as error:

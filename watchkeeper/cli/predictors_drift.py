@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def drift(
     name: Name,
     which: Annotated[str, typer.Option("--version", help="A number, an alias or a digest.")] = "champion",
-    last: Annotated[int, typer.Option(min=1, help="Predictions that are looked at.")] = 5000,
+    last: Annotated[int, typer.Option(min=1, help="Newest predictions that are looked at.")] = 5000,
     reference: Annotated[
         Path | None,
         typer.Option(metavar="ROWS", help="Rows to compare with; default: the first that it was asked."),
@@ -53,35 +53,35 @@ def drift(
     with mistakes():
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.predictors.rows import RowsFile
-        from watchkeeper.tools.predictors.watching import changes, watch
+        from watchkeeper.tools.predictors.watching import changes, look, parted
         from watchkeeper.tools.versions import Versions
 
         settings = load_settings()
         version = Versions(settings.home, create=False).get(name, which)
         kept = predictions_of(settings)
-        found = kept.list(name, version=version.number, roles=("champion", "canary"), last=last)
-        kept.close()
-        column = column or version.record.notes.label_column or None
-        report = watch(
-            name,
-            version.number,
-            found,
-            reference=list(RowsFile.inspect(reference).read()) if reference else (),
-            column=column,
-            tolerance=tolerance,
-            held_out=version.mean_outcome,
-        )
+        try:
+            report = look(
+                kept,
+                version,
+                last=last,
+                reference=list(RowsFile.inspect(reference).read()) if reference else (),
+                column=column,
+                tolerance=tolerance,
+            )
+            first, newest = kept.ends(name, version.number, last=last)
+        finally:
+            kept.close()
         changed: tuple[Change, ...] = ()
         if stream:
             from watchkeeper.tools.predictors.drift import Adwin
 
-            changed = changes(found, Adwin, column=column)
+            changed = changes(newest, Adwin, column=column or version.record.notes.label_column or None)
         if plot is not None:
             from watchkeeper.models.plots import write_plot
             from watchkeeper.tools.predictors.drift_plot import draw_drift, drift_lines
 
-            part = max(1, len(found) // 10)
-            lines = drift_lines(found, reference=min(500, len(found) // 2), window=part)
+            before, recent = parted(first, newest)
+            lines = drift_lines([*before, *recent], reference=len(before), window=max(1, len(newest) // 10))
             write_plot(plot, draw_drift(f"{name} version {version.number}", lines))
         incident = submitted(settings, report, alert_host) if alert_host else ""
     if as_json:

@@ -57,6 +57,9 @@ def serve(
     ] = True,
     keep_rows: Annotated[int, typer.Option(min=1, help="Predictions of each that are kept.")] = 100_000,
     keep_days: Annotated[float, typer.Option(min=0.01, help="Days that they are kept.")] = 90,
+    keep_first: Annotated[
+        int, typer.Option(min=0, help="First answers of a version that are kept as long as it answers.")
+    ] = 500,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds that running requests are given when it is stopped.")
     ] = 10.0,
@@ -93,9 +96,10 @@ def serve(
         follower = Follower(versions, names or ())
         if not versions.names():
             raise VersionError("no predictor is registered; see 'watchkeeper predictors register'")
-        kept = (
-            Predictions(versions.folder / FILE, keep_rows=keep_rows, keep_days=keep_days) if record else None
-        )
+        kept = None
+        if record:
+            path = versions.folder / FILE
+            kept = Predictions(path, keep_rows=keep_rows, keep_days=keep_days, keep_first=keep_first)
         with listen(host, port, guarded=keys is not None or insecure) as listening:
             follower.start()
             service = PredictService(

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from watchkeeper.runtime.settings import Settings
     from watchkeeper.tools.predictors.watching import DriftReport
 
-_LOOKED_AT = 5000
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to `watchkeeper predictors`."""
@@ -77,15 +75,12 @@ def watch(
 
 
 def _look(settings: Settings, name: str) -> DriftReport:
-    from watchkeeper.tools.predictors.watching import watch as look
+    from watchkeeper.tools.predictors.watching import look
     from watchkeeper.tools.versions import Versions
 
     version = Versions(settings.home, create=False).get(name)
     kept = predictions_of(settings)
     try:
-        roles = ("champion", "canary")
-        found = kept.list(name, version=version.number, roles=roles, last=_LOOKED_AT)
+        return look(kept, version)
     finally:
         kept.close()
-    column = version.record.notes.label_column or None
-    return look(name, version.number, found, column=column, held_out=version.mean_outcome)
