@@ -42,6 +42,9 @@ class Situation:
         held_out: Mean outcome on held-out data; None where it is not known.
         worse: Whether it is worse than on held-out data, and no chance.
         fresh_rows: Rows that a new version would learn from; 0 where there are none.
+        right_before: Share of right answers before the stream of labelled ones changed for the worse; None
+            where it did not.
+        right_since: Share of right ones since then.
     """
 
     predictor: Trusted
@@ -53,6 +56,8 @@ class Situation:
     held_out: float | None
     worse: bool
     fresh_rows: int
+    right_before: float | None = None
+    right_since: float | None = None
 
     def told(self) -> tuple[Trusted, ...]:
         """Say it to an agent."""
@@ -87,6 +92,14 @@ class Situation:
                     sure=Trusted(", so it is certainly worse now" if self.worse else ""),
                 )
             )
+        if self.right_before is not None and self.right_since is not None:
+            said.append(
+                passage(
+                    "Since a change, {since} % of its labelled answers are right; before, {before} % were.",
+                    since=round(100 * self.right_since),
+                    before=round(100 * self.right_before),
+                )
+            )
         if self.fresh_rows:
             said.append(passage("There are {rows} newer labelled rows to learn from.", rows=self.fresh_rows))
         else:
@@ -99,7 +112,7 @@ class Situation:
             course
             for course, sensible in (
                 (Course.RETRAIN, may_retrain and self.fresh_rows > 0),
-                (Course.WAIT, not self.worse),
+                (Course.WAIT, not self.worse and self.right_before is None),
                 (Course.ESCALATE, True),
             )
             if sensible

@@ -14,7 +14,7 @@ from watchkeeper.tools.findings import FindingKind, Severity
 from watchkeeper.tools.predictors.watching import DriftReport
 from watchkeeper.tools.versions.versions import FOLDER
 
-_QUALITY = "quality"
+_WORSE = {"quality", "stream:quality"}
 
 
 class Episode(BaseModel):
@@ -105,7 +105,7 @@ class DriftEpisodes:
 
 def drift_alert(report: DriftReport, *, host: str) -> Alert:
     """Return the alert of a version that is not as it was: it fires while `predictor.quality` says so."""
-    worse = _QUALITY in report.signals
+    worse = not _WORSE.isdisjoint(report.signals)
     what = "answers worse than it did" if worse else "is asked or answers what it was not"
     return Alert(
         title=f"predictor {report.predictor} (version {report.version}) {what}",

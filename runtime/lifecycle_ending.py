@@ -157,6 +157,8 @@ class Ending:
             held_out=number("held_out"),
             worse=bool(found.get("worse")),
             fresh_rows=self._fresh_rows(),
+            right_before=number("right_before"),
+            right_since=number("right_since"),
         )
 
     def _fresh_rows(self) -> int:

@@ -23,6 +23,7 @@ from watchkeeper.cli import build_app, predictors_changes
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec
+from watchkeeper.tools.predictors import drift
 from watchkeeper.tools.versions import Versions
 from watchkeeper.tools.versions.promotion import PredictorPromote, PromoteArguments
 from watchkeeper.tools.versions.server_file import running_server
@@ -153,6 +154,16 @@ def test_a_person_promotes_and_takes_back_at_a_terminal_and_that_is_audited(
     data = entries[1][1]
     assert isinstance(data, dict)
     assert (data["before"], data["after"], data["reason"]) == (None, 2, "better")
+
+
+def test_where_streams_are_not_watched_that_is_said_and_the_rest_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert invoke("drift", "busy", "--version", "1").stderr == ""
+    monkeypatch.setattr(drift, "find_spec", lambda _: None)
+    done = invoke("drift", "busy", "--version", "1")
+    assert (done.exit_code, "busy version 1: 0 predictions" in done.stdout) == (0, True)
+    assert done.stderr.startswith("streams of labelled answers are not watched (the rest is)")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 from tests.clocks import START
 from tests.predictor_homes import home_with_two
 from tests.threshold import Threshold
-from watchkeeper.runtime.drift_alerts import DriftEpisodes
+from watchkeeper.runtime.drift_alerts import DriftEpisodes, drift_alert
 from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.tools.action import ProbeAnswer
@@ -119,6 +119,25 @@ def test_quality_is_told_as_before_shifted_or_worse(
     assert evidence.result is not None
     assert evidence.result["held_out"] == 0.75
     assert evidence.result["labels"] == 600
+
+
+def test_labels_that_began_to_disagree_are_told_while_all_together_still_do(
+    registry: Registry, target: Target, versions: Versions, home: Path
+) -> None:
+    versions.promote("busy", 1, by="alice")
+    found = record(home, right=1.0)
+    kept = Predictions(home / "predictors" / FILE)
+    kept.label("busy", {one.id: not one.answer["busy"] for one in found[-60:]}, START)
+    kept.close()
+    evidence = gather(registry, target, "predictor.quality")
+    assert [finding.text for finding in evidence.findings] == [
+        "predictor busy is right in 0% of labelled answers since their stream changed, and was in 94% before"
+    ]
+    assert [finding.kind for finding in evidence.findings] == ["predictor-worse"]
+    assert evidence.result is not None
+    assert evidence.result["worse"] is False
+    report = DriftReport(predictor="busy", version=1, rows=600, signals=("stream:quality",))
+    assert drift_alert(report, host="web-1").severity.value == "critical"
 
 
 def test_a_plan_shows_the_move_and_the_metrics(target: Target, versions: Versions) -> None:

@@ -231,6 +231,45 @@ def test_an_answer_agrees_with_a_label_that_says_the_same(
     assert found.share == share
 
 
+def outcomes(*parts: tuple[int, float], seed: int = 5) -> list[Recorded]:
+    """Make labelled answers: so many, of which such a share is right."""
+    draw = random.Random(seed)
+    shares = [share for count, share in parts for _ in range(count)]
+    return [
+        Recorded("busy", str(number), 1, "champion", START + timedelta(minutes=number), {}, {"x": "1"}, label)
+        for number, label in enumerate(int(draw.random() < share) for share in shares)
+    ]
+
+
+def test_labels_that_begin_to_disagree_are_a_signal_while_all_together_still_do() -> None:
+    found = outcomes((3000, 0.95), (200, 0.6))
+    report = watch("busy", 1, found, held_out=0.9, streams=True)
+    assert report.signals == ("stream:quality",)
+    assert report.quality is not None
+    assert not report.quality.worse
+    fall = report.fall
+    assert fall is not None
+    assert START + timedelta(minutes=2900) < fall.at < START + timedelta(minutes=3100)
+    assert (fall.before, fall.share) == (pytest.approx(0.95, abs=0.02), pytest.approx(0.6, abs=0.1))
+    assert watch("busy", 1, found, held_out=0.9).signals == ()
+    # What is looked at lies behind the change, and it is not forgotten.
+    assert "stream:quality" in watch("busy", 1, found[-150:], first=found[:500], streams=True).signals
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(3000, 0.9)],
+        [(1500, 0.6), (1500, 0.95)],
+        [(1500, 0.9), (300, 0.5), (1500, 0.9)],
+        [(4000, 0.99), (4000, 0.96)],
+        [(10, 0.9), (10, 0.0)],
+    ],
+)
+def test_labels_that_agree_as_before_or_again_are_no_signal(parts: list[tuple[int, float]]) -> None:
+    assert watch("busy", 1, outcomes(*parts), streams=True).fall is None
+
+
 class Counts:
     """Tells a change at every third value."""
 

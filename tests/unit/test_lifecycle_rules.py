@@ -106,6 +106,8 @@ def situation(**values: Any) -> Situation:
 def test_only_what_makes_sense_is_offered() -> None:
     assert situation().courses(may_retrain=True) == (Course.RETRAIN, Course.WAIT, Course.ESCALATE)
     assert situation(worse=True).courses(may_retrain=True) == (Course.RETRAIN, Course.ESCALATE)
+    fell = situation(right_before=0.95, right_since=0.6)
+    assert fell.courses(may_retrain=True) == (Course.RETRAIN, Course.ESCALATE)
     assert situation(fresh_rows=0).courses(may_retrain=True) == (Course.WAIT, Course.ESCALATE)
     assert situation(worse=True).courses(may_retrain=False) == (Course.ESCALATE,)
 
@@ -114,5 +116,8 @@ def test_the_agent_is_told_numbers_and_no_words_of_others() -> None:
     said = " ".join(situation(labels=40, share=0.5, worse=True).told())
     assert "right in 50 % of 40 labelled answers; it was right in 90 %" in said
     assert "certainly worse" in said
+    assert "Since a change" not in said
+    said = " ".join(situation(right_before=0.95, right_since=0.6).told())
+    assert "Since a change, 60 % of its labelled answers are right; before, 95 % were." in said
     with pytest.raises(UntrustedTextError):
         situation(predictor="from a stranger").told()

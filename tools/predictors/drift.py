@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from watchkeeper.tools.errors import MissingExtraError
@@ -36,6 +37,11 @@ class Adwin:
         self._inner.update(value)
         return bool(self._inner.drift_detected)
 
+    @property
+    def window(self) -> int:
+        """How many of the newest values lie behind the last change; all where there was none."""
+        return int(self._inner.width)
+
 
 class Kswin:
     """Compares the newest values of a window with a sample of the others by Kolmogorov and Smirnov's test.
@@ -61,6 +67,11 @@ class Kswin:
         """Take the next value; returns whether the distribution has changed."""
         self._inner.update(value)
         return bool(self._inner.drift_detected)
+
+
+def streams_are_watched() -> bool:
+    """Whether river is installed."""
+    return find_spec("river") is not None
 
 
 def _river() -> Any:

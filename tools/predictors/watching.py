@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from watchkeeper.tools.errors import DataError
-from watchkeeper.tools.predictors.drift import DriftDetector
+from watchkeeper.tools.predictors.drift import Adwin, DriftDetector, streams_are_watched
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.psi import ColumnDrift, Reference
 from watchkeeper.tools.predictors.recording import FIRST, Predictions, Recorded
@@ -29,6 +30,9 @@ LEAST_ROWS = 50
 
 LEAST_LABELS = 30
 """Labels below which nothing is said of the quality."""
+
+LEAST_FALL = 0.05
+"""How far the share of right answers must fall where their stream changes; less hardly matters."""
 
 
 class LiveQuality(BaseModel):
@@ -56,6 +60,24 @@ class LiveQuality(BaseModel):
         return self.labels >= LEAST_LABELS and self.held_out is not None and self.high < self.held_out
 
 
+class Fall(BaseModel):
+    """A change in the stream of labelled answers, since which fewer of them are right.
+
+    Attributes:
+        at: When the first answer behind it was made.
+        labels: Labelled answers behind it.
+        before: Share of right answers before it.
+        share: Share of right ones behind it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: datetime
+    labels: int
+    before: float
+    share: float
+
+
 class DriftReport(BaseModel):
     """How a version does since it answers.
 
@@ -69,7 +91,9 @@ class DriftReport(BaseModel):
         columns: What was asked, by column.
         answers: What was answered, by column.
         quality: How often labels agree; None where no label arrived.
-        signals: What is not as it was, each in a few words: ``rows:load``, ``answers:score``, ``quality``.
+        fall: Since when labels agree less often than before; None where they do not.
+        signals: What is not as it was, each in a few words: ``rows:load``, ``answers:score``, ``quality``,
+            ``stream:quality``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +107,7 @@ class DriftReport(BaseModel):
     columns: dict[str, ColumnDrift] = {}
     answers: dict[str, ColumnDrift] = {}
     quality: LiveQuality | None = None
+    fall: Fall | None = None
     signals: tuple[str, ...] = ()
 
 
@@ -107,6 +132,8 @@ def look(
 ) -> DriftReport:
     """Compare what a version was asked and answered lately with its first answers, as they are kept.
 
+    Where river is installed, the stream of labelled answers is watched, too.
+
     Args:
         kept: Where they are kept.
         version: The version.
@@ -129,6 +156,7 @@ def look(
         column=column or version.record.notes.label_column or None,
         tolerance=tolerance,
         held_out=version.mean_outcome,
+        streams=streams_are_watched(),
     )
 
 
@@ -142,6 +170,7 @@ def watch(
     column: str | None = None,
     tolerance: float = 0.0,
     held_out: float | None = None,
+    streams: bool = False,
 ) -> DriftReport:
     """Compare what a version was asked and answered lately with what it was before.
 
@@ -155,9 +184,11 @@ def watch(
         column: Column of the answers that labels are held against; by default the only one, or ``label``.
         tolerance: How far a number may be off and still agree.
         held_out: Mean outcome on held-out data.
+        streams: Whether the stream of labelled answers is watched, too.
 
     Raises:
         DataError: If it is not known what labels are held against.
+        MissingExtraError: If streams are to be watched, and river is not installed.
     """
     labelled = [one for one in predictions if one.label is not None]
     quality = live_quality(labelled, column=column, tolerance=tolerance, held_out=held_out)
@@ -177,6 +208,12 @@ def watch(
     signals += [f"answers:{name}" for name, drift in answers.items() if drift.shifted]
     if quality is not None and quality.worse:
         signals.append("quality")
+    fall = None
+    if streams:
+        stream = [one for one in (*first, *predictions) if one.label is not None]
+        fall = fallen(stream, column=column, tolerance=tolerance)
+    if fall is not None:
+        signals.append("stream:quality")
     return DriftReport(
         predictor=predictor,
         version=version,
@@ -187,6 +224,7 @@ def watch(
         columns=columns,
         answers=answers,
         quality=quality,
+        fall=fall,
         signals=tuple(signals),
     )
 
@@ -218,6 +256,33 @@ def live_quality(
     return LiveQuality(
         labels=len(outcomes), share=sum(outcomes) / len(outcomes), low=low, high=high, held_out=held_out
     )
+
+
+def fallen(labelled: Sequence[Recorded], *, column: str | None = None, tolerance: float = 0.0) -> Fall | None:
+    """Return since when fewer answers are right than before, as ADWIN sees it; None where they are not.
+
+    Args:
+        labelled: The oldest first.
+        column: Column of the answers that labels are held against.
+        tolerance: How far a number may be off and still agree.
+
+    Raises:
+        DataError: If it is not known what labels are held against.
+        MissingExtraError: If river is not installed.
+    """
+    if len(labelled) < LEAST_LABELS:
+        return None
+    outcomes = [outcome_of(one, column=column, tolerance=tolerance) for one in labelled]
+    detector = Adwin()
+    for outcome in outcomes:
+        detector.update(outcome)
+    since = len(outcomes) - detector.window
+    if since == 0:
+        return None
+    before, share = fmean(outcomes[:since]), fmean(outcomes[since:])
+    if before - share < LEAST_FALL:
+        return None
+    return Fall(at=labelled[since].at, labels=detector.window, before=before, share=share)
 
 
 def outcome_of(one: Recorded, *, column: str | None = None, tolerance: float = 0.0) -> float:

@@ -158,6 +158,9 @@ class QualityResult(Result):
         share_high: Upper end.
         held_out: Mean outcome on held-out data; None where it is not known.
         worse: Whether it is worse than on held-out data, and no chance.
+        right_before: Share of right answers before the stream of labelled ones changed for the worse; None
+            where it did not.
+        right_since: Share of right ones since then.
     """
 
     name: str
@@ -172,6 +175,8 @@ class QualityResult(Result):
     share_high: float | None
     held_out: float | None
     worse: bool
+    right_before: float | None
+    right_since: float | None
 
 
 class PredictorQuality(Fact[PredictorArguments, QualityResult]):
@@ -202,7 +207,7 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
             raise
         except ToolError as error:
             raise CollectError(str(error)) from error
-        quality = report.quality
+        quality, fall = report.quality, report.fall
         drifts = [*report.columns.values(), *report.answers.values()]
         return {
             "version": version.number,
@@ -216,6 +221,8 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
             "share_high": quality.high if quality else None,
             "held_out": version.mean_outcome,
             "worse": quality.worse if quality else False,
+            "right_before": fall.before if fall else None,
+            "right_since": fall.share if fall else None,
         }
 
     def interpret(self, raw: Raw, arguments: PredictorArguments) -> QualityResult:
@@ -241,7 +248,15 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
                 f"answers, and was in {result.held_out:.0%} on held-out data",
                 severity=Severity.CRITICAL,
             )
-        if not shifted and not result.worse:
+        if result.right_before is not None and result.right_since is not None:
+            yield Finding(
+                kind=FindingKind.PREDICTOR_WORSE,
+                subject=result.name,
+                text=f"predictor {result.name} is right in {result.right_since:.0%} of labelled answers "
+                f"since their stream changed, and was in {result.right_before:.0%} before",
+                severity=Severity.CRITICAL,
+            )
+        if not shifted and not result.worse and result.right_before is None:
             yield Finding(
                 kind=FindingKind.PREDICTOR_AS_BEFORE,
                 subject=result.name,

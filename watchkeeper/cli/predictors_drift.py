@@ -58,6 +58,7 @@ def drift(
 
         settings = load_settings()
         version = Versions(settings.home, create=False).get(name, which)
+        say_unwatched_streams()
         kept = predictions_of(settings)
         try:
             report = look(
@@ -152,6 +153,17 @@ def predictions_of(settings: Settings) -> Predictions:
     return Predictions(settings.home / FOLDER / FILE)
 
 
+def say_unwatched_streams() -> None:
+    """Say where streams of labelled answers are not watched, since river is not installed."""
+    from watchkeeper.tools.predictors.drift import streams_are_watched
+
+    if not streams_are_watched():
+        typer.echo(
+            "streams of labelled answers are not watched (the rest is): pip install 'watchkeeper[drift]'",
+            err=True,
+        )
+
+
 def submitted(settings: Settings, report: DriftReport, host: str) -> str:
     """Submit an alert where an episode begins; return its incident."""
     from watchkeeper.runtime.clock import utc_now
@@ -193,6 +205,12 @@ def _tell(report: DriftReport) -> None:
         typer.echo(
             f"\nlabels: {quality.labels}; right {quality.share:.1%} (95 % interval {quality.low:.1%} to "
             f"{quality.high:.1%}); on held-out data: {before}"
+        )
+    fall = report.fall
+    if fall is not None:
+        typer.echo(
+            f"their stream changed at {when(fall.at)} UTC: right {fall.share:.1%} since, "
+            f"{fall.before:.1%} before"
         )
     if report.signals:
         typer.echo(f"\nnot as it was: {plain(', '.join(report.signals))}")

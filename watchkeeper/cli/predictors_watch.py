@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from watchkeeper.cli.predictors_drift import predictions_of, submitted
+from watchkeeper.cli.predictors_drift import predictions_of, say_unwatched_streams, submitted
 from watchkeeper.cli.records import mistakes, plain
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def watch(
         watched = {name: rules[name].host for name in names or rules}
         if not watched:
             raise ConfigurationError(f"{str(settings.home / FILE)!r} names no predictor to watch")
+        say_unwatched_streams()
         try:
             while True:
                 failed = False
