@@ -167,7 +167,7 @@ class Judging:
             versions = self._run.versions()
             champion = versions.get(self._request.predictor, state["champion"])
             versions.check(champion)
-            before = score(champion.folder, self._request.held_out, self._find)
+            before = score(champion.folder, self._request.held_out, self._find, beside=True)
             compared = compare(before, found, confidence=rules.confidence)
         except ToolError as error:
             return ends(Outcome.ESCALATED, f"the champion cannot be compared with: {error}")

@@ -88,7 +88,11 @@ def _parts(stages: list[StageJudged]) -> Iterator[Section]:
             for name, value in compared["champion"].items()
             if name in compared["challenger"]
         )
-        yield Section("Beside the champion", (Grid(("metric", "champion", "challenger"), rows),))
+        beside: list[Block] = [Grid(("metric", "champion", "challenger"), rows)]
+        if compared.get("unlearned"):
+            beside.append(Paragraph("The champion never learned these labels, so it got their rows wrong:"))
+            beside.append(Bullets(tuple(f"{label} ({n})" for label, n in compared["unlearned"].items())))
+        yield Section("Beside the champion", tuple(beside))
     columns: Any = values.get("bias", {}).get("columns")
     if columns:
         yield Section("By group", tuple(_by_group(column) for column in columns))

@@ -18,6 +18,7 @@ from watchkeeper.tools.errors import ArtefactError, DataError, JobCancelledError
 from watchkeeper.tools.predictors import open_predictor, read_manifest
 from watchkeeper.tools.predictors.logs import LogPredictor
 from watchkeeper.tools.training import Trainer, trainer_of
+from watchkeeper.tools.versions.compare import Verdict, compare_on
 
 # Praise and complaint in several languages; each text takes some words of its kind and some of no kind.
 PRAISE = [
@@ -231,6 +232,40 @@ def test_the_past_the_training_data_and_unknown_labels_are_refused_for_scoring(t
     strange.write_text("time,message,label\n1900009000,up,CPU\n")
     with pytest.raises(DataError, match="line 2: label 'CPU' was not learned"):
         trainer.evaluate(run.artefacts, strange, parsed)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "column"),
+    [("text-classifier", feedback, "text"), ("log-classifier", events, "message")],
+)
+def test_a_new_class_is_held_against_a_champion_that_never_learned_it(
+    name: str, make: Callable[..., Path], column: str, tmp_path: Path
+) -> None:
+    def with_new_class(path: Path, seed: int) -> Path:
+        with make(path, 120, seed).open(newline="", encoding="utf-8") as opened:
+            rows = list(csv.DictReader(opened))
+        new = [
+            {**row, column: f"{number} rotors stand still in {number}", "label": "FAN"}
+            for number, row in enumerate(rows)
+        ]
+        with path.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, [*rows[0]])
+            writer.writeheader()
+            writer.writerows([*rows, *new[:40]])
+        return path
+
+    _, _, old = trained(name, make(tmp_path / "old.csv", 120, 1), tmp_path / "old", {})
+    data, held_out = with_new_class(tmp_path / "a.csv", 2), with_new_class(tmp_path / "b.csv", 3)
+    trainer, parsed, new = trained(name, data, tmp_path / "new", {})
+    found = compare_on(held_out, old.artefacts, new.artefacts)
+    assert found.verdict is Verdict.BETTER
+    assert found.unlearned == {"FAN": 40}
+    assert found.champion["recall of FAN"] == 0.0
+    assert found.reason.endswith("the champion got 40 examples wrong whose labels it never learned")
+    with pytest.raises(DataError, match="label 'FAN' was not learned"):
+        trainer.evaluate(old.artefacts, held_out, parsed)
+    with pytest.raises(DataError, match="label 'FAN' was not learned"):
+        compare_on(held_out, new.artefacts, old.artefacts)
 
 
 def test_damaged_and_foreign_predictors_are_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.lifecycles import (
     DENY_PROMOTION,
     HOST,
     NAME,
+    Cut,
     answer,
     first_version,
     orchestrator,
@@ -44,6 +45,7 @@ from watchkeeper.runtime.restoring_records import make_safe
 from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.runtime.worker import Worker
 from watchkeeper.tools.predictors.watching import DriftReport
+from watchkeeper.tools.training.interface import Evaluation
 from watchkeeper.tools.versions import Versions
 
 ROOT = Path(__file__).parents[2]
@@ -212,6 +214,19 @@ def test_a_refused_challenger_leaves_everything_as_it_was(
         assert len(o.site.jobs.list()) == trained  # type: ignore[union-attr]
         assert o.report(incident).outcome == "closed"
     assert (moves(home), len(Versions(home).list(NAME))) == ([("champion", None, 1)], 1)
+
+
+def test_labels_that_the_champion_never_learned_are_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def beside(trainer: Cut, *scored: Any) -> Evaluation:
+        return trainer.evaluate(*scored).model_copy(update={"unlearned": {"idle": 12}})
+
+    monkeypatch.setattr(Cut, "evaluate_beside", beside)
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        incident = o.retrain(request(base)).id
+        assert to_the_end(o, incident) == "promoted"
+    text = (base / "home" / "lifecycles" / incident / "report.md").read_text()
+    assert "the champion got 12 examples wrong whose labels it never learned" in text
+    assert "- idle (12)" in text
 
 
 def test_data_that_it_would_be_judged_by_are_not_learned_from(base: Path) -> None:

@@ -25,34 +25,56 @@ _BETWEEN_CHECKS = 200
 
 
 def answers_of(
-    predictor: Predictor, classes: tuple[str, ...], examples: Sequence[Example], columns: Columns
+    predictor: Predictor,
+    classes: tuple[str, ...],
+    examples: Sequence[Example],
+    columns: Columns,
+    *,
+    beside: bool = False,
 ) -> Answers:
     """Ask a predictor labelled examples.
 
+    Args:
+        predictor: A classifier.
+        classes: The labels that it learned.
+        examples: The examples.
+        columns: Which columns hold what.
+        beside: Whether it is scored beside a newer one: then a label that it never learned is a class that it
+            never answers.
+
     Raises:
-        DataError: If an example has a label that the predictor does not know.
+        DataError: If an example has a label that the predictor does not know, unless ``beside``.
     """
-    numbers = {label: number for number, label in enumerate(classes)}
+    unlearned: dict[str, None] = {}
     for example in examples:
-        if example.label not in numbers:
-            raise DataError(
-                f"{example.place}: label {quoted(example.label)} was not learned (known are: "
-                f"{', '.join(classes)}): take such rows out, or train anew with examples of it"
-            )
+        if example.label not in classes:
+            if not beside:
+                raise DataError(
+                    f"{example.place}: label {quoted(example.label)} was not learned (known are: "
+                    f"{', '.join(classes)}): take such rows out, or train anew with examples of it"
+                )
+            unlearned[example.label] = None
+    numbers = {label: number for number, label in enumerate((*classes, *unlearned))}
     rows: list[dict[str, JsonValue]] = [
         {columns.text: example.text, **dict(zip(columns.fields, example.fields, strict=True))}
         for example in examples
     ]
     found = [answer["probabilities"] for answer in predictor.predict(rows)]
     return Answers(
-        classes=classes,
+        classes=tuple(numbers),
         truth=np.array([numbers[example.label] for example in examples], np.int64),
         probabilities=np.array(
-            [[one[label] for label in classes] for one in found if isinstance(one, dict)], np.float64
+            [
+                [one[label] for label in classes] + [0.0] * len(unlearned)
+                for one in found
+                if isinstance(one, dict)
+            ],
+            np.float64,
         ),
         groups={
             name: [example.groups[index] for example in examples] for index, name in enumerate(columns.groups)
         },
+        unlearned=tuple(unlearned),
     )
 
 

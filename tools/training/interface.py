@@ -44,6 +44,7 @@ class Evaluation(BaseModel):
         rows: Examples that were scored.
         outcomes: For each example how well it was answered, in the order of the data (1.0 right, 0.0
             wrong), so that two predictors can be compared in pairs; empty where no example stands alone.
+        unlearned: Labels that it never learned, with how many examples count as answered wrong for that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +54,7 @@ class Evaluation(BaseModel):
     groups: dict[str, dict[str, dict[str, float]]] = {}
     rows: int = Field(ge=0)
     outcomes: tuple[float, ...] = ()
+    unlearned: dict[str, int] = {}
 
 
 class TrainingRun(Protocol):
@@ -141,6 +143,14 @@ class Trainer(ABC, Generic[P]):
             DataError: If it cannot be scored on them.
             ArtefactError: If the folder holds no predictor of this kind.
         """
+
+    def evaluate_beside(self, predictor: Path, data: Path, parameters: P) -> Evaluation:
+        """Score a predictor beside a newer one; raises as `evaluate` does.
+
+        The newer one may have learned labels that this one never did: a trainer of classifiers counts such
+        examples as answered wrong, and names the labels.
+        """
+        return self.evaluate(predictor, data, parameters)
 
     def parse_parameters(self, values: Mapping[str, Any]) -> P:
         """Validate parameters; raises pydantic's ValidationError."""

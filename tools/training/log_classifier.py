@@ -176,8 +176,15 @@ class LogClassifier(Trainer[LogParameters]):
         """
         return evaluation_of(self.answers(predictor, data, parameters), positive=parameters.scored)
 
-    def answers(self, predictor: Path, data: Path, parameters: LogParameters) -> Answers:
-        """Ask a predictor labelled lines; raises as `evaluate` does."""
+    def evaluate_beside(self, predictor: Path, data: Path, parameters: LogParameters) -> Evaluation:
+        """Score it beside a newer one: a label that it never learned is answered wrong."""
+        answers = self.answers(predictor, data, parameters, beside=True)
+        return evaluation_of(answers, positive=parameters.scored)
+
+    def answers(
+        self, predictor: Path, data: Path, parameters: LogParameters, *, beside: bool = False
+    ) -> Answers:
+        """Ask a predictor labelled lines; raises as `evaluate` does, and see `answers_of`."""
         manifest = read_manifest(predictor)
         if manifest.kind != self.kind:
             raise ArtefactError(f"{predictor} holds a predictor of kind {manifest.kind!r}, not {self.kind!r}")
@@ -196,7 +203,7 @@ class LogClassifier(Trainer[LogParameters]):
             raise DataError(
                 f"class {parameters.scored!r} was not learned: known are: {', '.join(loaded.classes)}"
             )
-        return answers_of(loaded, loaded.classes, examples.all, parameters.columns)
+        return answers_of(loaded, loaded.classes, examples.all, parameters.columns, beside=beside)
 
     @staticmethod
     def _read(data: Path, parameters: LogParameters) -> Examples:

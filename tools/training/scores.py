@@ -22,12 +22,14 @@ class Answers:
         truth: True class of each example, by its number.
         probabilities: ``(examples, classes)``.
         groups: For each grouping column the value of each example.
+        unlearned: The classes that it never learned, and so never answers.
     """
 
     classes: tuple[str, ...]
     truth: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     groups: Mapping[str, Sequence[str]]
+    unlearned: tuple[str, ...] = ()
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -92,6 +94,9 @@ def evaluation_of(answers: Answers, *, positive: str | None = None) -> Evaluatio
         groups=groups,
         rows=len(answers.truth),
         outcomes=tuple(float(value) for value in answers.right),
+        unlearned={
+            label: int((answers.truth == answers.classes.index(label)).sum()) for label in answers.unlearned
+        },
     )
 
 

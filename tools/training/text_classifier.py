@@ -130,8 +130,15 @@ class TextClassifier(Trainer[TextParameters]):
         """
         return evaluation_of(self.answers(predictor, data, parameters), positive=parameters.positive)
 
-    def answers(self, predictor: Path, data: Path, parameters: TextParameters) -> Answers:
-        """Ask a predictor labelled texts; raises as `evaluate` does."""
+    def evaluate_beside(self, predictor: Path, data: Path, parameters: TextParameters) -> Evaluation:
+        """Score it beside a newer one: a label that it never learned is answered wrong."""
+        answers = self.answers(predictor, data, parameters, beside=True)
+        return evaluation_of(answers, positive=parameters.positive)
+
+    def answers(
+        self, predictor: Path, data: Path, parameters: TextParameters, *, beside: bool = False
+    ) -> Answers:
+        """Ask a predictor labelled texts; raises as `evaluate` does, and see `answers_of`."""
         manifest = read_manifest(predictor)
         if manifest.kind != self.kind:
             raise ArtefactError(f"{predictor} holds a predictor of kind {manifest.kind!r}, not {self.kind!r}")
@@ -144,7 +151,7 @@ class TextClassifier(Trainer[TextParameters]):
                 f"positive class {parameters.positive!r} was not learned: known are: "
                 f"{', '.join(loaded.classes)}"
             )
-        return answers_of(loaded, loaded.classes, examples.all, parameters.columns)
+        return answers_of(loaded, loaded.classes, examples.all, parameters.columns, beside=beside)
 
     @staticmethod
     def _accepted(data: Path, parameters: TextParameters) -> tuple[Examples, list[str]]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watchkeeper.tools.errors import ArtefactError, DataError
 from watchkeeper.tools.predictors import read_manifest
+from watchkeeper.tools.text import counted
 from watchkeeper.tools.training import trainer_of
 from watchkeeper.tools.training.interface import Evaluation, Trainer
 from watchkeeper.tools.versions.bootstrap import interval_of_mean, sign_test
@@ -32,6 +33,7 @@ class Comparison(BaseModel):
         champion: Its metrics.
         challenger: Its metrics.
         rows: Examples that both answered.
+        unlearned: Labels that the champion never learned, with how many examples it answered wrong for that.
         difference: Mean of how much better the challenger answered an example; None without outcomes.
         low: Lower end of the interval of that.
         high: Upper end.
@@ -49,6 +51,7 @@ class Comparison(BaseModel):
     champion: dict[str, float]
     challenger: dict[str, float]
     rows: int
+    unlearned: dict[str, int] = {}
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -98,6 +101,7 @@ def compare(
         "champion": champion.metrics,
         "challenger": challenger.metrics,
         "rows": champion.rows,
+        "unlearned": champion.unlearned,
         "confidence": confidence,
     }
     differences = [b - a for a, b in zip(champion.outcomes, challenger.outcomes, strict=True)]
@@ -109,6 +113,8 @@ def compare(
     losses = sum(one < 0 for one in differences)
     p_value = sign_test(wins, losses)
     verdict, reason = _verdict(low, high, wins, losses, p_value, 1 - confidence)
+    if strange := sum(champion.unlearned.values()):
+        reason += f"; the champion got {counted(strange, 'example')} wrong whose labels it never learned"
     return Comparison(
         **shared,
         difference=sum(differences) / len(differences),
@@ -152,12 +158,21 @@ def compare_on(
             f"the champion is of kind {kinds[0]!r}, the challenger of kind {kinds[1]!r}: they cannot be "
             "compared"
         )
-    found = [score(folder, data, find) for folder in (champion, challenger)]
-    return compare(found[0], found[1], confidence=confidence, seed=seed)
+    before, after = score(champion, data, find, beside=True), score(challenger, data, find)
+    return compare(before, after, confidence=confidence, seed=seed)
 
 
-def score(folder: Path, data: Path, find: Callable[[str], Trainer[Any]] = trainer_of) -> Evaluation:
+def score(
+    folder: Path, data: Path, find: Callable[[str], Trainer[Any]] = trainer_of, *, beside: bool = False
+) -> Evaluation:
     """Score a predictor on held-out data with the trainer that made it.
+
+    Args:
+        folder: The predictor.
+        data: The held-out data.
+        find: Finds its trainer.
+        beside: Whether it is scored beside a newer one, which may have learned more labels: a row of a label
+            that it never learned is then answered wrong, not refused.
 
     Raises:
         ArtefactError: If its parameters are not those of its trainer.
@@ -177,20 +192,21 @@ def score(folder: Path, data: Path, find: Callable[[str], Trainer[Any]] = traine
         raise DataError(
             f"{str(data)!r} is what {str(folder)!r} learned from: compare on data that neither has seen"
         )
-    return trainer.evaluate(folder, data, parameters)
+    evaluate = trainer.evaluate_beside if beside else trainer.evaluate
+    return evaluate(folder, data, parameters)
 
 
 def _verdict(
     low: float, high: float, wins: int, losses: int, p_value: float, most: float
 ) -> tuple[Verdict, str]:
-    counted = f"{wins} examples better, {losses} worse, p = {p_value:.3g}"
+    told = f"{wins} examples better, {losses} worse, p = {p_value:.3g}"
     interval = f"the interval of the difference is {low:+.4f} to {high:+.4f}"
     if p_value <= most and low > 0:
-        return Verdict.BETTER, f"{interval}, above zero ({counted})"
+        return Verdict.BETTER, f"{interval}, above zero ({told})"
     if p_value <= most and high < 0:
-        return Verdict.WORSE, f"{interval}, below zero ({counted})"
+        return Verdict.WORSE, f"{interval}, below zero ({told})"
     if wins == losses == 0:
         return Verdict.UNDECIDED, "both answer every example equally well"
     if low > 0 or high < 0:
-        return Verdict.UNDECIDED, f"too few examples are answered differently ({counted})"
-    return Verdict.UNDECIDED, f"{interval}, around zero ({counted})"
+        return Verdict.UNDECIDED, f"too few examples are answered differently ({told})"
+    return Verdict.UNDECIDED, f"{interval}, around zero ({told})"
