@@ -38,7 +38,7 @@ from watchkeeper.tools.training.process import supervise
 from watchkeeper.tools.training.spec import JobLimits, JobSpec
 from watchkeeper.tools.versions import Notes, Versions
 from watchkeeper.tools.versions.compare import score
-from watchkeeper.tools.versions.server_file import RunningServer, running_server
+from watchkeeper.tools.versions.server_file import RunningServer, running_servers
 from watchkeeper.tools.versions.tools import predictor_tools
 
 NAME = "desk"
@@ -204,11 +204,11 @@ class World:
         ):
             try:
                 until = time.monotonic() + 120
-                while (server := running_server(self.home / "predictors")) is None:
+                while not (servers := running_servers(self.home / "predictors")):
                     if child.poll() is not None or time.monotonic() > until:
                         raise RuntimeError(f"the server did not start: {log.read_text()}")
                     time.sleep(0.1)
-                self.server = server
+                self.server = servers[0]
                 yield
             finally:
                 child.send_signal(signal.SIGTERM)

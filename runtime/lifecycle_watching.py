@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,16 +10,13 @@ from langgraph.types import interrupt
 from watchkeeper.runtime.lifecycle_run import LifecycleRun
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
 from watchkeeper.runtime.lifecycle_waits import labelled
-from watchkeeper.tools.errors import DataError, ToolError, VersionError
+from watchkeeper.tools.errors import DataError, ToolError
 from watchkeeper.tools.predictors.recording import Recorded
 from watchkeeper.tools.predictors.watching import LEAST_LABELS, outcome_of
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.versions import CHAMPION, Version
 from watchkeeper.tools.versions.bootstrap import interval_of_mean
-from watchkeeper.tools.versions.server_file import running_server
-from watchkeeper.tools.versions.versions import FOLDER
-
-_FOLLOWS_SECONDS = 5.0
+from watchkeeper.tools.versions.live import answers_with, version_said
 
 
 class Watching:
@@ -106,27 +102,19 @@ class Watching:
         return {"wait": {**wait, "count": min(count, rules.labels)}, "verdict": "wait"}
 
     def prove(self, state: LifecycleState) -> Update:
-        """Ask the server that runs which version answers now; where none runs, the registry."""
-        name, before = self._request.predictor, state["champion"]
-        wanted = "no version" if before is None else f"version {before}"
+        """Ask the servers of it that run which version answers now; where none does, the registry."""
+        before = state["champion"]
         try:
-            found = self._run.versions().aliases(name).get(CHAMPION)
-            server = running_server(self._run.context.site.home / FOLDER)
-            who = "the registry" if server is None else server.address
-            until = time.monotonic() + _FOLLOWS_SECONDS
-            while server is not None and (found := server.answering(name, CHAMPION)) != before:
-                if time.monotonic() > until:
-                    break
-                time.sleep(0.1)
-        except (ToolError, VersionError) as error:
+            found = answers_with(self._run.versions(), self._request.predictor, CHAMPION, before)
+        except ToolError as error:
             return ends(
                 Outcome.ESCALATED, f"{state['reason']}; taken back, but who answers is not known: {error}"
             )
-        said = f"{who} says: {'no version' if found is None else f'version {found}'} of {name} answers"
-        self._run.judged(state, "rollback", said, ok=found == before)
-        if found != before:
-            return ends(Outcome.ESCALATED, f"{state['reason']}; {said}, and {wanted} should")
-        return ends(Outcome.ROLLED_BACK, f"{state['reason']}; {said} again")
+        self._run.judged(state, "rollback", found.detail, ok=found.ok)
+        said = f"{state['reason']}; taken back: {found.detail}"
+        if not found.ok:
+            return ends(Outcome.ESCALATED, f"{said}, and {version_said(before)} should answer")
+        return ends(Outcome.ROLLED_BACK, said)
 
     def _wait(
         self,

@@ -26,7 +26,7 @@ from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.predictors import drift
 from watchkeeper.tools.versions import Versions
 from watchkeeper.tools.versions.promotion import PredictorPromote, PromoteArguments
-from watchkeeper.tools.versions.server_file import running_server
+from watchkeeper.tools.versions.server_file import running_servers
 
 ROOT = Path(__file__).parents[2]
 _SERVE = """
@@ -177,11 +177,11 @@ def served(home: Path, *arguments: str) -> Iterator[str]:
     )
     try:
         deadline = time.monotonic() + 60
-        while (server := running_server(home / "predictors")) is None:
+        while not (found := [one for one in running_servers(home / "predictors") if one.pid == process.pid]):
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        yield server.address
+        yield found[0].address
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -205,7 +205,9 @@ def test_a_served_champion_is_replaced_without_a_restart_and_the_server_verifies
     versions.promote("busy", 1, by="alice")
     target = Target(LocalHost("web-1"), HostSpec(name="web-1"), home / "hosts" / "web-1")
     action = PredictorPromote()
-    with served(home) as address:
+    lazy = make(home.parent / "lazy", 0.5)
+    versions.register("lazy", lazy)
+    with served(home) as address, served(home, "lazy"):
         assert ask(address, 0.55, "r1")["version"] == 1
         plan = action.plan(target, PromoteArguments(name="busy", version=2), key="S1")
         action.apply(target, plan)
@@ -216,7 +218,7 @@ def test_a_served_champion_is_replaced_without_a_restart_and_the_server_verifies
         assert verified.ok
         assert verified.detail == f"{address} answers with version 2 of busy"
         assert ask(address, 0.55, "last")["answers"] == [{"busy": False, "score": pytest.approx(-0.05)}]
-    assert running_server(home / "predictors") is None
+    assert running_servers(home / "predictors") == ()
     (home.parent / "labels.csv").write_text("id,label\nr1,true\nnever,true\n")
     labelled = json.loads(invoke("label", "busy", str(home.parent / "labels.csv"), "--json").stdout)
     assert labelled == {"labelled": 1, "unknown": ["never"]}

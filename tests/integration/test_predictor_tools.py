@@ -181,7 +181,7 @@ def test_a_promotion_is_applied_verified_and_taken_back_exactly(
     assert versions.get("busy").number == 2
     verified = PROMOTE.verify(target, plan)
     assert verified.ok
-    assert verified.detail == "version 2 of busy is its champion; no server runs here"
+    assert verified.detail == "version 2 of busy is its champion; no server of it runs here"
     assert PROMOTE.probe(target, plan) is ProbeAnswer.DONE
     PROMOTE.rollback(target, plan)
     assert versions.aliases("busy").get("champion") == before

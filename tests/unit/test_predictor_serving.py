@@ -36,6 +36,8 @@ class Shelf:
         self.named: dict[str, int] = {"champion": 1}
         self.opened: list[int] = []
         self.made: dict[int, Predictor] = {}
+        self.slow = threading.Event()
+        self.slow.set()
 
     def names(self) -> tuple[str, ...]:
         return ("busy",)
@@ -50,6 +52,7 @@ class Shelf:
     def open(self, name: str, which: str | int) -> tuple[Version, Predictor]:
         number = int(which)
         self.opened.append(number)
+        assert self.slow.wait(10)
         if number == 13:
             raise VersionError("version 13 is not as it was kept")
         folder = make(self.folder / str(number), number / 10)
@@ -233,11 +236,49 @@ async def test_a_version_that_cannot_be_loaded_leaves_the_one_before_and_is_trie
         await until(lambda: shelf.opened.count(13) >= 2)
         assert (await ask(client, 0.5)).json()["version"] == 1
         health = await client.get("/health")
-        assert health.json() == {"status": "degraded", "predictors": {"busy": {"champion": 1}}}
+        assert health.json() == {
+            "status": "degraded",
+            "predictors": {"busy": {"champion": 1}},
+            "loading": {},
+            "failed": {"busy": {"champion": 13}},
+        }
         assert b"watchkeeper_predictor_load_problems 1.0" in (await client.get("/metrics")).content
         shelf.name("champion", 2)
         await until(lambda: 2 in shelf.opened)
         assert (await ask(client, 0.5)).json()["version"] == 2
+
+
+@pytest.mark.asyncio
+async def test_what_is_being_loaded_is_told_while_the_version_before_answers(shelf: Shelf) -> None:
+    async with client_of(shelf) as client:
+        shelf.slow.clear()
+        shelf.name("champion", 2)
+        await until(lambda: 2 in shelf.opened)
+        health = (await client.get("/health")).json()
+        assert health["predictors"] == {"busy": {"champion": 1}}
+        assert health["loading"] == {"busy": {"champion": 2}}
+        assert (await ask(client, 0.5)).json()["version"] == 1
+        shelf.slow.set()
+        while (health := (await client.get("/health")).json())["loading"]:
+            await asyncio.sleep(0.005)
+        assert health["predictors"] == {"busy": {"champion": 2}}
+
+
+def test_what_was_taken_back_while_it_was_loaded_never_answers(shelf: Shelf) -> None:
+    class TakenBack(Shelf):
+        def open(self, name: str, which: str | int) -> tuple[Version, Predictor]:
+            found = super().open(name, which)
+            self.name("champion", 1)
+            return found
+
+    moved = TakenBack(shelf.folder)
+    follower = Follower(moved)
+    follower.look()
+    moved.name("champion", 2)
+    follower.look()
+    answering = follower.get("busy", "champion")
+    assert answering is not None
+    assert (answering.version.number, moved.opened, follower.loading) == (1, [1, 2], {})
 
 
 def test_a_server_does_not_begin_with_a_version_that_cannot_be_loaded(shelf: Shelf) -> None:
@@ -438,4 +479,4 @@ async def test_metrics_and_lists_name_versions(shelf: Shelf) -> None:
             "columns": {"load": "a number"},
         }
     ]
-    assert health == {"status": "ok", "predictors": {"busy": {"champion": 1}}}
+    assert health == {"status": "ok", "predictors": {"busy": {"champion": 1}}, "loading": {}, "failed": {}}

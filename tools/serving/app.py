@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -140,11 +140,12 @@ class PredictService:
         del request
         if self._work.closing:
             return JSONResponse({"status": "closing"}, 503)
+        # Read before what answers: a version that is about to must not look as if nothing were loading.
+        loading, failed = _by_name(self._follower.loading), _by_name(self._follower.failed)
         named: dict[str, dict[str, int]] = {name: {} for name in self._follower.names}
-        for (name, alias), number in self._versions().items():
-            named.setdefault(name, {})[alias] = number
+        named |= _by_name(self._versions())
         status = "degraded" if self._follower.problems else "ok"
-        return JSONResponse({"status": status, "predictors": named})
+        return JSONResponse({"status": status, "predictors": named, "loading": loading, "failed": failed})
 
     async def _metrics(self, request: Request) -> Response:
         del request
@@ -251,6 +252,13 @@ class PredictWork:
         self.refuse()
         self._follower.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _by_name(numbers: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (name, alias), number in dict(numbers).items():
+        found.setdefault(name, {})[alias] = number
+    return found
 
 
 def _parse(data: bytes, kind: type[_B]) -> _B:

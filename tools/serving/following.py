@@ -47,6 +47,11 @@ class Follower:
 
     A version that cannot be loaded leaves the one before in its place, and is tried again.
 
+    Attributes:
+        problems: Why a version cannot be loaded, by predictor and alias.
+        failed: Which version that is.
+        loading: Which version is being loaded.
+
     Args:
         source: Where versions come from.
         names: The predictors; all of them where empty.
@@ -72,6 +77,8 @@ class Follower:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchkeeper-follow", daemon=True)
         self.problems: dict[tuple[str, str], str] = {}
+        self.failed: dict[tuple[str, str], int] = {}
+        self.loading: dict[tuple[str, str], int] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,6 +116,7 @@ class Follower:
         if seen == self._seen and not self.problems:
             return
         problems: dict[tuple[str, str], str] = {}
+        failed: dict[tuple[str, str], int] = {}
         self._known = self._names or self._source.names()
         for name in self._known:
             numbers = self._source.aliases(name)
@@ -117,9 +125,10 @@ class Follower:
                     self._follow(name, alias, numbers.get(alias))
                 except Exception as error:
                     problems[name, alias] = f"{alias} of {name!r} cannot be loaded: {error}"
+                    failed[name, alias] = numbers[alias]
                     if not isinstance(error, ToolError):
                         _logger.exception("version of %s was not loaded", name)
-        self.problems = problems
+        self.problems, self.failed = problems, failed
         self._seen = seen
 
     def _follow(self, name: str, alias: str, number: int | None) -> None:
@@ -127,7 +136,18 @@ class Follower:
         if number is None:
             self._loaded.pop((name, alias), None)
         elif now is None or now.version.number != number:
-            self._loaded[name, alias] = Loaded(*self._source.open(name, number))
+            self._load(name, alias, number)
+
+    def _load(self, name: str, alias: str, number: int) -> None:
+        self.loading[name, alias] = number
+        try:
+            loaded = Loaded(*self._source.open(name, number))
+            # Loading takes its time: what was promoted may have been taken back meanwhile.
+            if self._source.aliases(name).get(alias) == number:
+                self._loaded[name, alias] = loaded
+        finally:
+            # Only now, so that whoever sees nothing being loaded knows that nothing is about to answer.
+            del self.loading[name, alias]
 
     def _watch(self) -> None:
         while not self._ended.wait(self._interval):

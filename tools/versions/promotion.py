@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar
 
 from pydantic import Field
@@ -20,16 +19,13 @@ from watchkeeper.tools.errors import (
 )
 from watchkeeper.tools.fact import Arguments
 from watchkeeper.tools.host import Target
-from watchkeeper.tools.versions.facts import PredictorName, home_of, versions_of
+from watchkeeper.tools.versions.facts import PredictorName, versions_of
+from watchkeeper.tools.versions.live import answers_with, version_said
 from watchkeeper.tools.versions.records import CHALLENGER, CHAMPION, MoveState, Version
-from watchkeeper.tools.versions.server_file import running_server
-from watchkeeper.tools.versions.versions import FOLDER, Versions
+from watchkeeper.tools.versions.versions import Versions
 
 BY = "watchkeeper"
 """In whose name agents promote."""
-
-_FOLLOWS_SECONDS = 3.0
-"""A server follows an alias within a second."""
 
 
 class PromoteArguments(Arguments):
@@ -104,28 +100,9 @@ class PredictorPromote(Action[PromoteArguments]):
         return Outcome(detail=f"version {number} of {name} is its {self.alias}", changed=changed)
 
     def verify(self, target: Target, plan: ActionPlan) -> Verification:
-        """Ask the server that runs which version answers; where none runs, the registry."""
+        """Ask the servers of it that run which version answers; where none does, the registry."""
         name, number, _ = _of(plan)
-        found = versions_of(target).aliases(name).get(self.alias)
-        if found != number:
-            return Verification(ok=False, detail=f"the {self.alias} of {name} is {_said(found)}")
-        server = running_server(home_of(target) / FOLDER)
-        if server is None:
-            return Verification(
-                ok=True, detail=f"version {number} of {name} is its {self.alias}; no server runs here"
-            )
-        until = time.monotonic() + _FOLLOWS_SECONDS
-        while True:
-            answering = server.answering(name, self.alias)
-            if answering == number:
-                return Verification(
-                    ok=True, detail=f"{server.address} answers with version {number} of {name}"
-                )
-            if time.monotonic() > until:
-                return Verification(
-                    ok=False, detail=f"{server.address} answers with {_said(answering)} of {name}"
-                )
-            time.sleep(0.1)
+        return answers_with(versions_of(target), name, self.alias, number)
 
     def probe(self, target: Target, plan: ActionPlan) -> ProbeAnswer:
         """Look whether a move was made under the plan's key."""
@@ -148,7 +125,7 @@ class PredictorPromote(Action[PromoteArguments]):
             versions.restore(move, by=BY, reason=f"step {plan.key} taken back")
         except (CollectError, VersionError) as error:
             raise RollbackError(str(error)) from error
-        detail = f"{self.alias} of {name} names {_said(before)} again, not version {number}"
+        detail = f"{self.alias} of {name} names {version_said(before)} again, not version {number}"
         return Outcome(detail=detail, changed=(f"{name}:{self.alias}",))
 
 
@@ -167,7 +144,7 @@ class PredictorChallenge(PredictorPromote):
 def promotion_diff(version: Version, before: Version | None, *, alias: str = CHAMPION) -> str:
     """Show how a move of an alias changes what it names, with the metrics of both."""
     name = version.name
-    lines = [f"--- {alias} of {name}: {_said(None if before is None else before.number)}"]
+    lines = [f"--- {alias} of {name}: {version_said(None if before is None else before.number)}"]
     lines.append(f"+++ {alias} of {name}: version {version.number}")
     old, new = _metrics(before), _metrics(version)
     for metric in sorted(old.keys() | new.keys()):
@@ -204,7 +181,3 @@ def _of(plan: ActionPlan) -> tuple[str, int, int | None]:
         int(str(plan.details["version"])),
         None if before is None else int(str(before)),
     )
-
-
-def _said(number: int | None) -> str:
-    return "no version" if number is None else f"version {number}"

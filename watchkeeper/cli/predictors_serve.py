@@ -60,6 +60,10 @@ def serve(
     keep_first: Annotated[
         int, typer.Option(min=0, help="First answers of a version that are kept as long as it answers.")
     ] = 500,
+    load_seconds: Annotated[
+        float,
+        typer.Option(min=1, max=3600, help="Seconds that a version may load before it is taken back."),
+    ] = 120.0,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds that running requests are given when it is stopped.")
     ] = 10.0,
@@ -122,7 +126,8 @@ def serve(
                 soft_wrap=True,
             )
             runner = Runner(service, grace=grace)
-            with announced(versions.folder, address.removesuffix("/v1")):
+            where = address.removesuffix("/v1")
+            with announced(versions.folder, where, names=tuple(names or ()), load_seconds=load_seconds):
                 runner.run([listening])
     console.print("stopped", highlight=False)
     if runner.stopped_by == signal.SIGINT:
