@@ -21,11 +21,21 @@ from watchkeeper.runtime.audit_check import verify_log
 from watchkeeper.runtime.audit_keys import PRIVATE, PUBLIC, fingerprint, load_private, load_public
 from watchkeeper.runtime.audit_records import RESTORED
 from watchkeeper.runtime.backup import DATABASE, MODELS
-from watchkeeper.runtime.backup_files import ELSEWHERE, HOME, BackupManifest, digest_of, read_archive
+from watchkeeper.runtime.backup_files import (
+    ELSEWHERE,
+    HOME,
+    BackupManifest,
+    copy_file,
+    digest_of,
+    read_archive,
+)
 from watchkeeper.runtime.clock import Clock, utc_now
-from watchkeeper.runtime.errors import AuditError, BackupError
+from watchkeeper.runtime.errors import AuditError, BackupError, IdentityError
+from watchkeeper.runtime.halt import Halt, Halts
 from watchkeeper.runtime.restoring_records import MadeSafe, make_safe
 from watchkeeper.runtime.store import Store
+from watchkeeper.runtime.users import FILE as USERS
+from watchkeeper.runtime.users import load_users
 
 EARLIER_LOG = "earlier-1"
 FROM_ELSEWHERE = "restored-configuration"
@@ -38,6 +48,9 @@ class Restored(BaseModel):
         home: Where to.
         aside: Where the home that was there lies now.
         made_at: When the backup was made.
+        stopped: The halt that holds in it until it is lifted.
+        users_back: Users as they were when the backup was made, also those removed since: ids of their
+            tokens, by name. Empty where those of the replaced home stay.
         safe: What was live in it, and what became of that.
         new_key: Whether a new audit log was begun, since nobody has the key of the restored one.
         elsewhere: Configuration from outside the home: where it lies now, by where it lay.
@@ -49,6 +62,8 @@ class Restored(BaseModel):
     home: Path
     aside: Path | None
     made_at: datetime
+    stopped: Halt
+    users_back: dict[str, tuple[str, ...]]
     safe: MadeSafe
     new_key: bool
     elsewhere: dict[str, str]
@@ -70,7 +85,8 @@ def restore(
     What happened after the backup was made cannot be known from it. So every question that waited and
     every yes that was not used is expired, and a step that the policy allowed by itself counts as begun:
     its action's probe, or a person, says whether it was done. Calls to people are held until somebody
-    releases them.
+    releases them. Everything may have been stopped since, so the restored home is; and users may have been
+    removed since, so those of a home that is replaced stay.
 
     Args:
         archive: The backup.
@@ -103,22 +119,19 @@ def restore(
         _mend_runs(new, home, manifest)
         new_key = not _find_key(new, home, key)
         earlier = _close_log(new) if new_key else None
-        safe = _make_safe(_database(new, manifest, store), now())
+        users_back = _users_back(new, home)
         told: dict[str, JsonValue] = {
             "by": by,
             "archive_sha256": sha256,
             "backup_made_at": manifest.made_at.isoformat(),
             "backup_home": manifest.home,
             "home": str(home),
-            "incidents": list(safe.live),
-            "approvals_expired": list(safe.expired),
-            "in_doubt": list(safe.in_doubt),
-            "calls_held": list(safe.calls.held),
-            "calls_ended": list(safe.calls.ended),
+            "users_back": {name: list(tokens) for name, tokens in users_back.items()},
         }
         if earlier:
             told["earlier_log"] = earlier
-        AuditLog(new, now=now).append(RESTORED, told)
+        why = f"restored from a backup of {manifest.made_at:%Y-%m-%d %H:%M:%S} UTC{_stopped_before(home)}"
+        safe, stopped = _make_safe(_database(new, manifest, store), AuditLog(new, now=now), told, why, now())
         with _unused(home):
             aside = _swap(new, home, now())
     except OSError as error:
@@ -132,6 +145,8 @@ def restore(
         home=home,
         aside=aside,
         made_at=manifest.made_at,
+        stopped=stopped,
+        users_back=users_back,
         safe=safe,
         new_key=new_key,
         elsewhere=moved,
@@ -252,10 +267,46 @@ def _database(new: Path, manifest: BackupManifest, store: str | None) -> Path | 
     return store
 
 
-def _make_safe(place: Path | str, at: datetime) -> MadeSafe:
+def _make_safe(
+    place: Path | str, log: AuditLog, told: dict[str, JsonValue], why: str, at: datetime
+) -> tuple[MadeSafe, Halt]:
+    """Make live work safe, write the restore into the audit log, and stop everything: all or nothing."""
     with Store(place) as store:
         store.check()
-        return make_safe(store, at)
+        with store.transaction():
+            safe = make_safe(store, at)
+            found: dict[str, JsonValue] = {
+                "incidents": list(safe.live),
+                "approvals_expired": list(safe.expired),
+                "in_doubt": list(safe.in_doubt),
+                "calls_held": list(safe.calls.held),
+                "calls_ended": list(safe.calls.ended),
+            }
+            log.append(RESTORED, told | found)
+            return safe, Halts(store, log, now=lambda: at).stop(by=str(told["by"]), reason=why)
+
+
+def _stopped_before(home: Path) -> str:
+    """Say who stopped the home that is replaced, and why; empty if nobody did, or it cannot be read."""
+    with contextlib.suppress(sqlite3.Error):
+        # Read as it is: opening it as a store would bring it to this release.
+        with contextlib.closing(
+            sqlite3.connect(f"{(home / DATABASE).as_uri()}?mode=ro", uri=True)
+        ) as reading:
+            found = reading.execute("SELECT by, reason FROM halts WHERE lifted_at IS NULL").fetchone()
+        if found is not None:
+            return f"; the home before it was stopped by {found[0]!r}" + (f": {found[1]}" if found[1] else "")
+    return ""
+
+
+def _users_back(new: Path, home: Path) -> dict[str, tuple[str, ...]]:
+    """The users of the backup, by whom the restored home goes where no other users are kept."""
+    if (home / USERS).exists():
+        return {}
+    with contextlib.suppress(IdentityError):  # such a file lets nobody do anything
+        users = load_users(new)
+        return {user.name: tuple(t.id for t in user.tokens) for user in users.users} if users else {}
+    return {}
 
 
 def _move_elsewhere(staging: Path, home: Path, manifest: BackupManifest) -> dict[str, str]:
@@ -289,6 +340,7 @@ def _swap(new: Path, home: Path, at: datetime) -> Path | None:
             raise BackupError(f"{str(aside)!r} is there already: try again in a second")
         if os.geteuid() == 0:
             os.chown(new, found.st_uid, found.st_gid)
+        _keep_users(home, new)
         home.rename(aside)
     try:
         new.rename(home)
@@ -303,3 +355,15 @@ def _swap(new: Path, home: Path, at: datetime) -> Path | None:
     with contextlib.suppress(OSError):
         aside.rmdir()
     return aside if aside.exists() else None
+
+
+def _keep_users(home: Path, new: Path) -> None:
+    """Let the users of the home that is replaced stay, with their owner and permissions."""
+    kept = home / USERS
+    if not kept.exists():
+        return
+    (new / USERS).unlink(missing_ok=True)
+    copy_file(kept, new / USERS)
+    if os.geteuid() == 0:
+        found = kept.stat()
+        os.chown(new / USERS, found.st_uid, found.st_gid)

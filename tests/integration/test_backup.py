@@ -51,8 +51,9 @@ def save(home: Path, target: Path) -> Backup:
 
 
 def go_on(home: Path, lamp: Lamp, rules: str | None, likes: tuple[str, ...]) -> str:
-    """Resume the incident of a restored home to its end, and return how it ended."""
+    """Lift the stop of a restored home, resume its incident to the end, and return how it ended."""
     with orchestrator(home, lamp, prefers(*likes), rules=rules) as o:
+        assert o.journal.halts.lift(by="ann") is not None
         (incident,) = o.journal.incidents.list()
         for event in o.resume(incident.id):
             if isinstance(event, ApprovalRequested):

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,14 @@ from watchkeeper.cli import build_app
 from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.backup import Backup, back_up
-from watchkeeper.runtime.errors import AuditError, BackupError, StoreError
+from watchkeeper.runtime.errors import AuditError, BackupError, HaltedError, StoreError
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.people import current_person
 from watchkeeper.runtime.restoring import restore
+from watchkeeper.runtime.roles import Role
+from watchkeeper.runtime.tokens import new_token
+from watchkeeper.runtime.users import User, Users, change_users, load_users
 
 
 @pytest.fixture
@@ -92,13 +97,17 @@ def test_it_is_restored_with_everything_and_the_log_goes_on_where_the_key_is(
     assert (done.home, done.aside, done.new_key) == (new, None, False)
     assert (new / "hosts" / "house" / "kept.conf").read_text() == "good"
     entries = list(AuditLog(new).entries())
-    assert (entries[-1].kind, AuditLog(new).verify().ok) == ("home-restored", True)
-    assert isinstance(entries[-1].data, dict)
-    assert entries[-1].data["archive_sha256"] == made.sha256
+    assert ([entry.kind for entry in entries[-2:]], AuditLog(new).verify().ok) == (
+        ["home-restored", "halted"],
+        True,
+    )
+    told = entries[-2].data
+    assert isinstance(told, dict)
+    assert told["archive_sha256"] == made.sha256
     with Journal(new) as journal:
         (asked,) = journal.approvals.list()
         assert asked.status is ApprovalStatus.EXPIRED
-        assert entries[-1].data["approvals_expired"] == [asked.id]
+        assert told["approvals_expired"] == [asked.id]
 
 
 def test_without_the_key_the_log_is_closed_and_still_guarded(home: Path, folder: Path) -> None:
@@ -106,7 +115,7 @@ def test_without_the_key_the_log_is_closed_and_still_guarded(home: Path, folder:
     new = folder / "new" / "home"
     assert restore(made.path, new, by="bob").new_key
     log = AuditLog(new)
-    assert (log.verify().ok, log.verify().entries) == (True, 1)
+    assert (log.verify().ok, log.verify().entries) == (True, 2)
     old = new / "audit" / "earlier-1"
     lines = (old / "audit.jsonl").read_bytes().splitlines(keepends=True)
     (old / "audit.jsonl").write_bytes(b"".join([lines[0].replace(b"dark", b"dim!"), *lines[1:]]))
@@ -142,6 +151,52 @@ def test_a_home_that_is_there_is_replaced_only_if_that_is_said_and_kept_aside(
     assert (home / "models" / "weights").read_text() == "large"
     assert AuditLog(home).verify().ok
     assert AuditLog(done.aside).verify().ok
+
+
+def test_a_restored_home_is_stopped_and_tells_of_a_stop_that_came_after_the_backup(
+    home: Path, folder: Path
+) -> None:
+    made = save(home, folder / "one.tar.gz", with_key=True)
+    with Journal(home) as journal:
+        journal.halts.stop(by="carol", reason="smoke")
+    done = restore(made.path, home, by="bob", replace=True)
+    with Journal(home) as journal:
+        assert journal.halts.current() == done.stopped
+        assert [entry.kind for entry in journal.audit.entries()][-2:] == ["home-restored", "halted"]
+    assert done.stopped.by == "bob"
+    assert done.stopped.reason.startswith("restored from a backup of ")
+    assert done.stopped.reason.endswith("; the home before it was stopped by 'carol': smoke")
+    fresh = restore(made.path, folder / "new", by="bob").stopped
+    assert "stopped" not in fresh.reason
+    with Journal(folder / "new") as journal, pytest.raises(HaltedError, match="restored from a backup"):
+        journal.halts.check()
+
+
+def test_a_home_that_was_stopped_when_it_was_backed_up_stays_so(home: Path, folder: Path) -> None:
+    with Journal(home) as journal:
+        halt = journal.halts.stop(by="carol", reason="smoke")
+    made = save(home, folder / "one.tar.gz", with_key=True)
+    (home / "watchkeeper.db").write_bytes(b"damaged since")
+    assert restore(made.path, home, by="bob", replace=True).stopped == halt
+
+
+def test_users_that_were_removed_since_do_not_come_back(home: Path, folder: Path) -> None:
+    secret, kept = new_token(datetime.now(UTC))
+    mallory = User(name="mallory", roles=(Role.ADMIN,), tokens=(kept,))
+    carol = User(name="carol", roles=(Role.ADMIN,), accounts=("carol",))
+    change_users(home, lambda _: Users(users=(mallory, carol)))
+    made = save(home, folder / "one.tar.gz", with_key=True)
+    change_users(home, lambda _: Users(users=(carol,)))
+    assert restore(made.path, home, by="carol", replace=True).users_back == {}
+    users = load_users(home)
+    assert users is not None
+    assert (users.users, users.of_token(secret)) == ((carol,), None)
+    # Where there was no home, there are no other users than those of the backup: that is said.
+    done = restore(made.path, folder / "new", by="carol")
+    assert done.users_back == {"mallory": (kept.id,), "carol": ()}
+    entry = [entry for entry in AuditLog(folder / "new").entries() if entry.kind == "home-restored"][-1]
+    assert entry.data["users_back"] == {"mallory": [kept.id], "carol": []}  # type: ignore[index,call-overload]
+    assert load_users(folder / "new") == Users(users=(mallory, carol))
 
 
 def test_a_home_whose_incident_runs_is_not_replaced(home: Path, folder: Path) -> None:
@@ -319,6 +374,7 @@ def test_a_yes_that_was_not_used_and_a_step_that_needed_none_are_not_trusted(fol
     with orchestrator(home, lamp, prefers("switch"), rules=ALLOW) as o:
         list(o.resume(incident.id))
     with orchestrator(folder / "new", lamp, prefers("switch"), rules=ALLOW) as o:
+        o.journal.halts.lift(by="bob")
         list(o.resume(incident.id))
         assert o.report(incident.id).outcome == "resolved"
     assert lamp.changes()[step.id] == 1
@@ -327,6 +383,8 @@ def test_a_yes_that_was_not_used_and_a_step_that_needed_none_are_not_trusted(fol
 def test_the_commands(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
     app = build_app()
+    ann = User(name="ann", roles=(Role.ADMIN,), accounts=(current_person(),))
+    change_users(home, lambda _: Users(users=(ann,)))
     made = CliRunner().invoke(app, ["backup", str(folder / "one.tar.gz"), "--json"], catch_exceptions=False)
     told = json.loads(made.stdout)
     assert told["live_incidents"]
@@ -336,3 +394,5 @@ def test_the_commands(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert (refused.exit_code, "is not empty" in refused.stderr) == (2, True)
     done = CliRunner().invoke(app, ["restore", told["archive"], "--home", str(folder / "new")])
     assert f"run --resume {told['live_incidents'][0]}" in done.stdout
+    assert "watchkeeper stop --lift" in done.stdout
+    assert "ann is a user as when the backup was made (tokens: 0)" in done.stdout

@@ -156,5 +156,14 @@ def restore(
                 f"held, since people may have been told since: {escalation}; where they were not: "
                 f"watchkeeper escalations release {escalation}"
             )
+        for name, tokens in done.users_back.items():
+            typer.echo(
+                f"{name} is a user as when the backup was made (tokens: {len(tokens)}); where that is over: "
+                f"watchkeeper users remove {name}"
+            )
+        typer.echo(
+            f"everything is stopped there by {done.stopped.by} ({done.stopped.reason}); once looked over: "
+            "watchkeeper stop --lift"
+        )
         for incident in done.safe.live:
             typer.echo(f"go on with: watchkeeper run --resume {incident}")
