@@ -10,7 +10,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 _SPAN = re.compile(r"([1-9]\d{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_LONGEST = timedelta(days=90)
+LONGEST_SPAN = timedelta(days=90)
+"""No policy looks back further than this."""
 
 
 def span_of(text: str) -> timedelta:
@@ -21,7 +22,7 @@ def span_of(text: str) -> timedelta:
     """
     parts = _SPAN.fullmatch(text)
     span = timedelta(**{_UNITS[parts[2]]: int(parts[1])}) if parts else timedelta.max
-    if span > _LONGEST:
+    if span > LONGEST_SPAN:
         raise ValueError(
             f"{text!r} is not a time span of at most 90 days: a number and s, m, h or d, such as 1h or 7d"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.breaker import last_reset
@@ -26,6 +26,7 @@ class Repeats:
     def __init__(self, store: Store, limits: RepeatLimits) -> None:
         self._store = store
         self._limits = limits
+        self._within = timedelta(seconds=limits.within_seconds)
 
     def refusal(self, incident_id: str, target: ActionTarget) -> str:
         """Say why an action would go in circles, with what was done before; empty if it would not.
@@ -44,28 +45,44 @@ class Repeats:
             + (f" --service {target.service}`" if target.service else "`")
         )
 
+    def recurring(self, now: datetime) -> set[str]:
+        """The incidents that one which is live, or is opened now or later, may follow."""
+        table = schema.incidents.c
+        with self._store.reading() as connection:
+            live = select(table.fingerprint, table.opened_at).where(table.ended_at.is_(None))
+            lately = select(table.fingerprint).where(table.ended_at >= now - self._within).distinct()
+            moments = [(row.fingerprint, row.opened_at) for row in connection.execute(live)]
+            moments += [(fingerprint, now) for fingerprint in connection.execute(lately).scalars()]
+            return {name for moment in moments for name, _ in self._before(connection, *moment)}
+
     def _chain(self, incident_id: str) -> list[str]:
         """The resolved incidents of the same alert that this one follows."""
         table = schema.incidents.c
-        within = timedelta(seconds=self._limits.within_seconds)
         with self._store.reading() as connection:
             this = connection.execute(
                 select(table.fingerprint, table.opened_at).where(table.id == incident_id)
             ).one()
-            rows = connection.execute(
-                select(table.id, table.opened_at, table.ended_at, table.status)
-                .where(table.fingerprint == this.fingerprint, table.opened_at < this.opened_at)
-                .order_by(table.opened_at.desc())
-                .limit(_CHAIN)
-            ).all()
-        found: list[str] = []
-        before = this.opened_at
-        for row in rows:
-            if row.ended_at is None or before - row.ended_at > within:
+            rows = self._before(connection, this.fingerprint, this.opened_at)
+        return [name for name, status in rows if status == "resolved"]
+
+    def _before(self, connection: Connection, fingerprint: str, moment: datetime) -> list[tuple[str, str]]:
+        """Incidents of an alert, the newest first, each soon followed by the next one, and that by a moment.
+
+        Returns:
+            Their ids and statuses.
+        """
+        table = schema.incidents.c
+        found: list[tuple[str, str]] = []
+        for row in connection.execute(
+            select(table.id, table.opened_at, table.ended_at, table.status)
+            .where(table.fingerprint == fingerprint, table.opened_at < moment)
+            .order_by(table.opened_at.desc())
+            .limit(_CHAIN)
+        ):
+            if row.ended_at is None or moment - row.ended_at > self._within:
                 break
-            before = row.opened_at
-            if row.status == "resolved":
-                found.append(row.id)
+            moment = row.opened_at
+            found.append((row.id, row.status))
         return found
 
     def _resolved_by(self, target: ActionTarget, incidents: list[str]) -> list[tuple[str, datetime]]:

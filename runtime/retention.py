@@ -12,10 +12,13 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, sele
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import RetentionError
 from watchkeeper.runtime.escalation_states import EscalationStatus
 from watchkeeper.runtime.jobs import JobStatus
 from watchkeeper.runtime.ledger import EffectState
+from watchkeeper.runtime.limits import Limits
+from watchkeeper.runtime.lookback import looked_back_at
 from watchkeeper.runtime.steps import STEPS_AFTER
 from watchkeeper.runtime.store import Store
 
@@ -32,6 +35,7 @@ class Pruned(BaseModel):
     Attributes:
         incidents: Ended incidents that are gone.
         kept_in_doubt: Old ones that stay, since it is not known whether an effect of theirs took place.
+        kept_for_limits: Old ones that stay, since limits may still count what was done.
         rows: Rows that are gone.
         reviews: Reviews of decisions among them.
     """
@@ -40,12 +44,21 @@ class Pruned(BaseModel):
 
     incidents: tuple[str, ...]
     kept_in_doubt: tuple[str, ...]
+    kept_for_limits: tuple[str, ...]
     rows: int
     reviews: int
 
 
 def prune_incidents(
-    store: Store, audit: AuditLog, *, home: Path, before: datetime, by: str, with_reviews: bool = False
+    store: Store,
+    audit: AuditLog,
+    *,
+    home: Path,
+    before: datetime,
+    by: str,
+    limits: Limits,
+    with_reviews: bool = False,
+    now: Clock | None = None,
 ) -> Pruned:
     """Remove incidents that ended before a moment, with everything that the store holds of them.
 
@@ -58,13 +71,17 @@ def prune_incidents(
         before: Incidents that ended at or after this moment stay, and those for which somebody is still
             being called; jobs that were done before it go, too.
         by: Who asks for it.
+        limits: Those that hold: what they may still count stays, too.
         with_reviews: Remove reviewed decisions, too; they are what agents can be trained on.
+        now: The time; by default the store's.
 
     Raises:
         RetentionError: If reviewed decisions would be removed unasked.
         AuditError: If the audit log cannot be written; what is not audited is not removed.
     """
-    old, doubtful = _old(store, before)
+    ended, doubtful = _old(store, before)
+    counted = looked_back_at(store, limits, (now or store.now)())
+    old = [name for name in ended if name not in counted]
     reviews = _count_reviews(store, old)
     if reviews and not with_reviews:
         raise RetentionError(
@@ -88,7 +105,13 @@ def prune_incidents(
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
     rows += _remove_jobs(store, before)
-    return Pruned(incidents=tuple(gone), kept_in_doubt=tuple(doubtful), rows=rows, reviews=reviews)
+    return Pruned(
+        incidents=tuple(gone),
+        kept_in_doubt=tuple(doubtful),
+        kept_for_limits=tuple(name for name in ended if name in counted),
+        rows=rows,
+        reviews=reviews,
+    )
 
 
 def _old(store: Store, before: datetime) -> tuple[list[str], list[str]]:

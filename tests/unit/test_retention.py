@@ -16,22 +16,39 @@ from watchkeeper import Orchestrator
 from watchkeeper.cli import incidents as command
 from watchkeeper.runtime import retention, schema
 from watchkeeper.runtime.errors import AuditError, RetentionError, UnknownIncidentError
+from watchkeeper.runtime.limits import Limits
 from watchkeeper.runtime.reviews import Reviews, ReviewVerdict
 
 LATER = datetime.now(UTC) + timedelta(days=1)
+AGO = LATER - timedelta(days=180)
+LONG_AGO = dict.fromkeys(
+    ("intended_at", "completed_at", "rollback_intended_at", "rollback_completed_at"), AGO
+)
 
 
 @pytest.fixture
 def o(tmp_path: Path) -> Iterator[Orchestrator]:
-    """One incident that ended, and one that waits for an answer."""
+    """One incident that ended half a year ago, and one that waits for an answer."""
     lamp = Lamp.dark(tmp_path, switch="off", bulb="dusty")
     with folder_in_memory() as folder:
         with orchestrator(folder / "home", lamp, prefers("bulb"), rules=ALLOW) as first:
-            list(first.resume(first.open(ALERT).id))
+            ended = first.open(ALERT).id
+            list(first.resume(ended))
+            age(first, ended)
         lamp.put("switch", "off")
         with orchestrator(folder / "home", lamp, prefers("switch")) as second:
             list(second.resume(second.open(ALERT).id, wait=False))
             yield second
+
+
+def age(o: Orchestrator, incident_id: str) -> None:
+    """Let an incident and its effects be half a year old."""
+    incidents, effects = schema.incidents, schema.effects
+    with o.journal.store.transaction() as connection:
+        connection.execute(
+            incidents.update().where(incidents.c.id == incident_id).values(opened_at=AGO, ended_at=AGO)
+        )
+        connection.execute(effects.update().values(LONG_AGO))
 
 
 def counted(o: Orchestrator) -> dict[str, int]:
@@ -45,7 +62,14 @@ def counted(o: Orchestrator) -> dict[str, int]:
 def prune(o: Orchestrator, before: datetime = LATER, *, with_reviews: bool = False) -> retention.Pruned:
     journal = o.journal
     return retention.prune_incidents(
-        journal.store, journal.audit, home=journal.home, before=before, by="ann", with_reviews=with_reviews
+        journal.store,
+        journal.audit,
+        home=journal.home,
+        before=before,
+        by="ann",
+        limits=Limits(),
+        with_reviews=with_reviews,
+        now=lambda: LATER,
     )
 
 
@@ -71,7 +95,7 @@ def test_an_ended_incident_goes_and_a_live_one_stays_whole(o: Orchestrator) -> N
 
 def test_one_that_is_not_old_stays(o: Orchestrator) -> None:
     before = counted(o)
-    assert prune(o, datetime.now(UTC) - timedelta(days=1)).incidents == ()
+    assert prune(o, AGO - timedelta(days=1)).incidents == ()
     assert counted(o) == before
 
 
@@ -125,7 +149,16 @@ def test_batches_are_bounded(o: Orchestrator, monkeypatch: pytest.MonkeyPatch) -
 def test_the_command(o: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHKEEPER_HOME", str(o.journal.home))
     before = f"{LATER:%Y-%m-%d}"
+    ended, now = o.journal.incidents.list()[1].id, datetime.now(UTC)
+    with o.journal.store.transaction() as connection:
+        connection.execute(schema.effects.update().values(intended_at=now))
+    result = CliRunner().invoke(command.app, ["prune", "--before", before], catch_exceptions=False)
+    assert "0 incidents removed" in result.stdout
+    assert (
+        f"kept, since limits, breakers or loops may still count their actions: {ended}\n"
+    ) in result.stdout
+    age(o, ended)
     result = CliRunner().invoke(command.app, ["prune", "--before", before, "--json"], catch_exceptions=False)
-    assert len(json.loads(result.stdout)["incidents"]) == 1
+    assert json.loads(result.stdout)["incidents"] == [ended]
     again = CliRunner().invoke(command.app, ["prune", "--before", "1d"], catch_exceptions=False)
     assert again.stdout == "0 incidents removed, 0 rows\n"

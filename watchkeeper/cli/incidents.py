@@ -143,6 +143,7 @@ def prune(
             home=settings.home,
             before=limit,
             by=person.name,
+            limits=settings.limits,
             with_reviews=with_reviews,
         )
         if as_json:
@@ -151,3 +152,8 @@ def prune(
         typer.echo(f"{len(gone.incidents)} incidents removed, {gone.rows} rows")
         if gone.kept_in_doubt:
             typer.echo(f"kept, since an effect is in doubt: {', '.join(gone.kept_in_doubt)}")
+        if gone.kept_for_limits:
+            typer.echo(
+                f"kept, since limits, breakers or loops may still count their actions: "
+                f"{', '.join(gone.kept_for_limits)}"
+            )
