@@ -58,7 +58,7 @@ def give_answer(
     """
     asked = approvals.get(approval_id)
     with (
-        attempt(audit, f"answer {answer.value!r} to {approval_id} (incident {asked.incident_id})") as known,
+        attempt(audit, _what(asked, answer)) as known,
         store.transaction(),
     ):
         person = known(people.confirm(by, token=token))
@@ -91,6 +91,45 @@ def give_answer(
         if approval.status is not ApprovalStatus.PENDING:
             go_on(store, approval.incident_id)
     return approval
+
+
+def check_answerer(
+    approvals: Approvals,
+    audit: AuditLog,
+    people: People,
+    approval_id: str,
+    answer: Answer,
+    *,
+    by: Person | str | None = None,
+    token: str | None = None,
+) -> Person:
+    """Say who is about to answer a question, if their roles allow it; a refusal is audited.
+
+    It is for what an answer takes before it is given, such as planning an edit; `give_answer` asks again.
+
+    Args:
+        approvals: The questions.
+        audit: Where a refusal is written.
+        people: Who there is.
+        approval_id: The question.
+        answer: The answer that they want to give.
+        by: Who (default: the user of this process).
+        token: Their token, where it is not this process's user.
+
+    Raises:
+        ApprovalError: If the question is unknown.
+        IdentityError: If there is a users file, and it is not known who this is, or their roles do not do.
+    """
+    asked = approvals.get(approval_id)
+    with attempt(audit, _what(asked, answer)) as known:
+        person = known(people.confirm(by, token=token))
+        check_answer(person, asked, answer)
+    return person
+
+
+def _what(asked: Approval, answer: Answer) -> str:
+    """Name what somebody tries, for the audit log."""
+    return f"answer {answer.value!r} to {asked.id} (incident {asked.incident_id})"
 
 
 def _check_openers(store: Store, person: Person, asked: Approval) -> None:

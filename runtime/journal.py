@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from watchkeeper.agents.decision import Decision
 from watchkeeper.models.interface import Usage
 from watchkeeper.runtime.alerts import Alert
-from watchkeeper.runtime.answers import give_answer
+from watchkeeper.runtime.answers import check_answerer, give_answer
 from watchkeeper.runtime.approvals import Answer, Approval, Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, utc_now
@@ -135,6 +135,19 @@ class Journal:
                 key=f"decision:{kept.id}",
             )
         return kept
+
+    def check_answerer(
+        self,
+        approval_id: str,
+        answer: Answer,
+        *,
+        by: Person | str | None = None,
+        token: str | None = None,
+    ) -> Person:
+        """Say who is about to answer a question, if their roles allow it; see `answers.check_answerer`."""
+        return check_answerer(
+            self.approvals, self.audit, self.people, approval_id, answer, by=by, token=token
+        )
 
     def answer(
         self,

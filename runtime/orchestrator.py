@@ -241,8 +241,7 @@ class Orchestrator:
         """
         if by is None and token is None and self._person.proof is not Proof.SAID:
             by = self._person
-        with attempt(self.journal.audit, f"answer {Answer(answer).value!r} to {approval_id}"):
-            person = self.journal.people.confirm(by, token=token)
+        person = self.journal.check_answerer(approval_id, Answer(answer), by=by, token=token)
         if arguments is not None:
             asked = self.journal.approvals.get(approval_id)
             arguments = self.changes.check_edit(asked.step_id, arguments, by=person.name)

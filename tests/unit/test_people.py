@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper import Orchestrator, Settings
 from watchkeeper.cli import approvals as approvals_commands
+from watchkeeper.cli import edits
 from watchkeeper.cli import users as commands
 from watchkeeper.runtime.approvals import Approval, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.errors import ApprovalError, IdentityError
 from watchkeeper.runtime.people import People, Person, Proof, current_person
 from watchkeeper.runtime.roles import PERMISSIONS, Permission, Role
@@ -280,11 +282,32 @@ def test_only_a_user_with_the_role_has_incidents_handled(home: Path, tmp_path: P
     assert secrets
 
 
+def test_who_may_not_answer_has_no_edit_planned(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = write(home, ann="operator", eve="viewer")
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    monkeypatch.setenv("WATCHKEEPER_TOKEN", secrets["eve"])
+    planned: list[str] = []
+    with orchestrator(home, Lamp.dark(tmp_path, switch="off"), prefers("switch")) as o:
+        question = asked(o)
+        monkeypatch.setattr(Changes, "check_edit", lambda *_, **__: planned.append("in the process"))
+        monkeypatch.setattr(edits, "edited_arguments", lambda *_, **__: planned.append("by the command"))
+        with pytest.raises(IdentityError, match=r"'eve' .viewer. may not answer 'edit'"):
+            o.answer(question.id, "edit", token=secrets["eve"], arguments={"position": "off"})
+        assert "'eve' (viewer) may not answer 'edit'" in run("edit", question.id, "position=off")[2]
+        refused: list[Any] = [e.data for e in o.journal.audit.entries() if e.kind == "refused"]
+    assert planned == []
+    assert [(data["by"], data["what"]) for data in refused] == [
+        ("eve", f"answer 'edit' to {question.id} (incident {question.incident_id})")
+    ] * 2
+
+
 # -- commands ---------------------------------------------------------------------------------------------
 
 
 def run(*arguments: str, typed: str = "") -> tuple[int, str, str]:
-    app = approvals_commands.app if arguments[0] in {"approve", "show"} else commands.app
+    app = approvals_commands.app if arguments[0] in {"approve", "edit", "show"} else commands.app
     result = CliRunner().invoke(app, arguments, input=typed, catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 

@@ -193,15 +193,13 @@ def _answer(
 ) -> None:
     with mistakes():
         from watchkeeper.cli.identity import given_token
-        from watchkeeper.runtime.authority import attempt
         from watchkeeper.runtime.journal import Journal
         from watchkeeper.runtime.settings import load_settings
 
         token = given_token(ask=ask_token)
         settings = load_settings()
         with Journal(settings.home, store=settings.store_place) as journal:
-            with attempt(journal.audit, f"answer {answer.value!r} to {approval_id}"):
-                person = journal.people.confirm(token=token)
+            person = journal.check_answerer(approval_id, answer, token=token)
             arguments = None
             if changed is not None:
                 from watchkeeper.cli.edits import edited_arguments
