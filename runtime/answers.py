@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
-from watchkeeper.runtime.approval_types import SOLO_TIER, same_person
+from watchkeeper.runtime.approval_types import SOLO_TIER, one_of, same_person
 from watchkeeper.runtime.approvals import Answer, Approval, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.authority import attempt
@@ -67,7 +67,14 @@ def give_answer(
         if answer is Answer.APPROVE:
             _check_openers(store, person, asked)
             _check_votes(people, asked)
-        approval = approvals.decide(approval_id, answer, by=person.name, reason=reason, arguments=arguments)
+        approval = approvals.decide(
+            approval_id,
+            answer,
+            by=person.name,
+            accounts=person.accounts,
+            reason=reason,
+            arguments=arguments,
+        )
         audit.append(
             "approval-answered",
             {
@@ -139,13 +146,13 @@ def _check_openers(store: Store, person: Person, asked: Approval) -> None:
         ApprovalError: If they had the incident handled and do not work alone.
     """
     alone = asked.solo and asked.tier <= SOLO_TIER and asked.quorum == 1
-    if alone or same_person(person.name, asked.requester):  # then the question itself says what they may
+    if alone or same_person(person.names, asked.requester_names):  # then the question says what they may
         return
     for event in Incidents(store).events(asked.incident_id):
-        if isinstance(event, IncidentOpened) and same_person(person.name, event.by):
+        if isinstance(event, IncidentOpened) and same_person(person.names, (event.by, *event.accounts)):
             raise ApprovalError(
-                f"approval {asked.id!r} is about incident {asked.incident_id!r}, which {person.name!r} had "
-                "handled: another person must approve it"
+                f"approval {asked.id!r} is about incident {asked.incident_id!r}, which "
+                f"{one_of(event.by, person.name)} had handled: another person must approve it"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 
@@ -101,11 +102,17 @@ class _Record(BaseModel):
 
 
 class Vote(_Record):
-    """A person's yes: ``reason`` is why, ``at`` when."""
+    """A person's yes: ``reason`` is why, ``at`` when; ``accounts`` were their system accounts."""
 
     by: str
     at: datetime
     reason: str = ""
+    accounts: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which that person was known."""
+        return (self.by, *self.accounts)
 
 
 class Approval(_Record):
@@ -124,6 +131,7 @@ class Approval(_Record):
         view: What else the action said of itself, as JSON of `watchkeeper.tools.action.ActionView`; empty
             where it said nothing.
         requester: Who asks, or whose edit it is.
+        requester_accounts: System accounts that were theirs then, by the users file.
         solo: Whether who asks may also approve (tier 1 only): the run was started so.
         status: Where it stands; an answered in-doubt question is ``approved``.
         requested_at: When it was asked.
@@ -151,6 +159,7 @@ class Approval(_Record):
     diff: str
     view: str = ""
     requester: str
+    requester_accounts: tuple[str, ...] = ()
     solo: bool = False
     status: ApprovalStatus
     requested_at: datetime
@@ -165,6 +174,11 @@ class Approval(_Record):
     self_approved: bool = False
     use_by: datetime | None = None
     used_at: datetime | None = None
+
+    @property
+    def requester_names(self) -> tuple[str, ...]:
+        """All names under which who asks was known."""
+        return (self.requester, *self.requester_accounts)
 
     @property
     def missing(self) -> int:
@@ -199,9 +213,23 @@ def person_key(name: str) -> str:
     return name.strip().casefold()
 
 
-def same_person(one: str, other: str) -> bool:
-    """Whether two names are one person's."""
-    return person_key(one) == person_key(other)
+def same_person(one: str | Iterable[str], other: str | Iterable[str]) -> bool:
+    """Whether two people are taken for one: they share a name, however it is written.
+
+    Args:
+        one: A name, or all names under which somebody is known: a user's, and their system accounts'.
+        other: Likewise.
+    """
+    return not _keys(one).isdisjoint(_keys(other))
+
+
+def one_of(written: str, by: str) -> str:
+    """Name a person who is on record under one name, and here under another perhaps."""
+    return f"{by!r}" if same_person(written, by) else f"{by!r} (as {written!r})"
+
+
+def _keys(names: str | Iterable[str]) -> set[str]:
+    return {person_key(name) for name in ((names,) if isinstance(names, str) else names)}
 
 
 def standing(approval: Approval) -> str:

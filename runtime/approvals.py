@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -84,6 +85,7 @@ class Approvals:
         kind: ApprovalKind = ApprovalKind.ACTION,
         ttl_seconds: float = 3600,
         solo: bool | None = None,
+        requester_accounts: tuple[str, ...] = (),
     ) -> Approval:
         """Ask; asking again about the same action while a question is open or freshly answered returns it.
 
@@ -101,6 +103,7 @@ class Approvals:
             kind: What is asked.
             ttl_seconds: Time to answer, and again to use a yes.
             solo: Whether who asks may approve (default: as these approvals were opened).
+            requester_accounts: System accounts of who asks.
 
         Raises:
             ApprovalError: If ``ttl_seconds`` is not positive.
@@ -137,6 +140,7 @@ class Approvals:
                     diff=diff,
                     view=view,
                     requester=requester,
+                    requester_accounts=json.dumps(requester_accounts),
                     solo=self._solo if solo is None else solo,
                     status=ApprovalStatus.PENDING.value,
                     requested_at=at,
@@ -153,6 +157,7 @@ class Approvals:
         answer: Answer,
         *,
         by: str,
+        accounts: tuple[str, ...] = (),
         reason: str = "",
         arguments: dict[str, JsonValue] | None = None,
     ) -> Approval:
@@ -165,6 +170,7 @@ class Approvals:
             approval_id: The question.
             answer: The answer.
             by: Who answers.
+            accounts: System accounts that are theirs.
             reason: Why; the words of a response.
             arguments: The arguments of an edit, as its tool validated them.
 
@@ -178,7 +184,16 @@ class Approvals:
             asked = find_question(connection, approval_id, at, lock=True)
             if asked is None:
                 raise self._unknown(approval_id)
-            take_answer(connection, asked, answer, by=by, at=at, reason=reason, arguments=arguments)
+            take_answer(
+                connection,
+                asked,
+                answer,
+                by=by,
+                accounts=accounts,
+                at=at,
+                reason=reason,
+                arguments=arguments,
+            )
             return self.get(approval_id)
 
     def use(self, approval_id: str, digest: str) -> Approval:

@@ -214,13 +214,15 @@ class Changes:
         step = self._journal.steps.get(step_id)
         if step.policy is None or step.policy.decision is not Verdict.ASK:
             raise ApprovalError(f"step {step_id!r} was not put to people by the policy")
+        requester = step.requester or self._requester
         with self._journal.store.transaction():
             approval = self._asked(step, ApprovalKind.ACTION) or self._journal.approvals.request(
                 incident_id=step.incident_id,
                 step_id=step.id,
                 digest=step.digest,
                 summary=step.plan.summary,
-                requester=step.requester or self._requester,
+                requester=requester,
+                requester_accounts=self._journal.people.accounts(requester),
                 tier=step.policy.tier,
                 quorum=step.policy.quorum,
                 diff=step.plan.diff,

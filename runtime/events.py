@@ -66,7 +66,10 @@ class Claim(Record):
 
 
 class IncidentOpened(BaseEvent):
-    """An alert opened the incident, or was grouped into it; ``by`` whom, where that is known."""
+    """An alert opened the incident, or was grouped into it.
+
+    ``by`` says for whom, where that is known, and ``accounts`` which system accounts were theirs then.
+    """
 
     kind: Literal["incident-opened"] = "incident-opened"
     title: str
@@ -75,6 +78,7 @@ class IncidentOpened(BaseEvent):
     severity: Severity
     grouped: bool = False
     by: str = ""
+    accounts: tuple[str, ...] = ()
 
 
 class StageEntered(BaseEvent):

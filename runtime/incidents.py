@@ -132,13 +132,19 @@ class Incidents:
         self._watching = threading.Lock()
 
     def open(
-        self, alert: Alert, *, by: str = "", witness: Callable[[IncidentOpened], object] | None = None
+        self,
+        alert: Alert,
+        *,
+        by: str = "",
+        accounts: tuple[str, ...] = (),
+        witness: Callable[[IncidentOpened], object] | None = None,
     ) -> Incident:
         """Open an incident for an alert, or group the alert into the live one of its fingerprint.
 
         Args:
             alert: The alert.
             by: Who has it handled.
+            accounts: System accounts that are theirs.
             witness: As for ``append_event``.
         """
         at = self._now()
@@ -179,6 +185,7 @@ class Incidents:
                     severity=alert.severity,
                     grouped=live is not None,
                     by=by,
+                    accounts=accounts,
                 ),
                 witness=witness,
             )

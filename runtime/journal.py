@@ -102,7 +102,9 @@ class Journal:
 
         Secrets in the alert's text are not kept.
         """
-        return self.incidents.open(alert.redacted(), by=by, witness=self._audit)
+        return self.incidents.open(
+            alert.redacted(), by=by, accounts=self.people.accounts(by), witness=self._audit
+        )
 
     def _audit(self, event: BaseEvent) -> None:
         self.audit.append(getattr(event, "kind", "event"), event.model_dump(mode="json"))

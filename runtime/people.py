@@ -6,6 +6,7 @@ import ipaddress
 import os
 import pwd
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -39,11 +40,18 @@ class Person:
         name: What they are called.
         proof: How that is known.
         roles: What they may do; None where there is no users file, and so no roles.
+        accounts: System accounts that are theirs, by the users file.
     """
 
     name: str
     proof: Proof
     roles: tuple[Role, ...] | None = None
+    accounts: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names under which they may be on record: before there were users, they were an account."""
+        return (self.name, *self.accounts)
 
     def may(self, permission: Permission) -> bool:
         """Whether they may do this."""
@@ -96,6 +104,17 @@ class People:
             IdentityError: If the file is not usable.
         """
         return load_users(self._home)
+
+    def accounts(self, name: str) -> tuple[str, ...]:
+        """Return the system accounts of a user, to be kept with what they did: the file may change.
+
+        A users file that is not usable names none: nobody may answer anything until it is mended.
+        """
+        user = None
+        with suppress(IdentityError):
+            users = self.users
+            user = None if users is None else users.named(name)
+        return () if user is None else user.accounts
 
     def at_terminal(self, *, by: str | None = None, token: str | None = None) -> Person:
         """Say who asks or answers in this process.
@@ -227,7 +246,7 @@ def _person(user: User | None, proof: Proof, what: str) -> Person:
             f"{what} is no user's: an admin adds one with `watchkeeper users add`, or a token is given in "
             f"{TOKEN_VARIABLE}"
         )
-    return Person(user.name, proof, user.roles)
+    return Person(user.name, proof, user.roles, user.accounts)
 
 
 def _values(headers: Sequence[tuple[str, str]], name: str) -> list[str]:

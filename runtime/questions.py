@@ -48,17 +48,17 @@ def _votes(connection: Connection, ids: list[str]) -> dict[str, tuple[Vote, ...]
             .order_by(table.c.approval_id, table.c.number)
         )
         for row in rows:
-            vote = Vote(by=row.name, at=row.at, reason=row.reason)
+            accounts = tuple(json.loads(row.accounts))
+            vote = Vote(by=row.name, at=row.at, reason=row.reason, accounts=accounts)
             found[row.approval_id] = (*found.get(row.approval_id, ()), vote)
     return found
 
 
 def _question(row: Row[Any], votes: tuple[Vote, ...], at: datetime) -> Approval:
     values = dict(row._mapping)
-    edited = values.pop("edited")
-    approval = Approval.model_validate(
-        values | {"votes": votes, "edited": None if edited is None else json.loads(edited)}
-    )
+    values["requester_accounts"] = json.loads(row.requester_accounts)
+    values["edited"] = None if row.edited is None else json.loads(row.edited)
+    approval = Approval.model_validate(values | {"votes": votes})
     deadline = {
         ApprovalStatus.PENDING: approval.expires_at,
         ApprovalStatus.APPROVED: approval.use_by,

@@ -197,6 +197,7 @@ approvals = Table(
     Column("self_approved", Boolean, nullable=False, default=False),
     Column("use_by", UtcTime),
     Column("used_at", UtcTime),
+    Column("requester_accounts", Text, nullable=False, server_default="[]"),
     Index("approvals_by_status", "status", "expires_at"),
     Index("approvals_by_incident", "incident_id", "requested_at"),
     Index("approvals_by_step", "step_id"),
@@ -211,6 +212,7 @@ approval_votes = Table(
     Column("name", String, nullable=False),
     Column("at", UtcTime, nullable=False),
     Column("reason", Text, nullable=False, server_default=""),
+    Column("accounts", Text, nullable=False, server_default="[]"),
     UniqueConstraint("approval_id", "number"),
 )
 """Who said yes to a question; a person is one person, however the name is written."""

@@ -18,6 +18,7 @@ from watchkeeper.runtime.approval_types import (
     Answer,
     Approval,
     ApprovalStatus,
+    one_of,
     person_key,
     same_person,
     standing,
@@ -31,11 +32,15 @@ def take_answer(
     answer: Answer,
     *,
     by: str,
+    accounts: tuple[str, ...],
     at: datetime,
     reason: str,
     arguments: dict[str, JsonValue] | None,
 ) -> None:
     """Write an answer down, in the transaction in which the question was read.
+
+    ``accounts`` are the system accounts of who answers: whoever asked, or said yes before, may have done so
+    as one of them.
 
     Raises:
         ApprovalError: If the answer does not fit, comes too late, or is not this person's to give.
@@ -43,9 +48,9 @@ def take_answer(
     _check_answer(asked, answer, reason, arguments)
     if asked.status is not ApprovalStatus.PENDING:
         raise ApprovalError(f"approval {asked.id!r} {standing(asked)}")
-    _check_person(asked, answer, by)
+    _check_person(asked, answer, by, accounts)
     if answer is Answer.APPROVE:
-        _vote(connection, asked, by=by, at=at, reason=reason)
+        _vote(connection, asked, by=by, accounts=accounts, at=at, reason=reason)
         if len(asked.votes) + 1 < asked.quorum:
             return
     table = schema.approvals
@@ -63,7 +68,7 @@ def take_answer(
             decided_at=at,
             reason=reason,
             edited=None if arguments is None else json.dumps(arguments),
-            self_approved=answer is Answer.APPROVE and same_person(by, asked.requester),
+            self_approved=answer is Answer.APPROVE and same_person((by, *accounts), asked.requester_names),
             use_by=at + timedelta(seconds=asked.ttl_seconds) if answer is Answer.APPROVE else None,
         )
     ).rowcount
@@ -71,13 +76,22 @@ def take_answer(
         raise ApprovalError(f"approval {asked.id!r} was answered by somebody else at the same moment")
 
 
-def _vote(connection: Connection, asked: Approval, *, by: str, at: datetime, reason: str) -> None:
+def _vote(
+    connection: Connection,
+    asked: Approval,
+    *,
+    by: str,
+    accounts: tuple[str, ...],
+    at: datetime,
+    reason: str,
+) -> None:
     connection.execute(
         schema.approval_votes.insert().values(
             approval_id=asked.id,
             person=person_key(by),
             number=len(asked.votes) + 1,
             name=by,
+            accounts=json.dumps(accounts),
             at=at,
             reason=reason,
         )
@@ -102,25 +116,28 @@ def _check_answer(
         )
 
 
-def _check_person(asked: Approval, answer: Answer, by: str) -> None:
+def _check_person(asked: Approval, answer: Answer, by: str, accounts: tuple[str, ...]) -> None:
     if not by.strip():
         raise ApprovalError(f"approval {asked.id!r}: who answers is not said")
     if answer is not Answer.APPROVE:
         return
-    if any(same_person(by, vote.by) for vote in asked.votes):
-        raise ApprovalError(
-            f"approval {asked.id!r} is of tier {asked.tier}, which takes {asked.quorum} people, and {by!r} "
-            "said yes before: another person must, too"
-        )
-    if not same_person(by, asked.requester):
+    names = (by, *accounts)
+    for vote in asked.votes:
+        if same_person(names, vote.names):
+            raise ApprovalError(
+                f"approval {asked.id!r} is of tier {asked.tier}, which takes {asked.quorum} people, and "
+                f"{one_of(vote.by, by)} said yes before: another person must, too"
+            )
+    if not same_person(names, asked.requester_names):
         return
+    who = one_of(asked.requester, by)
     if not asked.solo:
         raise ApprovalError(
-            f"approval {asked.id!r} was asked for by {by!r}, who may not approve it: another person must "
+            f"approval {asked.id!r} was asked for by {who}, who may not approve it: another person must "
             "(who works alone says so when a run begins: `--solo`)"
         )
     if asked.tier > SOLO_TIER or asked.quorum > 1:
         raise ApprovalError(
-            f"approval {asked.id!r} is of tier {asked.tier}, for {asked.quorum} to approve: {by!r} asked for "
+            f"approval {asked.id!r} is of tier {asked.tier}, for {asked.quorum} to approve: {who} asked for "
             f"it and even in solo mode may approve tier {SOLO_TIER} only; another person must"
         )

@@ -15,7 +15,7 @@ from watchkeeper import Orchestrator, Settings
 from watchkeeper.cli import approvals as approvals_commands
 from watchkeeper.cli import edits
 from watchkeeper.cli import users as commands
-from watchkeeper.runtime.approvals import Approval, ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.errors import ApprovalError, IdentityError
@@ -102,7 +102,7 @@ def test_without_a_users_file_names_are_as_they_are_said(home: Path) -> None:
 def test_with_a_users_file_a_name_must_be_proved(home: Path) -> None:
     secrets = write(home, ann="operator", bob="approver")
     people = People(home)
-    assert people.at_terminal() == Person("ann", Proof.ACCOUNT, (Role.OPERATOR,))
+    assert people.at_terminal() == Person("ann", Proof.ACCOUNT, (Role.OPERATOR,), (current_person(),))
     assert people.at_terminal(by="Ann").name == "ann"
     assert people.at_terminal(by="bob", token=secrets["bob"]).proof is Proof.TOKEN
     with pytest.raises(IdentityError, match="'bob' is not who this is: the account is that of 'ann'"):
@@ -247,6 +247,71 @@ def test_who_asks_may_not_approve_by_a_token_either(home: Path, tmp_path: Path) 
         for token in (None, secrets["ann"]):
             with pytest.raises(ApprovalError, match="asked for by 'ann', who may not approve it"):
                 o.answer(question.id, "approve", token=token)
+
+
+def test_who_asked_as_an_account_may_not_approve_as_a_user(home: Path, tmp_path: Path) -> None:
+    lamp, account = Lamp.dark(tmp_path, switch="off"), current_person()
+    with orchestrator(home, lamp, prefers("switch"), requester=account) as o:
+        question = asked(o)
+        secrets = write(home, ann="operator approver", bob="approver")
+        by_proxy = People(home, header="user", proxies=["10.0.0.5"]).identify([("user", "ann")], "10.0.0.5")
+        for proved in ({"by": "ann"}, {"token": secrets["ann"]}, {"by": by_proxy}):
+            with pytest.raises(
+                ApprovalError, match=rf"asked for by 'ann' \(as '{account}'\), who may not approve it"
+            ):
+                o.answer(question.id, "approve", **proved)  # type: ignore[arg-type]
+        assert o.answer(question.id, "approve", token=secrets["bob"]).status is ApprovalStatus.APPROVED
+
+
+def test_who_asked_as_a_user_may_not_approve_as_an_account(home: Path, tmp_path: Path) -> None:
+    write(home, ann="operator approver")
+    with orchestrator(home, Lamp.dark(tmp_path, switch="off"), prefers("switch")) as o:
+        question = asked(o)
+        (home / FILE).unlink()
+        with pytest.raises(ApprovalError, match=rf"by '{current_person()}' \(as 'ann'\), who may not"):
+            o.journal.answer(question.id, Answer.APPROVE)
+
+
+def test_who_had_an_incident_handled_is_known_under_each_of_their_names(home: Path, tmp_path: Path) -> None:
+    lamp, account = Lamp.dark(tmp_path, switch="off"), current_person()
+    with orchestrator(home, lamp, prefers("switch"), requester="worker") as o:
+        o.journal.open(ALERT, by=account)
+        question = asked(o)
+        secrets = write(home, ann="approver", bob="approver")
+        with pytest.raises(ApprovalError, match=rf"which 'ann' \(as '{account}'\) had handled"):
+            o.answer(question.id, "approve", token=secrets["ann"])
+        assert o.answer(question.id, "approve", token=secrets["bob"]).status is ApprovalStatus.APPROVED
+        o.journal.open(ALERT, by="ann")
+        (home / FILE).unlink()
+        other = asked(o, "bulb.replace")
+        with pytest.raises(ApprovalError, match="had handled"):
+            o.journal.answer(other.id, Answer.APPROVE)
+
+
+@pytest.mark.parametrize("first", ["account", "user"])
+def test_an_account_and_its_user_are_one_of_two_people(home: Path, tmp_path: Path, first: str) -> None:
+    rules = "{version: 1, rules: [{name: two, match: {tools: ['*']}, decision: ask, tier: 3, reason: r}]}"
+    lamp, account = Lamp.dark(tmp_path, switch="off"), current_person()
+    with orchestrator(home, lamp, prefers("switch"), rules=rules, requester="worker") as o:
+        question = asked(o)
+        if first == "user":
+            write(home, ann="approver")
+        o.journal.answer(question.id, Answer.APPROVE)
+        if first == "user":
+            (home / FILE).unlink()
+        else:
+            write(home, ann="approver", **{account: "approver"})
+        names = [account, "ann"] if first == "user" else ["ann", account]
+        with pytest.raises(ApprovalError, match=rf"'{names[0]}' \(as '{names[1]}'\) said yes before"):
+            o.journal.answer(question.id, Answer.APPROVE)
+
+
+def test_alone_who_asked_as_an_account_is_told_to_have_approved_their_own(home: Path, tmp_path: Path) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off")
+    with orchestrator(home, lamp, prefers("switch"), requester=current_person(), solo=True) as o:
+        question = asked(o)
+        write(home, ann="operator")
+        assert o.journal.answer(question.id, Answer.APPROVE).self_approved
 
 
 def test_the_yes_of_who_lost_the_role_does_not_count(home: Path, tmp_path: Path) -> None:
