@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from watchkeeper.agents import FactCall, supported
+from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import DiagnosisMade, Escalated, Spent
+from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.ledger import Effect, EffectState
 from watchkeeper.runtime.remedies import order_of
 from watchkeeper.runtime.state import IncidentState
@@ -29,7 +32,7 @@ def spent(context: Context, state: IncidentState) -> Spent:
         max_tokens=settings.max_tokens,
         seconds=round(context.journal.incidents.worked(incident_id), 3),
         max_seconds=settings.max_seconds,
-        actions=actions_taken(context, incident_id),
+        actions=context.journal.ledger.taken(incident_id),
         max_actions=settings.max_actions,
         facts=len(state.get("gathered", ())),
         max_facts=settings.max_facts,
@@ -46,10 +49,17 @@ def exhausted(context: Context, state: IncidentState) -> str:
     return _circling(context, state["incident"])
 
 
-def actions_taken(context: Context, incident_id: str) -> int:
-    """Count the effects of an incident that took place, or may have."""
-    effects = context.journal.ledger.list(incident_id)
-    return len([effect for effect in effects if effect.state is not EffectState.NOT_DONE])
+def beyond(context: Context, changes: Changes, incident: Incident, queue: list[dict[str, Any]]) -> str:
+    """Say why a plan may not be begun: the budget of actions or a rate limit is too small; empty if not."""
+    actions = [step["action"] for step in queue]
+    budget = context.settings.max_actions
+    left = budget - context.journal.ledger.taken(incident.id)
+    if left <= 0:
+        return f"the budget of {budget} actions is spent, so {actions[0]} was not tried"
+    if len(actions) > left:
+        return f"{actions[0]} takes {len(actions)} actions and the budget of {budget} leaves {left}"
+    no_room = changes.no_room(incident.alert.host, actions)
+    return f"{actions[0]} was not tried: {no_room}" if no_room else ""
 
 
 def remaining_calls(context: Context, state: IncidentState) -> list[FactCall]:

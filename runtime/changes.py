@@ -32,7 +32,7 @@ from watchkeeper.runtime.events import (
 from watchkeeper.runtime.held_host import held_target
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState, effect_key
-from watchkeeper.runtime.limits import Limits
+from watchkeeper.runtime.limits import MAX_ACTIONS, Limits
 from watchkeeper.runtime.observing import refuse_observing, would_have_done
 from watchkeeper.runtime.permits import Permits, target_of
 from watchkeeper.runtime.policy_types import PolicyDecision, Verdict
@@ -79,6 +79,7 @@ class Changes:
         approval_ttl: Seconds after which an unanswered question is a no.
         observe_only: Whether nothing is applied or taken back, and nobody is asked.
         limits: What no policy and no approval goes beyond.
+        max_actions: Actions that may be applied for one incident.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Changes:
         approval_ttl: float,
         observe_only: bool = False,
         limits: Limits | None = None,
+        max_actions: int = MAX_ACTIONS,
     ) -> None:
         self.observe_only = observe_only
         self._site = site
@@ -98,7 +100,12 @@ class Changes:
         self._requester = requester
         self._approval_ttl = approval_ttl
         self._permits = Permits(
-            site, journal, requester=requester, requester_roles=requester_roles, limits=limits or Limits()
+            site,
+            journal,
+            requester=requester,
+            requester_roles=requester_roles,
+            limits=limits or Limits(),
+            max_actions=max_actions,
         )
 
     def propose(
@@ -321,7 +328,8 @@ class Changes:
                 more strictly at this moment.
             ObserveOnlyError: If nothing may be applied; what a crash hid of an earlier effect is still
                 found out.
-            LimitError: If a rate limit or an open circuit breaker forbids it now.
+            LimitError: If the incident's budget of actions is spent, or a rate limit or an open circuit
+                breaker forbids it now.
             HaltedError: If everything was stopped before anything was done.
             FencedError: If another worker took this over; where that was after the intent, what came of the
                 effect is found out there.

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import Row, func, or_, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Approvals
@@ -282,6 +282,15 @@ class Ledger:
                 select(table).where(table.c.incident_id == incident_id).order_by(table.c.intended_at)
             )
             return tuple(_effect(row) for row in rows)
+
+    def taken(self, incident_id: str) -> int:
+        """Count the effects of an incident that took place, or may have; one that was taken back did."""
+        table = schema.effects.c
+        query = select(func.count()).where(
+            table.incident_id == incident_id, table.state != EffectState.NOT_DONE.value
+        )
+        with self._store.reading() as connection:
+            return connection.execute(query).scalar_one()
 
     def touches(self, since: datetime) -> tuple[Touch, ...]:
         """Return what effects of all incidents touched since a moment, and what is unfinished.

@@ -14,6 +14,9 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.store import Store
 
+MAX_ACTIONS = 6
+"""Actions that may be applied for one incident, where nothing else is said."""
+
 _DAY = 86_400.0
 _NOT_DONE = "not-done"
 

@@ -9,7 +9,7 @@ from langgraph.types import interrupt
 from watchkeeper.agents import Diagnosis, DiagnosisStatus
 from watchkeeper.models.errors import BudgetExceededError, GrammarError
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
-from watchkeeper.runtime.budgets import actions_taken, exhausted
+from watchkeeper.runtime.budgets import beyond, exhausted
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.errors import ApprovalError, LimitError, ObserveOnlyError
@@ -66,20 +66,9 @@ class Mitigation:
         follow = hypothesis.cause.steps_after(remedy.action, spec, remedy.arguments)
         queue = [{"action": remedy.action, "arguments": remedy.arguments}]
         queue += [{"action": step.action, "arguments": step.arguments} for step in follow]
-        budget = context.settings.max_actions
-        left = budget - actions_taken(context, incident.id)
-        if len(queue) > left:
-            reason = (
-                f"{remedy.action} takes {len(queue)} actions and the budget of {budget} leaves {left}"
-                if left > 0
-                else f"the budget of {budget} actions is spent, so {remedy.action} was not tried"
-            )
-            return {"verdict": "escalate", "reason": reason}
-        no_room = self._changes.no_room(
-            incident.alert.host, [remedy.action, *(step.action for step in follow)]
-        )
-        if no_room:
-            return {"verdict": "escalate", "reason": f"{remedy.action} was not tried: {no_room}"}
+        too_much = beyond(context, self._changes, incident, queue)
+        if too_much:
+            return {"verdict": "escalate", "reason": too_much}
         return {"queue": queue, "applied": [], "repeat": 0, "verdict": "propose"}
 
     def propose(self, state: IncidentState) -> Update:
@@ -193,7 +182,7 @@ class Mitigation:
             return self._ask_anew(state)
         if approval.status is ApprovalStatus.EXPIRED and approval.answer is None:
             context.journal.escalations.expired(approval)
-        return follow_answer(context, state, approval)
+        return follow_answer(context, self._changes, state, approval)
 
     def execute(self, state: IncidentState) -> Update:
         """Do it, at most once."""

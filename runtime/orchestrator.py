@@ -299,6 +299,7 @@ class Orchestrator:
             ApprovalError: If it is not permitted.
             ObserveOnlyError: If nothing may be applied.
             DriftError: If its target is no longer what was approved.
+            LimitError: If the incident's budget of actions is spent, or a limit forbids it now.
             IncidentBusyError: If another process or thread works on the incident: what it is about to do
                 would look like something that a crash cut off.
         """
@@ -347,6 +348,7 @@ class Orchestrator:
             approval_ttl=self.settings.approval_ttl_seconds,
             observe_only=self.settings.observe_only,
             limits=self.settings.limits,
+            max_actions=self.settings.max_actions,
         )
 
 

@@ -10,7 +10,6 @@ from watchkeeper.runtime.blast import BlastRadius
 from watchkeeper.runtime.breaker import Breaker, BreakerState
 from watchkeeper.runtime.errors import ApprovalError, LimitError
 from watchkeeper.runtime.journal import Journal
-from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.limits import ActionTarget, Limits, RateLimits
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
 from watchkeeper.runtime.repeats import Repeats
@@ -30,6 +29,7 @@ class Permits:
         requester: In whose name actions are asked for.
         requester_roles: Roles of whoever that is.
         limits: What no policy and no approval goes beyond.
+        max_actions: Actions that may be applied for one incident.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class Permits:
         requester: str,
         requester_roles: tuple[str, ...],
         limits: Limits,
+        max_actions: int,
     ) -> None:
         self._site = site
         self._journal = journal
         self._requester = requester
         self._requester_roles = requester_roles
+        self._max_actions = max_actions
         self._rates = RateLimits(journal.store, limits, now=journal.now)
         self._breaker = Breaker(journal.store, limits.breaker, now=journal.now)
         self._repeats = Repeats(journal.store, limits.repeats)
@@ -126,6 +128,8 @@ class Permits:
             )
 
     def _limited(self, step: Step) -> str:
+        if self._journal.ledger.taken(step.incident_id) >= self._max_actions:
+            return f"the budget of {self._max_actions} actions is spent"
         breaker = self._breaker.status(target_of(step))
         if breaker.state in {BreakerState.OPEN, BreakerState.TRYING}:
             until = (
@@ -164,7 +168,6 @@ class Permits:
     def _policy_now(self, step: Step) -> PolicyDecision:
         journal = self._journal
         incident = journal.incidents.get(step.incident_id)
-        effects = journal.ledger.list(incident.id)
         now, policy = journal.now(), self._site.policy
         return policy.decide(
             PolicyRequest(
@@ -179,7 +182,7 @@ class Permits:
                 now=now,
                 diff_lines=len(step.plan.diff.splitlines()),
                 severity=incident.severity,
-                actions_taken=len([e for e in effects if e.state is not EffectState.NOT_DONE]),
+                actions_taken=journal.ledger.taken(incident.id),
                 blast=BlastRadius(
                     touches=journal.ledger.touches(now - policy.looks_back) if policy.looks_back else (),
                     fleet={host.name: host.labels for host in self._site.inventory},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
+from watchkeeper.runtime.budgets import beyond
+from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import ApprovalDecided
 from watchkeeper.runtime.incidents import IncidentStatus
@@ -32,7 +34,7 @@ def tell_answer(context: Context, approval: Approval) -> None:
     )
 
 
-def follow_answer(context: Context, state: IncidentState, approval: Approval) -> Update:
+def follow_answer(context: Context, changes: Changes, state: IncidentState, approval: Approval) -> Update:
     """Go on from the answer to a question about an action; silence is a no."""
     journal = context.journal
     if approval.status in {ApprovalStatus.APPROVED, ApprovalStatus.USED}:
@@ -43,7 +45,7 @@ def follow_answer(context: Context, state: IncidentState, approval: Approval) ->
     journal.steps.update(state["step"], status=StepStatus.REFUSED, detail=reason)
     if approval.status is ApprovalStatus.ANSWERED:
         if approval.answer is Answer.EDIT:
-            return _edited(context, state, approval)
+            return _edited(context, changes, state, approval)
         if approval.answer is Answer.RESPOND:
             return _responded(context, state, reason)
         if approval.answer is Answer.TERMINATE:
@@ -51,7 +53,7 @@ def follow_answer(context: Context, state: IncidentState, approval: Approval) ->
     return {"verdict": "abandon", "reason": reason}
 
 
-def _edited(context: Context, state: IncidentState, approval: Approval) -> Update:
+def _edited(context: Context, changes: Changes, state: IncidentState, approval: Approval) -> Update:
     """Propose the same action with the arguments of a person; policy and people are asked anew."""
     first, *follow = state["queue"]
     arguments = dict(approval.edited or {})
@@ -62,7 +64,11 @@ def _edited(context: Context, state: IncidentState, approval: Approval) -> Updat
         after = hypothesis.cause.steps_after(first["action"], spec, arguments)
         follow = [{"action": step.action, "arguments": step.arguments} for step in after]
     edited = first | {"arguments": arguments, "by": approval.decided_by, "edit": approval.id}
-    return {"queue": [edited, *follow], "verdict": "propose"}
+    queue = [edited, *follow]
+    too_much = beyond(context, changes, context.incident(state), queue)
+    if too_much:
+        return {"verdict": "abandon", "reason": too_much}
+    return {"queue": queue, "verdict": "propose"}
 
 
 def _responded(context: Context, state: IncidentState, reason: str) -> Update:

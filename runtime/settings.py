@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from watchkeeper.models.home import home_folder
 from watchkeeper.runtime.errors import ConfigurationError
-from watchkeeper.runtime.limits import Limits
+from watchkeeper.runtime.limits import MAX_ACTIONS, Limits
 from watchkeeper.tools.documents import Document, DocumentError, read_document
 from watchkeeper.tools.training.spec import parse_size
 
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     agents: tuple[str, ...] = ()
     log_predictor: Path | None = None
     min_confidence: float = Field(default=0.10, ge=0, le=1)
-    max_actions: int = Field(default=6, ge=0, le=1000)
+    max_actions: int = Field(default=MAX_ACTIONS, ge=0, le=1000)
     max_facts: int = Field(default=24, ge=1, le=10_000)
     max_tokens: int = Field(default=20_000, ge=1)
     max_seconds: float = Field(default=900, gt=0, allow_inf_nan=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 from tests.lamp import ALERT, ALLOW, SURGE, Lamp, folder_in_memory, orchestrator, prefers
 from tests.unit.test_incident_graph import Answering, events_of, handle, steps, yes
 from watchkeeper import Orchestrator
-from watchkeeper.runtime.approvals import Approval
+from watchkeeper.agents.causes import FollowUp
+from watchkeeper.runtime.approvals import Approval, ApprovalStatus
 from watchkeeper.runtime.budgets import exhausted
 from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.errors import LimitError
 from watchkeeper.runtime.events import Escalated, EvidenceGathered, RolledBack
 from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.ledger import Ledger
 from watchkeeper.runtime.limits import Limits, RepeatLimits
+from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.report import Report
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -75,6 +79,65 @@ def test_a_plan_that_the_actions_left_do_not_suffice_for_is_not_begun(tmp_path: 
         report = handle(o)
     assert report.reason == "switch.set takes 3 actions and the budget of 2 leaves 2"
     assert set(lamp.changes()) == {"somebody"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_actions": 2}, "switch.set takes 3 actions and the budget of 2 leaves 2"),
+        ({"limits": Limits(actions_per_host=2)}, "switch.set was not tried: rate limit: 2 actions on house"),
+    ],
+)
+def test_an_edit_that_takes_more_actions_than_are_left_is_not_begun(
+    tmp_path: Path, home: Path, settings: dict[str, Any], said: str
+) -> None:
+    def after(_: object, arguments: dict[str, Any]) -> tuple[FollowUp, ...]:
+        on = arguments["position"] == "on"
+        return (FollowUp("bulb.replace", {}), FollowUp("fuse.replace", {})) if on else ()
+
+    def edit(o: Orchestrator, asked: Approval) -> None:
+        o.answer(asked.id, "edit", by="bob", arguments={"position": "on"})
+
+    causes = (replace(SURGE[0], follow_up=(("switch.set", after),)),)
+    engine = prefers("surge", generate={"switch.set": {"position": "off"}})
+    lamp = Lamp.dark(tmp_path, switch="dim", bulb="broken", fuse="blown")
+    with orchestrator(home, lamp, engine, causes=causes, **settings) as o:
+        report = handle(o, edit)
+    assert report.outcome == "escalated"
+    assert report.reason.startswith(said)
+    assert steps(report) == [("switch.set", "refused")]
+    assert set(lamp.changes()) == {"somebody"}
+
+
+@pytest.mark.parametrize("rules", [None, ALLOW])
+def test_whoever_asks_for_an_effect_the_budget_of_actions_holds(
+    tmp_path: Path, home: Path, rules: str | None
+) -> None:
+    def proposed(o: Orchestrator, action: str, **arguments: str) -> str:
+        step = o.changes.propose(incident, host="house", action=action, arguments=arguments, key=action)
+        if o.changes.decide(step.id).decision is Verdict.ASK:
+            o.answer(o.changes.ask(step.id).id, "approve", by="bob")
+        return step.id
+
+    lamp = Lamp.dark(tmp_path, switch="off", bulb="dusty")
+    with orchestrator(home, lamp, prefers(), rules=rules, max_actions=1) as o:
+        incident = o.open(ALERT).id
+        first, second = proposed(o, "switch.set", position="on"), proposed(o, "bulb.replace")
+        assert o.changes.refusal(second) == ""
+        assert o.apply(first).ok
+        o.changes.rollback(first)  # which gives nothing back
+        assert o.changes.refusal(second) == "the budget of 1 actions is spent"
+        with pytest.raises(LimitError, match=f"step '{second}': the budget of 1 actions is spent"):
+            o.apply(second)
+        asked = o.journal.approvals.list(status=ApprovalStatus.APPROVED)
+        assert [approval.step_id for approval in asked] == ([] if rules else [second])
+        assert lamp.parts()["bulb"] == "dusty"
+        assert (
+            o.gate().invoke(
+                {"incident": incident, "host": "house", "action": "bulb.replace", "arguments": {}}
+            )["reason"]
+            == "the budget of 1 actions is spent"
+        )
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])

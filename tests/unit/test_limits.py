@@ -56,6 +56,7 @@ class World:
             requester="ann",
             approval_ttl=3600,
             limits=self.limits,
+            max_actions=100,
         )
         self.breaker = Breaker(self.journal.store, self.limits.breaker, now=self.clock)
         self.open()
