@@ -90,6 +90,8 @@ class LiveRules(_Strict):
         seconds: How long they are waited for.
         margin: How far below its mean outcome on held-out data the share of right answers may fall.
         floor: What that share must reach, instead.
+        failures: Share of rows at which it may fail, in its trial, too, those among them that clients got
+            wrong; 1 for any.
         confidence: That a version is not taken back by chance, over all looks together.
     """
 
@@ -97,6 +99,7 @@ class LiveRules(_Strict):
     seconds: float = Field(default=_DAY, gt=0, le=366 * _DAY)
     margin: float = Field(default=0.02, ge=0, le=1)
     floor: float | None = Field(default=None, ge=0, le=1)
+    failures: float = Field(default=0.2, gt=0, le=1)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
 

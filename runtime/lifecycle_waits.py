@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.tools.errors import RecordingError
-from watchkeeper.tools.predictors.recording import FILE, Predictions, Recorded
+from watchkeeper.tools.predictors.recording import FILE, Predictions, Recorded, Tally
 from watchkeeper.tools.training.record import TrainingStatus
 from watchkeeper.tools.versions.versions import FOLDER
 
@@ -44,7 +46,13 @@ class Waits:
         if time.monotonic() < self._look_at:
             return False
         self._look_at = time.monotonic() + _LOOK_SECONDS
-        return len(labelled(self._home, wait)) >= int(wait["count"])
+        try:
+            found = shown(self._home, wait)
+        except RecordingError:
+            # Whoever goes on is told the same, and calls people.
+            return True
+        asked = wait.get("rows")
+        return len(found.labelled) >= int(wait["count"]) or (asked is not None and found.tally.rows >= asked)
 
     def told(self, wait: Mapping[str, Any]) -> str:
         """Say how far that is, in steps that are worth a line."""
@@ -56,29 +64,42 @@ class Waits:
                 return f"{job.id} waits: {job.waits}"
             done = self._jobs.folder(job.id).progress.done
             return f"{job.id} trains: {int(done * _STEPS) * 100 // _STEPS} %"
-        found, wanted = len(labelled(self._home, wait)), int(wait["wanted"])
+        try:
+            found = len(shown(self._home, wait).labelled)
+        except RecordingError as error:
+            return str(error)
+        wanted = int(wait["wanted"])
         step = max(1, wanted // _STEPS)
         return (
             f"{found // step * step} of {wanted} labels of live answers, at most until {wait['due'][:19]} UTC"
         )
 
 
-def labelled(home: Path, wait: Mapping[str, Any]) -> tuple[Recorded, ...]:
-    """Return the labelled answers that a wait is about, the oldest first; none where they cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a version showed on live requests.
+
+    Attributes:
+        labelled: Its labelled answers, the oldest first.
+        tally: How many rows it answered, and at how many it failed.
+    """
+
+    labelled: tuple[Recorded, ...]
+    tally: Tally
+
+
+def shown(home: Path, wait: Mapping[str, Any]) -> Shown:
+    """Return what a wait for labels is about; nothing where nothing was recorded.
+
+    Raises:
+        RecordingError: If what was recorded cannot be read.
+    """
     path = home / FOLDER / FILE
     if not path.exists():
-        return ()
+        return Shown((), Tally(0, 0))
+    name, version, roles = str(wait["predictor"]), int(wait["version"]), wait["roles"]
     since = datetime.fromisoformat(wait["since"])
-    try:
-        kept = Predictions(path)
-    except RecordingError:
-        return ()
-    try:
-        found = kept.list(
-            str(wait["predictor"]), version=int(wait["version"]), roles=wait["roles"], labelled=True
-        )
-    except RecordingError:
-        return ()
-    finally:
-        kept.close()
-    return tuple(one for one in found if one.at >= since)
+    with contextlib.closing(Predictions(path)) as kept:
+        found = kept.list(name, version=version, roles=roles, labelled=True)
+        tally = kept.tally(name, version=version, roles=roles, since=since)
+    return Shown(tuple(one for one in found if one.at >= since), tally)

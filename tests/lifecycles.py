@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,14 @@ def answer(o: Orchestrator, *, right: float, count: int = 40, role: str = "champ
     kept.close()
 
 
+def fail(o: Orchestrator, *, rows: int = 40, role: str = "champion") -> None:
+    """Record that the newest version failed at rows that it was asked."""
+    number = Versions(o.settings.home).list(NAME)[-1].number
+    kept = Predictions(o.settings.home / "predictors" / FILE)
+    kept.record_failure(NAME, number, role, rows, datetime.now(UTC))
+    kept.close()
+
+
 def to_the_end(
     o: Orchestrator,
     incident_id: str,
@@ -149,20 +157,32 @@ def to_the_end(
     live: float = 1.0,
     trial: float | None = None,
     says: Sequence[str] = (),
+    asked: Callable[[str], object] | None = None,
 ) -> str:
-    """Run a lifecycle, train and answer meanwhile, and return how it ended."""
+    """Run a lifecycle, train and answer meanwhile, and return how it ended.
+
+    Args:
+        o: What runs it.
+        incident_id: Its incident.
+        live: Share of live requests that the promoted version answers right.
+        trial: The same of the challenger.
+        says: What is answered when people are asked.
+        asked: Stands for live requests instead; told as what the version is asked.
+    """
+    shares = {"champion": live, "shadow": live if trial is None else trial}
+    ask = asked or (lambda role: answer(o, right=shares[role], role=role))
     answers = [*says]
     for _ in range(20):
         for event in o.resume(incident_id, wait=False):
             if event.kind == "lifecycle-ended":
                 return event.outcome
         train(o)
-        if asked := [a for a in o.journal.approvals.list(incident_id=incident_id) if a.status == "pending"]:
-            o.answer(asked[0].id, answers.pop(0))
+        if pending := [a for a in o.journal.approvals.list(incident_id=incident_id) if a.status == "pending"]:
+            o.answer(pending[0].id, answers.pop(0))
         elif promoted(o):
-            answer(o, right=live)
+            ask("champion")
         elif "challenger" in Versions(o.settings.home).aliases(NAME):
-            answer(o, right=live if trial is None else trial, role="shadow")
+            ask("shadow")
     raise AssertionError("it does not end")
 
 

@@ -21,6 +21,7 @@ from tests.lifecycles import (
     NAME,
     Cut,
     answer,
+    fail,
     first_version,
     orchestrator,
     request,
@@ -44,6 +45,7 @@ from watchkeeper.runtime.policy_types import PolicyDecision
 from watchkeeper.runtime.restoring_records import make_safe
 from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.runtime.worker import Worker
+from watchkeeper.tools.predictors.recording import FILE
 from watchkeeper.tools.predictors.watching import DriftReport
 from watchkeeper.tools.training.interface import Evaluation
 from watchkeeper.tools.versions import Versions
@@ -175,6 +177,54 @@ def test_a_live_metric_that_falls_takes_the_promotion_back_exactly(base: Path) -
     assert report.outcome == "escalated"
     assert Versions(home).aliases(NAME) == {"champion": 1}
     assert moves(home) == [*PROMOTED, ("champion", 2, 1)]
+
+
+def test_a_version_that_fails_is_taken_back_long_before_any_label_could_say_so(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base)).id
+        assert to_the_end(o, incident, asked=lambda role: fail(o, role=role)) == "rolled-back"
+        report = o.report(incident)
+    assert "it fails on live requests: it failed at 40 of 40 rows, and 20% may" in report.summary
+    assert moves(home) == [*PROMOTED, ("champion", 2, 1)]
+
+
+def test_a_few_rows_that_fail_take_nothing_back(base: Path) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+
+        def asked(role: str) -> None:
+            fail(o, rows=4, role=role)
+            answer(o, right=1.0, role=role)
+
+        incident = o.retrain(request(base)).id
+        assert to_the_end(o, incident, asked=asked) == "promoted"
+        assert "it failed at 4 of 44 rows" in o.report(incident).summary
+
+
+def test_a_challenger_that_fails_beside_right_answers_is_refused(base: Path) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+
+        def asked(role: str) -> None:
+            fail(o, role=role)
+            answer(o, right=1.0, role=role)
+
+        incident = o.retrain(request(base, trial={"labels": 40})).id
+        assert to_the_end(o, incident, asked=asked) == "refused: worse"
+        assert "it failed at 40 of 80 rows" in o.report(incident).summary
+    assert moves(base / "home")[1:] == [("challenger", None, 2), ("challenger", 2, None)]
+
+
+@pytest.mark.parametrize(("trial", "answers"), [({"labels": 0}, 2), ({"labels": 40}, 1)])
+def test_predictions_that_cannot_be_read_call_people(base: Path, trial: dict[str, Any], answers: int) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base, trial=trial)).id
+        damaged = home / "predictors" / FILE
+        assert to_the_end(o, incident, asked=lambda _: damaged.write_bytes(b"no database")) == "escalated"
+        report = o.report(incident)
+    assert report.outcome == "escalated"
+    assert f"the predictions in {str(damaged)!r} cannot be read" in report.summary
+    assert Versions(home).aliases(NAME) == {"champion": answers}
 
 
 def test_a_challenger_shows_itself_on_live_requests_first(base: Path) -> None:

@@ -20,7 +20,7 @@ from watchkeeper.models.server.keys import ApiKeys, add_key
 from watchkeeper.tools.errors import DataError, ToolError, VersionError
 from watchkeeper.tools.predictors import Predictor, open_predictor, read_manifest
 from watchkeeper.tools.predictors.interface import Row
-from watchkeeper.tools.predictors.recording import Predictions
+from watchkeeper.tools.predictors.recording import Predictions, Tally
 from watchkeeper.tools.serving.answering import ChallengerMode
 from watchkeeper.tools.serving.app import PredictService
 from watchkeeper.tools.serving.following import Follower
@@ -382,6 +382,38 @@ async def test_rows_that_only_a_canary_refuses_are_answered_by_the_champion(shel
     assert (answer.status_code, answer.json()["role"]) == (200, "champion")
     assert wrong.status_code == 422
     assert lost + b"1.0" in counted
+
+
+@pytest.mark.asyncio
+async def test_rows_at_which_a_version_fails_are_counted(shelf: Shelf, tmp_path: Path) -> None:
+    kept, clock = Predictions(tmp_path / "state" / "p.db"), FakeClock()
+    async with client_of(shelf, predictions=kept, window=0.05, now=clock) as client:
+        answers = await asyncio.gather(ask(client, 0.5), ask(client, "high"), ask(client, 0.7, 0.8))
+        shelf.made[2] = Broken(0.2)
+        shelf.name("champion", 2)
+        await until(lambda: 2 in shelf.opened)
+        while (await ask(client, 0.5, 0.6)).status_code == 200:
+            await asyncio.sleep(0.005)
+    assert [answer.status_code for answer in answers] == [200, 422, 200]
+
+    def tally(version: int) -> Tally:
+        return kept.tally("busy", version=version, roles=("champion",), since=clock.at)
+
+    assert tally(1).failed == 1
+    assert tally(1).answered >= 3
+    assert tally(2) == Tally(answered=0, failed=2)
+
+
+@pytest.mark.asyncio
+async def test_failures_that_cannot_be_counted_are_told_as_they_are(shelf: Shelf, tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    shelf.made[1] = Broken(0.1)
+    async with client_of(shelf, predictions=kept) as client:
+        kept.close()
+        (tmp_path / "state" / "p.db").write_bytes(b"no database")
+        assert (await ask(client, 0.5)).json()["error"]["message"] == "the server failed (ZeroDivisionError)"
+        counted = (await client.get("/metrics")).text
+    assert 'watchkeeper_predictor_unrecorded_total{predictor="busy"} 1.0' in counted
 
 
 def test_a_share_of_requests_is_that_share() -> None:

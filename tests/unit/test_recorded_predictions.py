@@ -10,7 +10,7 @@ import pytest
 
 from tests.clocks import START
 from watchkeeper.tools.errors import RecordingError
-from watchkeeper.tools.predictors.recording import Predictions, Recorded
+from watchkeeper.tools.predictors.recording import Predictions, Recorded, Tally
 
 
 def prediction(
@@ -55,6 +55,23 @@ def test_labels_arrive_for_all_who_answered(tmp_path: Path) -> None:
         ("champion", "web"),
         ("shadow", "web"),
     ]
+
+
+def test_rows_are_counted_by_version_role_and_minute(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db", keep_days=10)
+    kept.record([prediction("a"), prediction("b"), prediction("c", role="shadow")])
+    kept.record_failure("busy", 1, "champion", 3, START)
+    kept.record_failure("busy", 1, "champion", 1, START + timedelta(minutes=5))
+    kept.record_failure("busy", 2, "champion", 9, START)
+
+    def tally(*roles: str, minutes: float = 0) -> Tally:
+        return kept.tally("busy", version=1, roles=roles, since=START + timedelta(minutes=minutes))
+
+    assert tally("champion") == Tally(answered=2, failed=4)
+    assert tally("champion", "shadow").rows == 7
+    assert tally("champion", minutes=1) == Tally(answered=0, failed=1)
+    kept.prune(START + timedelta(days=10, minutes=3))
+    assert tally("champion") == Tally(answered=0, failed=1)
 
 
 def test_the_newest_are_kept_and_the_old_forgotten(tmp_path: Path) -> None:

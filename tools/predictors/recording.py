@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,17 @@ _table = Table(
     Index("predictions_by_time", "predictor", "at"),
     sqlite_autoincrement=True,
 )
+# By the minute: bounded however much is asked, and nothing of a row is in it.
+_counts = Table(
+    "row_counts",
+    _metadata,
+    Column("predictor", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("role", String, primary_key=True),
+    Column("minute", String, primary_key=True),
+    Column("answered", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,19 @@ class Recorded:
     asked: Mapping[str, JsonValue]
     answer: Mapping[str, JsonValue]
     label: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many rows a version answered, and at how many it failed."""
+
+    answered: int
+    failed: int
+
+    @property
+    def rows(self) -> int:
+        """The rows that it was asked."""
+        return self.answered + self.failed
 
 
 class Predictions:
@@ -152,11 +177,45 @@ class Predictions:
             ]
             if rows:
                 connection.execute(insert(_table).on_conflict_do_nothing(), rows)
+            asked = Counter((one.predictor, one.version, one.role, _minute(one.at)) for one in predictions)
+            for place, number in asked.items():
+                _add(connection, place, answered=number)
         self._until_pruning -= len(rows)
         if self._until_pruning <= 0:
             self._until_pruning = max(1, self._keep_rows // 20)
             self.prune(max(one.at for one in predictions))
         return taken
+
+    def record_failure(self, predictor: str, version: int, role: str, rows: int, at: datetime) -> None:
+        """Count rows that a version could not answer; nothing else is kept of them.
+
+        Raises:
+            RecordingError: If it cannot be written.
+        """
+        with self._writing() as connection:
+            _add(connection, (predictor, version, role, _minute(at)), failed=rows)
+
+    def tally(self, predictor: str, *, version: int, roles: Sequence[str], since: datetime) -> Tally:
+        """Return how many rows a version answered in some roles, and at how many it failed.
+
+        Args:
+            predictor: Its predictor.
+            version: The version.
+            roles: As what it was asked.
+            since: From the minute of this time on.
+
+        Raises:
+            RecordingError: If they cannot be read.
+        """
+        query = select(func.sum(_counts.c.answered), func.sum(_counts.c.failed)).where(
+            _counts.c.predictor == predictor,
+            _counts.c.version == version,
+            _counts.c.role.in_(roles),
+            _counts.c.minute >= _minute(since),
+        )
+        with self._translated(), self._engine.connect() as connection:
+            answered, failed = connection.execute(query).one()
+        return Tally(answered or 0, failed or 0)
 
     def label(self, predictor: str, labels: Mapping[str, JsonValue], at: datetime) -> tuple[str, ...]:
         """Say what was right, by id.
@@ -237,12 +296,13 @@ class Predictions:
             return int(connection.execute(query).scalar_one())
 
     def prune(self, now: datetime) -> int:
-        """Forget what is too old or too much; returns how many."""
+        """Forget what is too old or too much; returns how many predictions that were."""
         removed = 0
-        oldest = _text(now - timedelta(days=self._keep_days))
+        oldest = now - timedelta(days=self._keep_days)
         with self._writing() as connection:
+            connection.execute(delete(_counts).where(_counts.c.minute < _minute(oldest)))
             for (name,) in connection.execute(select(_table.c.predictor).distinct()).all():
-                removed += self._prune(connection, name, oldest)
+                removed += self._prune(connection, name, _text(oldest))
         return removed
 
     def close(self) -> None:
@@ -310,6 +370,14 @@ def _taken(connection: Connection, predictions: Sequence[Recorded]) -> frozenset
     return frozenset(taken)
 
 
+def _add(
+    connection: Connection, place: tuple[str, int, str, str], *, answered: int = 0, failed: int = 0
+) -> None:
+    new = insert(_counts).values((*place, answered, failed))
+    more = {name: _counts.c[name] + new.excluded[name] for name in ("answered", "failed")}
+    connection.execute(new.on_conflict_do_update(index_elements=[*_counts.primary_key], set_=more))
+
+
 def _set_up(connection: object, record: object) -> None:
     del record
     connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are begun here, not guessed
@@ -336,3 +404,7 @@ def _recorded(row: Row[tuple[object, ...]]) -> Recorded:
 
 def _text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _minute(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="minutes")

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
-from watchkeeper.tools.errors import RecordingError
+from watchkeeper.tools.errors import DataError, RecordingError
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.recording import Predictions, Recorded
 from watchkeeper.tools.serving.batching import Asked, Batcher, QueueFullError
@@ -182,9 +182,15 @@ class Answerer:
                 f"`watchkeeper predictors promote {name} VERSION`"
             )
         rows: list[Row] = [row for asked in batch for row in asked.rows]
-        answers = loaded.predictor.predict(rows)
-        if len(answers) != len(rows):
-            raise RuntimeError(f"{len(rows)} rows were asked and {len(answers)} answered")
+        try:
+            answers = loaded.predictor.predict(rows)
+            if len(answers) != len(rows):
+                raise RuntimeError(f"{len(rows)} rows were asked and {len(answers)} answered")
+        except Exception as error:
+            # Where one of several requests has a wrong row, each of them is asked alone.
+            if len(batch) == 1 or not isinstance(error, DataError):
+                self._record_failure(name, loaded.version.number, role, len(rows))
+            raise
         self._metrics.computed(name, loaded.version.number, role, len(rows))
         done: list[Answered] = []
         start = 0
@@ -225,6 +231,15 @@ class Answerer:
             self._metrics.unrecorded(name, len(found))
             _logger.exception("answers of %s were not recorded", name)
             return frozenset()
+
+    def _record_failure(self, name: str, version: int, role: str, rows: int) -> None:
+        if self._predictions is None:
+            return
+        try:
+            self._predictions.record_failure(name, version, role, rows, self._now())
+        except RecordingError:
+            self._metrics.unrecorded(name, rows)
+            _logger.exception("failures of %s were not recorded", name)
 
 
 def _ids(asked: Asked) -> tuple[str, ...]:

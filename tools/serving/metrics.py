@@ -57,7 +57,7 @@ class Metrics:
         )
         self._unrecorded = Counter(
             "watchkeeper_predictor_unrecorded",
-            "Rows that were answered and could not be recorded.",
+            "Rows that were answered, or failed, and could not be recorded.",
             ["predictor"],
             registry=registry,
         )
