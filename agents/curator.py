@@ -39,7 +39,7 @@ class Situation:
         answers_shifted: Columns of what it answered that shifted.
         labels: Labels that arrived.
         share: Share of answers that agree with them; None without labels.
-        held_out: Mean outcome on held-out data; None where it is not known.
+        held_out: Share of right answers on held-out data; None where it is not known.
         worse: Whether it is worse than on held-out data, and no chance.
         fresh_rows: Rows that a new version would learn from; 0 where there are none.
         right_before: Share of right answers before the stream of labelled ones changed for the worse; None

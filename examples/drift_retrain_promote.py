@@ -48,7 +48,7 @@ def main() -> int:
             1,
             Predictions(here.home / "predictors" / PREDICTIONS).list(NAME),
             column="label",
-            held_out=here.versions.get(NAME).mean_outcome,
+            held_out=here.versions.get(NAME).promised,
         )
         print(f"signals: {', '.join(report.signals)}")
         incident = here.orchestrator.open(drift_alert(report, host=HOST))

@@ -16,6 +16,7 @@ from watchkeeper.runtime.lifecycle_scoring import (
     explanations_of,
     finder_of,
     judge_comparison,
+    lacks_floor,
 )
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
 from watchkeeper.tools.durable import write_durably
@@ -49,6 +50,9 @@ class Judging:
         request, rules = self._request, self._request.data
         try:
             check_spec(request.job)
+            if missing := lacks_floor(request):
+                self._run.judged(state, "check data", missing, ok=False)
+                return ends(Outcome.ESCALATED, missing)
             data, held_out = self._summary(request.job.data), self._summary(request.held_out)
             shared, of = count_shared_rows(request.job.data, request.held_out)
         except ValidationError as error:

@@ -88,8 +88,8 @@ class LiveRules(_Strict):
     Attributes:
         labels: Labelled answers that are waited for; 0 for no watch.
         seconds: How long they are waited for.
-        margin: How far below its mean outcome on held-out data the share of right answers may fall.
-        floor: What that share must reach, instead.
+        margin: How far below that on held-out data the share of right answers may fall.
+        floor: What that share must reach, instead; needed where a trainer calls no row right or wrong.
         failures: Share of rows at which it may fail, in its trial, too, those among them that clients got
             wrong; 1 for any.
         confidence: That a version is not taken back by chance, over all looks together.

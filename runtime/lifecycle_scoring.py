@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
-from watchkeeper.runtime.lifecycle_rules import BiasRules, CompareRules
+from watchkeeper.runtime.lifecycle_rules import BiasRules, CompareRules, Retraining
 from watchkeeper.runtime.redaction import REDACTED, redact_text
 from watchkeeper.tools.predictors import open_predictor, read_manifest
 from watchkeeper.tools.predictors.bias import BiasReport, bias_test
@@ -80,6 +80,22 @@ def finder_of(spec: JobSpec) -> Find:
         return own if name in {own.name, spec.trainer} else trainer_of(name)
 
     return find
+
+
+def lacks_floor(request: Retraining) -> str:
+    """Say what is missing where labels are to be looked at and nothing says how good they must be.
+
+    Raises:
+        UnknownTrainerError: If the trainer is not known here.
+        MissingExtraError: If it needs an extra that is not installed.
+    """
+    live, looked_at = request.live, request.live.labels or request.trial.labels
+    if not looked_at or live.floor is not None or finder_of(request.job)(request.job.trainer).promises:
+        return ""
+    return (
+        f"trainer {request.job.trainer!r} calls no held-out row right or wrong, so they promise nothing of "
+        "live labels: set live.floor, the share of labels that must agree, or look at none (labels: 0)"
+    )
 
 
 def answers_on(folder: Path, data: Path, find: Find, groups: Sequence[str] = ()) -> Answers | None:

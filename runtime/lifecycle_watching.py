@@ -74,7 +74,9 @@ class Watching:
         if not rules.labels:
             return ends(Outcome.PROMOTED, f"version {state['version']} answers; it is not watched")
         if self._floor(self._version(state)) is None:
-            said = "examples were not scored one by one, and no floor is set, so it is not watched"
+            said = (
+                "held-out rows promise no share of right answers, and no floor is set, so it is not watched"
+            )
             self._run.judged(state, "watch", said)
             return ends(Outcome.PROMOTED, f"version {state['version']} answers; {said}")
         first = min(LEAST_LABELS, rules.labels)
@@ -197,12 +199,10 @@ class Watching:
         return self._run.versions().get(self._request.predictor, state["version"])
 
     def _floor(self, version: Version) -> float | None:
-        rules, evaluation = self._request.live, version.record.evaluation
-        if rules.floor is not None:
+        rules, promised = self._request.live, version.promised
+        if rules.floor is not None or promised is None:
             return rules.floor
-        if evaluation is None or not evaluation.outcomes:
-            return None
-        return sum(evaluation.outcomes) / len(evaluation.outcomes) - rules.margin
+        return promised - rules.margin
 
     def _fallen(
         self, found: tuple[Recorded, ...], version: Version, floor: float | None, confidence: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from watchkeeper.runtime.alerts import Alert, Condition
@@ -11,7 +12,7 @@ from watchkeeper.runtime.incident_jobs import RUN, run_key
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.journal import Journal
-from watchkeeper.tools.errors import UnknownToolError
+from watchkeeper.tools.errors import ToolError, UnknownToolError
 from watchkeeper.tools.findings import FindingKind, Severity
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ def ask(journal: Journal, site: Site, request: Retraining, *, by: str, queue: bo
         queue: Whether it is given to the workers, too.
 
     Raises:
-        ConfigurationError: If the site lacks the host, or the tools that a lifecycle needs.
+        ConfigurationError: If the site lacks the host, or the tools that a lifecycle needs, or labels are to
+            be looked at without a floor that the trainer needs.
         IncidentBusyError: If it is being retrained already.
     """
     check_site(site)
+    _check_floor(request)
     alert = alert_of(request)
     alert.check(site.inventory, site.registry)
     with journal.store.transaction():
@@ -89,6 +92,14 @@ def check_site(site: Site) -> None:
         raise ConfigurationError(
             f"retraining needs more tools ({error}): add {TOOLS!r} to the setting tools"
         ) from error
+
+
+def _check_floor(request: Retraining) -> None:
+    from watchkeeper.runtime.lifecycle_scoring import lacks_floor
+
+    with contextlib.suppress(ToolError):  # whoever retrains it may know a trainer that is missing here
+        if missing := lacks_floor(request):
+            raise ConfigurationError(f"predictor {request.predictor!r}: {missing}")
 
 
 def lifecycle_graph(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.filling import write_series
 from tests.training import Run, files_of
@@ -17,10 +19,11 @@ from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.predictors import open_predictor, read_manifest
 from watchkeeper.tools.predictors.anomaly import AnomalyPredictor
-from watchkeeper.tools.predictors.forecaster import Calibration, Network
+from watchkeeper.tools.predictors.forecaster import SPREADS, WEIGHTS, Calibration, Network
 from watchkeeper.tools.predictors.records import RecordStream
 from watchkeeper.tools.predictors.streams import Scales, scores_of
 from watchkeeper.tools.training import Evaluation, trainer_of
+from watchkeeper.tools.versions.compare import Verdict, compare, score
 
 TRAINER = trainer_of("metric-anomaly")
 TINY = TRAINER.parse_parameters({"epochs": 4, "hidden": 32, "batch": 16, "learning_rate": 5e-3, "dropout": 0})
@@ -103,7 +106,24 @@ def test_forecasts_of_other_series_beat_the_last_value_and_the_interval_holds(
     assert found.metrics["skill"] > 0.1
     assert 0.93 <= found.metrics["inside"] <= 1.0
     assert found.metrics["alarms_a_day"] < 0.5
-    assert np.mean(found.outcomes) == pytest.approx(found.metrics["inside"])
+    assert np.mean(found.outcomes) == pytest.approx(found.metrics["skill"])
+    assert len(found.outcomes) == found.rows
+
+
+def test_wide_intervals_are_no_reason_to_stay_the_champion(trained: Path, tmp_path: Path) -> None:
+    """A forecaster of nothing, however wide its intervals are, is worse row by row than one that learned."""
+    wide = Path(shutil.copytree(trained, tmp_path / "wide"))
+    weights = {name: np.zeros_like(value) for name, value in load_file(wide / WEIGHTS).items()}
+    weights["2.bias"][1] = SPREADS[1]
+    save_file(weights, wide / WEIGHTS)
+    (tmp_path / "held-out").mkdir()
+    write_servers(tmp_path / "held-out", days=8, seeds=range(50, 52))
+    before, after = (score(folder, tmp_path / "held-out") for folder in (wide, trained))
+    assert before.metrics["inside"] == 1.0 > after.metrics["inside"]
+    assert before.metrics["skill"] < after.metrics["skill"]
+    assert compare(before, after).verdict is Verdict.BETTER
+    assert compare(after, before).verdict is Verdict.WORSE
+    assert not after.promises
 
 
 def test_past_scores_are_the_same_whatever_the_future_holds(trained: Path) -> None:

@@ -37,7 +37,7 @@ from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.clock import utc_now
 from watchkeeper.runtime.drift_alerts import drift_alert
-from watchkeeper.runtime.errors import IncidentBusyError, StoreError
+from watchkeeper.runtime.errors import ConfigurationError, IncidentBusyError, StoreError
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.lifecycles import TOOLS
@@ -386,6 +386,32 @@ def test_labels_that_fit_no_answer_call_people(base: Path, trial: dict[str, Any]
     assert report.outcome == "escalated"
     assert "set label_column (answers of 'busy' have no column 'queue'; there are: busy" in report.summary
     assert Versions(home).aliases(NAME) == {"champion": answers}
+
+
+def test_losses_promise_nothing_of_labels_so_a_floor_is_needed_before_anything_is_trained(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = base / "home"
+    monkeypatch.setattr(Cut, "promises", False)
+    with orchestrator(home) as o:
+        for rules in ({"live": {"labels": 40}}, {"live": {"labels": 0}, "trial": {"labels": 40}}):
+            with pytest.raises(ConfigurationError, match=r"predictor 'busy': .*set live\.floor, the share"):
+                o.retrain(request(base, **rules))
+        assert TrainingJobs(o.journal.store, o.journal.home, o.journal.audit).list() == ()
+        incident = o.retrain(request(base, live={"labels": 40, "floor": 0.6})).id
+        assert to_the_end(o, incident, live=0.2, says=["approve", "approve"]) == "rolled-back"
+    assert Versions(home).get(NAME, 2).promised is None
+
+
+def test_where_drift_asks_for_it_people_are_called_to_set_a_floor(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with orchestrator(base / "home") as o:
+        incident = o.retrain(request(base)).id
+        monkeypatch.setattr(Cut, "promises", False)
+        assert to_the_end(o, incident) == "escalated"
+        assert "set live.floor" in o.report(incident).reason
+        assert TrainingJobs(o.journal.store, o.journal.home, o.journal.audit).list() == ()
 
 
 def test_one_predictor_is_retrained_once_at_a_time(base: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.filling import filling, write_disks, write_series
 from tests.training import Run, files_of
 from watchkeeper.tools.errors import ArtefactError, DataError, JobCancelledError
 from watchkeeper.tools.predictors import open_predictor, read_manifest
-from watchkeeper.tools.predictors.disk_forecast import DiskForecastPredictor
+from watchkeeper.tools.predictors.disk_forecast import MODEL, DiskForecastPredictor, DiskModel
 from watchkeeper.tools.predictors.growth import (
     LEVELS,
     LINE,
@@ -22,6 +23,7 @@ from watchkeeper.tools.predictors.growth import (
     resampled,
 )
 from watchkeeper.tools.training import trainer_of
+from watchkeeper.tools.versions.compare import Verdict, compare, score
 
 TRAINER = trainer_of("disk-forecast")
 THREE_DAYS = TRAINER.parse_parameters({"horizon_hours": 72})
@@ -104,6 +106,27 @@ def test_forecasts_of_other_disks_beat_the_straight_line(trained: Path, tmp_path
     assert 0.8 <= found.metrics["coverage"] <= 0.98
     assert 0 <= found.metrics["brier"] < 0.25
     assert len(found.outcomes) == found.rows > 500
+
+
+def test_wide_intervals_are_no_reason_to_stay_the_champion(trained: Path, tmp_path: Path) -> None:
+    """Intervals that hold every value, and a line to be measured by that is as bad, win nothing."""
+    wide = Path(shutil.copytree(trained, tmp_path / "wide"))
+    model = DiskModel.model_validate_json((wide / MODEL).read_bytes())
+    worse = {
+        name: tuple(
+            one.model_copy(update={"errors": tuple(50 * error for error in one.errors)})
+            for one in getattr(model, name)
+        )
+        for name in ("horizons", "line")
+    }
+    (wide / MODEL).write_text(model.model_copy(update=worse).model_dump_json())
+    (tmp_path / "held-out").mkdir()
+    write_disks(tmp_path / "held-out", hours=500, seeds=range(100, 102))
+    before, after = (score(folder, tmp_path / "held-out") for folder in (wide, trained))
+    assert before.metrics["coverage"] > after.metrics["coverage"]
+    assert compare(before, after).verdict is Verdict.BETTER
+    assert compare(after, before).verdict is Verdict.WORSE
+    assert not after.promises
 
 
 def test_a_disk_that_fills_is_told_from_one_that_idles(trained: Path) -> None:

@@ -172,7 +172,7 @@ def test_what_is_new_is_compared_with_the_first_answers_of_all(tmp_path: Path) -
     version = SimpleNamespace(
         name="busy",
         number=1,
-        mean_outcome=None,
+        promised=None,
         record=SimpleNamespace(notes=SimpleNamespace(label_column="")),
     )
     # All that is looked at came after the shift, and it is told all the same.

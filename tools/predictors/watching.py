@@ -43,7 +43,7 @@ class LiveQuality(BaseModel):
         share: Share of answers that agree.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        held_out: Mean outcome on held-out data; None where it is not known.
+        held_out: Share of right answers on held-out data; None where it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -155,7 +155,7 @@ def look(
         reference=reference,
         column=column or version.record.notes.label_column or None,
         tolerance=tolerance,
-        held_out=version.mean_outcome,
+        held_out=version.promised,
         streams=streams_are_watched(),
     )
 
@@ -183,7 +183,7 @@ def watch(
             always compared with its first ones.
         column: Column of the answers that labels are held against; by default the only one, or ``label``.
         tolerance: How far a number may be off and still agree.
-        held_out: Mean outcome on held-out data.
+        held_out: Share of right answers on held-out data.
         streams: Whether the stream of labelled answers is watched, too.
 
     Raises:

@@ -76,6 +76,7 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
     name = "disk-forecast"
     summary = "when a disk will be full, with intervals"
     kind = KIND
+    promises = False
     parameters_type = DiskForecastParameters
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -149,6 +150,9 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
         Metrics: ``skill`` is 1 minus the mean pinball loss over that of the line, which has intervals of the
         same kind (higher is better); ``coverage`` is the share of values inside of the 90 % interval and
         ``coverage_line`` that of the line; ``brier`` and ``brier_line`` are of "full within the horizon".
+        The outcome of a forecast is 1 minus its pinball loss over the mean one of "nothing changes", which is
+        the same for all versions, as each has a line of its own. (Pinball losses are proper: neither too wide
+        nor too narrow intervals gain by them; Gneiting and Raftery, "Strictly Proper Scoring Rules", 2007.)
 
         Raises:
             DataError: If the data cannot be read.
@@ -164,13 +168,14 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
             groups[column] = {
                 value: _metrics([m for s, m in measured if s.groups[column] == value]) for value in values
             }
-        inside = [value for _, m in measured for value in m.inside]
+        losses = [loss for _, m in measured for loss in m.losses]
+        usual = float(np.mean([loss for _, m in measured for loss in m.still_losses])) or 1.0
         return Evaluation(
             primary="skill",
             metrics=_metrics([m for _, m in measured]),
             groups=groups,
-            rows=len(inside),
-            outcomes=tuple(float(value) for value in inside),
+            rows=len(losses),
+            outcomes=tuple(1.0 - loss / usual for loss in losses),
         )
 
 
@@ -180,6 +185,7 @@ class _Measured:
 
     losses: list[float]
     line_losses: list[float]
+    still_losses: list[float]
     inside: list[bool]
     line_inside: list[bool]
     brier: list[float]
@@ -276,7 +282,7 @@ def _measure(model: DiskModel, series: Series) -> _Measured:
     """Look ahead from moments of one series, spread over it."""
     values = resampled(series.times, series.values, model.step_seconds)
     history = History.of(values, model.full)
-    found = _Measured([], [], [], [], [], [])
+    found = _Measured([], [], [], [], [], [], [])
     told = [horizon.quantiles(history) for horizon in model.horizons]
     line_told = [horizon.quantiles(history) for horizon in model.line]
     steps = [horizon.steps for horizon in model.horizons]
@@ -288,6 +294,7 @@ def _measure(model: DiskModel, series: Series) -> _Measured:
             ours, line = (np.minimum(t[place][now], model.full) for t in (told, line_told))
             found.losses.append(_pinball(ours, later))
             found.line_losses.append(_pinball(line, later))
+            found.still_losses.append(_pinball(np.full(len(LEVELS), values[now]), later))
             found.inside.append(bool(ours[0] <= later <= ours[-1]))
             found.line_inside.append(bool(line[0] <= later <= line[-1]))
     for now in _spread(LEAST_STEPS - 1, len(values) - steps[-1]):

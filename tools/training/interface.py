@@ -42,8 +42,10 @@ class Evaluation(BaseModel):
         metrics: All metrics by name.
         groups: The same by column and value, e.g. ``{"team": {"web": {"f1": 0.9}}}``.
         rows: Examples that were scored.
-        outcomes: For each example how well it was answered, in the order of the data (1.0 right, 0.0
-            wrong), so that two predictors can be compared in pairs; empty where no example stands alone.
+        outcomes: For each example how well it was answered, in the order of the data, so that two predictors
+            can be compared in pairs (higher is better); empty where no example stands alone.
+        promises: Whether outcomes say right (1.0) or wrong (0.0), so that their mean promises a share of
+            right answers that live labels can be held against.
         unlearned: Labels that it never learned, with how many examples count as answered wrong for that.
     """
 
@@ -55,6 +57,7 @@ class Evaluation(BaseModel):
     rows: int = Field(ge=0)
     outcomes: tuple[float, ...] = ()
     unlearned: dict[str, int] = {}
+    promises: bool = True
 
 
 class TrainingRun(Protocol):
@@ -109,12 +112,14 @@ class Trainer(ABC, Generic[P]):
         summary: What it learns, in a few words.
         extra: The extra of the distribution that it needs, if any.
         kind: Kind of the predictors that it makes.
+        promises: Whether outcomes of its evaluations say right or wrong; see `Evaluation`.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     extra: ClassVar[str | None] = None
     kind: ClassVar[str]
+    promises: ClassVar[bool] = True
     parameters_type: type[P]
 
     @abstractmethod

@@ -61,6 +61,7 @@ class MetricAnomalyTrainer(Trainer[MetricAnomalyParameters]):
     name = "metric-anomaly"
     summary = "what the next value of a metric is like, so that surprises stand out (no labels)"
     kind = KIND
+    promises = False
     parameters_type = MetricAnomalyParameters
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -132,6 +133,8 @@ class MetricAnomalyTrainer(Trainer[MetricAnomalyParameters]):
 
         Metrics: ``skill`` is 1 minus the mean absolute error over that of the last value (higher is better),
         ``inside`` the share of points inside of the 98 % interval, ``alarms_a_day`` those of the threshold.
+        The outcome of a point is 1 minus its absolute error over the mean one of the last value in its
+        series, so that the mean outcome is the skill. (By coverage the widest intervals would win.)
 
         Raises:
             DataError: If the data cannot be read.
@@ -145,13 +148,12 @@ class MetricAnomalyTrainer(Trainer[MetricAnomalyParameters]):
             groups[column] = {
                 value: _metrics([m for s, m in measured if s.groups[column] == value]) for value in values
             }
-        inside = np.concatenate([m.inside for _, m in measured])
         return Evaluation(
             primary="skill",
             metrics=_metrics([m for _, m in measured]),
             groups=groups,
-            rows=len(inside),
-            outcomes=tuple(inside.astype(float).tolist()),
+            rows=sum(len(m.errors) for _, m in measured),
+            outcomes=tuple(float(value) for _, m in measured for value in m.skills),
         )
 
 
@@ -172,6 +174,12 @@ class _Measured:
     inside: NDArray[np.bool_]
     alarms: int
     days: float
+
+    @property
+    def skills(self) -> Numbers:
+        """How much better each point was forecast than by the last value on average; none without change."""
+        usual = self.naive.mean()
+        return 1.0 - self.errors / usual if usual > 0 else np.array([])
 
 
 def _usable(data: Path, parameters: MetricAnomalyParameters) -> list[Series]:
@@ -242,10 +250,9 @@ def _measure(opened: AnomalyPredictor, series: Series) -> _Measured:
 
 def _metrics(measured: Sequence[_Measured]) -> dict[str, float]:
     """Join what was measured; a series counts by its number of points, not by the size of its values."""
-    ratios = [m.errors.mean() / m.naive.mean() for m in measured if m.naive.mean() > 0]
-    weights = [len(m.errors) for m in measured if m.naive.mean() > 0]
+    skills = np.concatenate([m.skills for m in measured])
     return {
-        "skill": 1.0 - float(np.average(ratios, weights=weights)) if ratios else 0.0,
+        "skill": float(skills.mean()) if len(skills) else 0.0,
         "inside": float(np.concatenate([m.inside for m in measured]).mean()),
         "alarms_a_day": sum(m.alarms for m in measured) / sum(m.days for m in measured),
     }

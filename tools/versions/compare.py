@@ -193,7 +193,8 @@ def score(
             f"{str(data)!r} is what {str(folder)!r} learned from: compare on data that neither has seen"
         )
     evaluate = trainer.evaluate_beside if beside else trainer.evaluate
-    return evaluate(folder, data, parameters)
+    found = evaluate(folder, data, parameters)
+    return found.model_copy(update={"promises": trainer.promises})
 
 
 def _verdict(

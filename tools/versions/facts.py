@@ -156,7 +156,7 @@ class QualityResult(Result):
         share: Share of answers that agree with them; None without labels.
         share_low: Lower end of its 95 % interval.
         share_high: Upper end.
-        held_out: Mean outcome on held-out data; None where it is not known.
+        held_out: Share of right answers on held-out data; None where it is not known.
         worse: Whether it is worse than on held-out data, and no chance.
         right_before: Share of right answers before the stream of labelled ones changed for the worse; None
             where it did not.
@@ -219,7 +219,7 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
             "share": quality.share if quality else None,
             "share_low": quality.low if quality else None,
             "share_high": quality.high if quality else None,
-            "held_out": version.mean_outcome,
+            "held_out": version.promised,
             "worse": quality.worse if quality else False,
             "right_before": fall.before if fall else None,
             "right_since": fall.share if fall else None,

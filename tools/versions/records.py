@@ -127,10 +127,10 @@ class Version(_Record):
         return None if evaluation is None else evaluation.metrics.get(evaluation.primary)
 
     @property
-    def mean_outcome(self) -> float | None:
-        """Mean outcome of a held-out example; None where examples were not scored one by one."""
+    def promised(self) -> float | None:
+        """Share of held-out examples that were answered right; None where none was called right or wrong."""
         evaluation = self.record.evaluation
-        if evaluation is None or not evaluation.outcomes:
+        if evaluation is None or not evaluation.outcomes or not evaluation.promises:
             return None
         return sum(evaluation.outcomes) / len(evaluation.outcomes)
 
