@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from watchkeeper.runtime.errors import ConfigurationError
-from watchkeeper.runtime.redaction import redact, redact_text
 from watchkeeper.tools.documents import DocumentError, read_document
 from watchkeeper.tools.errors import ArgumentError, InventoryError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.evidence import digest_json
 from watchkeeper.tools.findings import FindingKind, Severity
 from watchkeeper.tools.inventory import Check, HostSpec, HttpCheck, Inventory, Name
+from watchkeeper.tools.redaction import redact, redact_text
 from watchkeeper.tools.registry import Registry, parse
 
 _CHECK: TypeAdapter[Check] = TypeAdapter(Check)

@@ -25,7 +25,7 @@ from watchkeeper.runtime.audit_records import (
 from watchkeeper.runtime.canonical import safe_json
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import AuditError
-from watchkeeper.runtime.redaction import redact
+from watchkeeper.tools.redaction import redact
 
 _Stamps = tuple[tuple[int, ...], ...]
 """What tells whether somebody else wrote the log, its checkpoints or the key."""

@@ -45,10 +45,10 @@ from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.listeners import Listeners
 from watchkeeper.runtime.outbox import Outbox
-from watchkeeper.runtime.redaction import redact_text
 from watchkeeper.runtime.store import Store
 from watchkeeper.runtime.users import Users
 from watchkeeper.runtime.wording import visible
+from watchkeeper.tools.redaction import redact_text
 
 CALL = "escalation-call"
 """The job that comes when the time of a call is over."""

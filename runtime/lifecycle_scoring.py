@@ -11,10 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import JsonValue
 
 from watchkeeper.runtime.lifecycle_rules import BiasRules, CompareRules, Retraining
-from watchkeeper.runtime.redaction import REDACTED, redact_text
 from watchkeeper.tools.predictors import open_predictor, read_manifest
 from watchkeeper.tools.predictors.bias import BiasReport, bias_test
 from watchkeeper.tools.predictors.explain import Explanation, explain_text
+from watchkeeper.tools.redaction import REDACTED, redact_text
 from watchkeeper.tools.training import Trainer, trainer_of
 from watchkeeper.tools.training.examples import Columns, read_examples
 from watchkeeper.tools.training.scores import Answers

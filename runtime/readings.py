@@ -7,10 +7,10 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from watchkeeper.agents import Reading
-from watchkeeper.runtime.redaction import redact_looks, redact_text
 from watchkeeper.tools.evidence import Evidence, digest_json
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Finding, FindingKind
+from watchkeeper.tools.redaction import redact_looks, redact_text
 
 
 def without_secrets(evidence: Evidence) -> Evidence:

@@ -11,9 +11,9 @@ from watchkeeper.models.calibration_cases import LabelledCase
 from watchkeeper.models.interface import ChoiceRequest
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.decisions import DecisionRecord
-from watchkeeper.runtime.redaction import redact_text
 from watchkeeper.runtime.reviews import Review, Reviews, ReviewVerdict
 from watchkeeper.tools.errors import ToolError
+from watchkeeper.tools.redaction import redact_text
 
 
 def reviewed_cases(context: Context) -> tuple[tuple[LabelledCase, ...], int]:

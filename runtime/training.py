@@ -12,9 +12,9 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import short_id
 from watchkeeper.runtime.jobs import Claim, Jobs, JobStatus
-from watchkeeper.runtime.redaction import redact_text
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.errors import JobStateError
+from watchkeeper.tools.redaction import redact_text
 from watchkeeper.tools.training.folder import JobFolder, JobProgress
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
 from watchkeeper.tools.training.spec import JobSpec

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from watchkeeper.runtime.redaction import REDACTED, is_secret_name, redact, redact_text
+from watchkeeper.tools.redaction import REDACTED, is_secret_name, redact, redact_text
 
 
 @pytest.mark.parametrize(
