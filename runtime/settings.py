@@ -14,6 +14,7 @@ from watchkeeper.models.home import home_folder
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.limits import MAX_ACTIONS, Limits
 from watchkeeper.tools.documents import Document, DocumentError, read_document
+from watchkeeper.tools.inventory import PredictorPlace, Registered
 from watchkeeper.tools.training.spec import parse_size
 
 PREFIX = "WATCHKEEPER_"
@@ -39,7 +40,8 @@ class Settings(BaseSettings):
         escalation: Who is called (default: ``escalation.yaml`` in the home, else whoever is at the terminal).
         tools: Facts and actions besides the built-in ones and those of installed packages, as
             ``module:function``; see `watchkeeper.tools.plugins`.
-        log_predictor: Folder of a predictor of log lines; with one, agents may have logs classified.
+        log_predictor: Predictor of log lines, its folder or ``{registry: NAME}``; with one, agents may have
+            logs classified.
         agents: Agents that take the place of the built-in ones of their roles, likewise.
         min_confidence: Probability under which an agent's answer is not followed.
         max_actions: Actions that may be applied for one incident.
@@ -73,7 +75,7 @@ class Settings(BaseSettings):
     escalation: Path | None = None
     tools: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
-    log_predictor: Path | None = None
+    log_predictor: PredictorPlace | None = None
     min_confidence: float = Field(default=0.10, ge=0, le=1)
     max_actions: int = Field(default=MAX_ACTIONS, ge=0, le=1000)
     max_facts: int = Field(default=24, ge=1, le=10_000)
@@ -101,8 +103,8 @@ class Settings(BaseSettings):
 
     @field_validator("home", "inventory", "policy", "escalation", "log_predictor")
     @classmethod
-    def _expand(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser()
+    def _expand(cls, value: Path | Registered | None) -> Path | Registered | None:
+        return value.expanduser() if isinstance(value, Path) else value
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -107,3 +107,8 @@ class Target:
     spec: HostSpec
     state: Path
     jobs: JobBoard | None = None
+
+    @property
+    def home(self) -> Path:
+        """Home of whoever looks at the host."""
+        return self.state.parent.parent

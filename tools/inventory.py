@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from watchkeeper.tools.documents import DocumentError, read_document
 from watchkeeper.tools.errors import InventoryError, UnknownHostError
@@ -59,6 +59,26 @@ class Systemd(_Strict):
     unit: str | None = None
 
 
+class Registered(_Strict):
+    """A predictor of the registry: the version that is its champion answers (``predictors promote``).
+
+    Attributes:
+        registry: Its name.
+    """
+
+    registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+def _place(value: object) -> str:
+    return "registry" if isinstance(value, dict | Registered) else "folder"
+
+
+PredictorPlace = Annotated[
+    Annotated[Path, Tag("folder")] | Annotated[Registered, Tag("registry")], Discriminator(_place)
+]
+"""Where a predictor is: a path is its folder, ``{registry: NAME}`` a name in the registry."""
+
+
 class Metric(_Strict):
     """A series that is written to a CSV file, and the predictor that knows it.
 
@@ -66,13 +86,13 @@ class Metric(_Strict):
         about: What is measured, in a few words, e.g. ``processor of the shop`` or, of a disk, ``/data``.
         path: The file, with columns ``timestamp`` and ``value``.
         kind: What is asked of the predictor: whether the last points stand out, or when the disk is full.
-        predictor: Folder of the predictor.
+        predictor: Folder of the predictor, or ``{registry: NAME}``: whichever version answers at the time.
     """
 
     about: Annotated[str, Field(min_length=1, max_length=100)]
     path: Path
     kind: Literal["anomaly", "disk-forecast"]
-    predictor: Path
+    predictor: PredictorPlace
 
 
 class Service(_Strict):

@@ -16,6 +16,7 @@ from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import ArtefactError, PluginError, UnenforceableError
 from watchkeeper.tools.fact import Fact
 from watchkeeper.tools.facts.logclass import LogsClassify
+from watchkeeper.tools.inventory import Registered
 from watchkeeper.tools.registry import AnyAction, AnyFact, Registry
 
 TOOLS = "watchkeeper.tools"
@@ -73,12 +74,12 @@ def load_tools(references: Iterable[str] = ()) -> tuple[Plugin[AnyFact | AnyActi
     return load_plugins(TOOLS, references, kinds)
 
 
-def load_registry(references: Iterable[str] = (), log_predictor: Path | None = None) -> Registry:
+def load_registry(references: Iterable[str] = (), log_predictor: Path | Registered | None = None) -> Registry:
     """Return a registry with the built-in tools and those of all plugins.
 
     Args:
         references: What the configuration names: ``tools:``.
-        log_predictor: The folder that it names: ``log_predictor:``; with one there is ``logs.classify``.
+        log_predictor: The predictor that it names: ``log_predictor:``; with one there is ``logs.classify``.
 
     Raises:
         PluginError: If a plugin or the predictor cannot be loaded, or a tool of theirs not be registered.
@@ -86,7 +87,7 @@ def load_registry(references: Iterable[str] = (), log_predictor: Path | None = N
     registry = builtin_registry()
     if log_predictor is not None:
         try:
-            registry.add(LogsClassify.of_folder(log_predictor))
+            registry.add(LogsClassify.of(log_predictor))
         except ArtefactError as error:
             raise PluginError(f"setting log_predictor: {error}") from error
     for plugin in load_tools(references):

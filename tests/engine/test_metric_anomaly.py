@@ -258,6 +258,7 @@ def test_agents_are_told_of_a_metric_that_stands_out(trained: Path, tmp_path: Pa
     (finding,) = asked(values).findings
     assert (finding.kind, finding.subject, finding.severity.value) == ("metric-anomaly", str(path), "warning")
     assert finding.text.startswith("load of the shop stands out: ")
+    assert "; made by the points of " in finding.text
     (stale,) = asked(values, age=4 * 86400).findings
     assert stale.text == "load of the shop was last measured 4 days ago: nothing is known of now."
     assert "more than 24 are needed" in (asked(values[:20]).error or "")

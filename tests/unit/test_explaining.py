@@ -156,6 +156,16 @@ def test_a_straight_slope_is_worth_nothing_to_a_score_of_bends() -> None:
     assert any(piece.effect < -1 for piece in occlude_window(bends, line, width=6, fill="mean"))
 
 
+def test_what_comes_later_stands_for_nothing_where_a_score_is_of_the_last_point() -> None:
+    def jump(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+        return float(values[-1] - values[:-1].max())
+
+    window = np.append(np.ones(11), 9.0)
+    (first, *others) = occlude_window(jump, window, width=1, fill="held")
+    assert (first.start, first.effect, {piece.effect for piece in others}) == (11, 8.0, {0.0})
+    assert sum(piece.effect > 1 for piece in occlude_window(jump, window, width=1, fill="line")) == 2
+
+
 def test_windows_that_have_no_such_stretches_are_refused() -> None:
     for window, width in ((np.zeros(5), 5), (np.zeros(5), 0), (np.zeros((2, 2, 2)), 1)):
         with pytest.raises(DataError, match="has no stretches of"):

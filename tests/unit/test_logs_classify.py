@@ -13,6 +13,7 @@ import pytest
 
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import CollectError, PluginError
+from watchkeeper.tools.facts import logclass
 from watchkeeper.tools.facts.logclass import LogsClassify, LogsClassifyArguments
 from watchkeeper.tools.findings import Severity
 from watchkeeper.tools.host import LocalHost, Target
@@ -21,7 +22,7 @@ from watchkeeper.tools.plugins import load_registry
 from watchkeeper.tools.predictors import Manifest, write_manifest
 from watchkeeper.tools.predictors.bag import Bag
 from watchkeeper.tools.predictors.features import hashed
-from watchkeeper.tools.predictors.logs import LogDescription, LogPredictor
+from watchkeeper.tools.predictors.logs import LogDescription
 from watchkeeper.tools.predictors.templates import TemplateMiner
 from watchkeeper.tools.registry import Registry
 
@@ -107,7 +108,8 @@ def test_lines_of_the_window_are_counted_by_class(tmp_path: Path) -> None:
     assert not evidence.result["cut"]
     (finding,) = evidence.findings
     assert re.fullmatch(
-        r"2 log lines of shop in the last 10 minutes are of the class NET, the last one 6\d seconds ago\.",
+        r"2 log lines of shop in the last 10 minutes are of the class NET, the last one 6\d seconds ago "
+        r"\(by the word severed\)\.",
         finding.text,
     )
     assert finding.severity is Severity.WARNING
@@ -126,12 +128,27 @@ def test_no_word_of_a_line_comes_out(tmp_path: Path) -> None:
     fact = load_registry(log_predictor=tmp_path / "predictor").fact("logs.classify")
     assert fact.quotations(fact.result_type.model_validate(evidence.result)) == ()
     texts = {key for key, value in evidence.result.items() if isinstance(value, str)}
-    assert texts == {"subject", "now"}
+    assert texts == {"subject", "now", "normal"}
+    assert evidence.result["normal"] == "-"
+
+
+def test_words_that_tell_are_those_that_were_learned_and_no_others(tmp_path: Path) -> None:
+    """Of what strangers write only such words come out as stand in lines that it was trained on."""
+    evidence = read(tmp_path, [stamped("restart severed severed_now IGNORE severed by sector")])
+    (label,) = set(evidence.result["by_label"]) - {"-"}
+    assert evidence.result["by_label"][label]["words"] == ["severed"]
+    assert evidence.findings[0].told.endswith("(by the word severed).")
+
+
+def test_explaining_ends_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logclass, "EXPLAINING_SECONDS", -1.0)
+    evidence = read(tmp_path, lines())
+    assert evidence.result["by_label"]["NET"]["words"] == []
+    assert evidence.findings[0].text.endswith("seconds ago.")
 
 
 def test_what_the_predictor_is_not_sure_of_is_counted_under_no_class(tmp_path: Path) -> None:
-    folder = predictor(tmp_path / "predictor")
-    fact = LogsClassify(("-", "DISK", "NET"), None, lambda: LogPredictor.load(folder), sure=0.9999)
+    fact = LogsClassify.of(predictor(tmp_path / "predictor", normal=None), sure=0.9999)
     where = target(tmp_path, [stamped("all is well"), stamped("a bad sector")])
     evidence = Registry([fact]).gather("logs.classify", where, {"service": "shop"}, id="E1")
     assert evidence.result is not None
@@ -144,7 +161,7 @@ def test_what_the_predictor_is_not_sure_of_is_counted_under_no_class(tmp_path: P
 def test_logs_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     where = target(tmp_path, [])
     (tmp_path / "shop.log").unlink()
-    fact = LogsClassify.of_folder(predictor(tmp_path / "predictor"))
+    fact = LogsClassify.of(predictor(tmp_path / "predictor"))
     arguments = LogsClassifyArguments(service="shop")
     with pytest.raises(CollectError, match=r"shop\.log"):
         fact.interpret(fact.collect(where, arguments), arguments)

@@ -12,11 +12,11 @@ import pytest
 from tests.filling import filling, write_disks
 from tests.training import Run
 from watchkeeper.tools.builtin import builtin_registry
-from watchkeeper.tools.errors import ArgumentError
+from watchkeeper.tools.errors import ArgumentError, InventoryError
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.facts import DiskForecast, MetricAnomaly
 from watchkeeper.tools.host import LocalHost, Target
-from watchkeeper.tools.inventory import HostSpec
+from watchkeeper.tools.inventory import HostSpec, Inventory, Registered
 from watchkeeper.tools.schema import argument_schema, candidate_calls, vocabulary_of
 from watchkeeper.tools.training import trainer_of
 
@@ -67,6 +67,23 @@ def test_each_series_is_offered_to_the_fact_that_its_predictor_answers() -> None
     assert candidate_calls(DiskForecast(), spec) == [{"path": "/m/data.csv"}]
     schema = argument_schema(DiskForecast(), vocabulary_of(spec))
     assert schema["properties"]["path"]["enum"] == ["/m/data.csv"]
+
+
+def test_a_predictor_is_a_folder_or_a_name_in_the_registry(tmp_path: Path) -> None:
+    path = tmp_path / "inventory.yaml"
+    text = (
+        "hosts:\n- name: web-1\n  services:\n  - name: shop\n    supervisor: {kind: systemd}\n    metrics:\n"
+        "    - {about: cpu, path: /m/cpu.csv, kind: anomaly, predictor: latency}\n"
+        "    - {about: memory, path: /m/memory.csv, kind: anomaly, predictor: {registry: latency}}\n"
+    )
+    path.write_text(text)
+    inventory = Inventory.load(path)
+    first, second = inventory.host("web-1").services[0].metrics
+    assert (first.predictor, second.predictor) == (Path("latency"), Registered(registry="latency"))
+    assert Inventory.model_validate(inventory.model_dump(mode="json")) == inventory
+    path.write_text(text.replace("{registry: latency}", "{registry: ../latency}"))
+    with pytest.raises(InventoryError, match=r"line 8: .*registry: String should match pattern"):
+        Inventory.load(path)
 
 
 def test_a_disk_that_fills_is_foreseen(forecaster: Path, tmp_path: Path) -> None:

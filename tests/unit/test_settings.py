@@ -6,6 +6,7 @@ import pytest
 
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.settings import Settings, load_settings
+from watchkeeper.tools.inventory import Registered
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +94,23 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("WATCHKEEPER_CONFIG", str(tmp_path / "other.yaml"))
     with pytest.raises(ConfigurationError, match=r"other\.yaml' cannot be read"):
         load_settings()
+
+
+def test_a_predictor_is_named_by_its_folder_or_in_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("log_predictor: predictors/logs\n")
+    assert load_settings(path).log_predictor == tmp_path / "predictors" / "logs"
+    path.write_text("log_predictor: {registry: logs}\n")
+    assert load_settings(path).log_predictor == Registered(registry="logs")
+    path.write_text("log_predictor: {registry: Lo gs}\n")
+    with pytest.raises(ConfigurationError, match=r"line 1: log_predictor.*should match pattern"):
+        load_settings(path)
+    path.write_text("log_predictor: {registry: logs, folder: x}\n")
+    with pytest.raises(ConfigurationError, match="unknown key"):
+        load_settings(path)
+    path.unlink()
+    for value, found in (('{"registry": "logs"}', Registered(registry="logs")), ("/p/logs", Path("/p/logs"))):
+        monkeypatch.setenv("WATCHKEEPER_LOG_PREDICTOR", value)
+        assert load_settings().log_predictor == found

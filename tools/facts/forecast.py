@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from watchkeeper.tools.errors import ArtefactError, CollectError, DataError
+from watchkeeper.tools.errors import CollectError, ToolError
 from watchkeeper.tools.fact import Arguments, Fact, Raw, Result
-from watchkeeper.tools.facts.measured import metric_of, read_series
+from watchkeeper.tools.facts.measured import AnsweredBy, metric_of, read_series
 from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.inventory import HostSpec
@@ -43,6 +43,7 @@ class _Raw(BaseModel):
     likely: float | None
     earliest: float | None
     latest: float | None
+    by: AnsweredBy | None = None
 
 
 class DiskForecastResult(Result):
@@ -59,6 +60,7 @@ class DiskForecastResult(Result):
         likely_seconds: Time until it is full as likely as not.
         earliest_seconds: Time until it is full with a probability of 5 %.
         latest_seconds: Time until it is full with a probability of 95 %.
+        by: The version that says so; None of a predictor in a folder.
     """
 
     path: str
@@ -71,6 +73,7 @@ class DiskForecastResult(Result):
     likely_seconds: float | None
     earliest_seconds: float | None
     latest_seconds: float | None
+    by: AnsweredBy | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -98,27 +101,40 @@ class DiskForecast(Fact[DiskForecastArguments, DiskForecastResult]):
             CollectError: If the series or its predictor cannot be read.
         """
         require_local(target, self.name)
+        from watchkeeper.tools.facts.answering import Answer, opened
         from watchkeeper.tools.predictors.disk_forecast import DiskForecastPredictor
 
         metric = metric_of(target.spec, arguments.path, "disk-forecast")
         series = read_series(metric)
         try:
-            predictor = DiskForecastPredictor.load(metric.predictor)
-            seen = predictor.outlook(series.times, series.values)
-        except (ArtefactError, DataError) as error:
+            asked = opened(metric.predictor, DiskForecastPredictor, target.home)
+            seen = asked.predictor.outlook(series.times, series.values)
+        except ToolError as error:
             raise CollectError(f"{shown_path(arguments.path)}: {error}") from error
+        predictor = asked.predictor
         step = predictor.model.step_seconds
+        last, value = float(series.times[-1]), float(series.values[-1])
+        asked.record(
+            [
+                Answer(
+                    of=(arguments.path, last),
+                    asked={"series": arguments.path, "value": value, "step_seconds": series.step_seconds},
+                    said=predictor.said(seen),
+                )
+            ]
+        )
         return _Raw(
             now=time.time(),
             about=metric.about,
-            last=float(series.times[-1]),
-            value=float(series.values[-1]),
+            last=last,
+            value=value,
             full=predictor.model.full,
             horizon=predictor.horizon_seconds,
             probability=seen.probability,
             likely=_seconds(seen.likely, step),
             earliest=_seconds(seen.earliest, step),
             latest=_seconds(seen.latest, step),
+            by=asked.by,
         ).model_dump()
 
     def interpret(self, raw: Raw, arguments: DiskForecastArguments) -> DiskForecastResult:
@@ -140,6 +156,7 @@ class DiskForecast(Fact[DiskForecastArguments, DiskForecastResult]):
             likely_seconds=left(read.likely),
             earliest_seconds=left(read.earliest),
             latest_seconds=left(read.latest),
+            by=read.by,
         )
 
     def findings(
@@ -170,13 +187,14 @@ class DiskForecast(Fact[DiskForecastArguments, DiskForecastResult]):
             earliest, latest = span_text(result.earliest_seconds or 0), result.latest_seconds
             until = f"beyond {horizon}" if latest is None else span_text(latest)
             soon = result.likely_seconds <= SOON_SECONDS
+            by = f" ({result.by})" if result.by else ""
             yield Finding(
                 kind=FindingKind.FILESYSTEM_FILLING,
                 subject=about,
                 text=(
                     f"{about} is {result.used_percent:.0f} % full and likely to be full in "
                     f"{span_text(result.likely_seconds)} ({earliest} to {until}); "
-                    f"the probability within {horizon} is {100 * result.probability:.0f} %."
+                    f"the probability within {horizon} is {100 * result.probability:.0f} %{by}."
                 ),
                 severity=Severity.CRITICAL if soon else Severity.WARNING,
             )

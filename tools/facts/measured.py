@@ -1,10 +1,12 @@
-"""Series that are measured on a host: which predictor knows one, and reading its last points."""
+"""Series that are measured on a host: which predictor knows one, which answered, and its last points."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from watchkeeper.tools.errors import CollectError, DataError
 from watchkeeper.tools.inventory import HostSpec, Metric
@@ -15,6 +17,18 @@ if TYPE_CHECKING:
     from watchkeeper.tools.predictors.series import Series
 
 LARGEST = 64 * 1024 * 1024  # bytes of a file: years of points, and under a second to read
+
+
+class AnsweredBy(BaseModel):
+    """The version of a predictor that answered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    predictor: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"version {self.version} of {self.predictor}"
 
 
 def metric_of(spec: HostSpec, path: str, kind: str) -> Metric:

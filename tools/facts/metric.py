@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from watchkeeper.tools.errors import ArtefactError, CollectError
+from watchkeeper.tools.errors import CollectError, ToolError
 from watchkeeper.tools.fact import Arguments, Fact, Raw, Result
-from watchkeeper.tools.facts.measured import metric_of, read_series
+from watchkeeper.tools.facts.measured import AnsweredBy, metric_of, read_series
 from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.inventory import HostSpec
@@ -19,9 +20,15 @@ from watchkeeper.tools.local import require_local
 from watchkeeper.tools.schema import known, series_of
 from watchkeeper.tools.text import shown_path, span_text, visible
 
+if TYPE_CHECKING:
+    from watchkeeper.tools.predictors.streams import Scales, Stream
+
 LOOKED_BACK = 5000  # points that are judged one after the other, a few seconds' work
 STALE_STEPS = 5  # without a point: nothing can be said of now
 STALE_SECONDS = 900.0
+STRETCHES = 12  # of the last hour, or of as many points, that are left out to explain a score
+TOLD = 2  # stretches that are told
+LEAST_WORTH = 0.1  # of the score: what is worth less did not make it
 
 
 class MetricAnomalyArguments(Arguments):
@@ -40,6 +47,14 @@ class _Point(BaseModel):
     high: float | None
 
 
+class _Span(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: float
+    last: float
+    worth: float
+
+
 class _Raw(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,6 +64,18 @@ class _Raw(BaseModel):
     judged: int
     threshold: float
     points: tuple[_Point, ...]
+    because: tuple[_Span, ...] = ()
+    by: AnsweredBy | None = None
+
+
+class Stretch(BaseModel):
+    """Points that made the score: from when to when they were measured, and what it loses without them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: datetime
+    last: datetime
+    worth: float
 
 
 class MetricAnomalyResult(Result):
@@ -69,6 +96,8 @@ class MetricAnomalyResult(Result):
         peak: Its value.
         low: The least value that would have been no surprise there, where the predictor knows.
         high: The greatest one.
+        because: The points that made the score, where it stands out; the strongest first.
+        by: The version that judged; None of a predictor in a folder.
     """
 
     path: str
@@ -85,6 +114,8 @@ class MetricAnomalyResult(Result):
     peak: float
     low: float | None
     high: float | None
+    because: tuple[Stretch, ...] = ()
+    by: AnsweredBy | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -112,15 +143,17 @@ class MetricAnomaly(Fact[MetricAnomalyArguments, MetricAnomalyResult]):
             CollectError: If the series or its predictor cannot be read.
         """
         require_local(target, self.name)
+        from watchkeeper.tools.facts.answering import Answer, opened
         from watchkeeper.tools.predictors.anomaly import AnomalyPredictor
         from watchkeeper.tools.predictors.streams import Scales
 
         metric = metric_of(target.spec, arguments.path, "anomaly")
         series = read_series(metric)
         try:
-            predictor = AnomalyPredictor.load(metric.predictor)
-        except ArtefactError as error:
+            asked = opened(metric.predictor, AnomalyPredictor, target.home)
+        except ToolError as error:
             raise CollectError(str(error)) from error
+        predictor = asked.predictor
         if not series.step_seconds > 0:
             raise CollectError(f"{shown_path(arguments.path)}: most points have one and the same time")
         scales = Scales.of_step(series.step_seconds)
@@ -131,11 +164,28 @@ class MetricAnomaly(Fact[MetricAnomalyArguments, MetricAnomalyResult]):
                 "are needed: wait until half a day was measured"
             )
         stream = predictor.stream(series.step_seconds)
-        judged = [stream.judge(value) for value in values]
+        early = len(values) - scales.hour - _looked_over(scales)
+        judged = [stream.judge(value) for value in values[:early]]
+        before = copy.deepcopy(stream)
+        judged += [stream.judge(value) for value in values[early:]]
+        hour = list(zip(times, values, judged, strict=True))[-scales.hour :]
         points = [
             _Point(time=at, value=value, score=said.score, low=said.low, high=said.high)
-            for at, value, said in list(zip(times, values, judged, strict=True))[-max(1, scales.hour) :]
+            for at, value, said in hour
         ]
+        most = max(points, key=lambda point: point.score)
+        because: tuple[_Span, ...] = ()
+        if most.score >= predictor.threshold:
+            end = times.index(most.time, len(times) - len(hour)) + 1
+            because = _because(before, times[early:end], values[early:end], scales, most.score)
+        asked.record(
+            Answer(
+                of=(arguments.path, at),
+                asked={"series": arguments.path, "value": value, "step_seconds": series.step_seconds},
+                said=predictor.said(said),
+            )
+            for at, value, said in hour
+        )
         return _Raw(
             now=time.time(),
             about=metric.about,
@@ -143,6 +193,8 @@ class MetricAnomaly(Fact[MetricAnomalyArguments, MetricAnomalyResult]):
             judged=len(values),
             threshold=predictor.threshold,
             points=tuple(points),
+            because=because,
+            by=asked.by,
         ).model_dump()
 
     def interpret(self, raw: Raw, arguments: MetricAnomalyArguments) -> MetricAnomalyResult:
@@ -164,6 +216,11 @@ class MetricAnomaly(Fact[MetricAnomalyArguments, MetricAnomalyResult]):
             peak=most.value,
             low=most.low,
             high=most.high,
+            because=tuple(
+                Stretch(first=_moment(one.first), last=_moment(one.last), worth=round(one.worth, 4))
+                for one in read.because
+            ),
+            by=read.by,
         )
 
     def findings(self, result: MetricAnomalyResult, arguments: MetricAnomalyArguments) -> Iterator[Finding]:
@@ -182,12 +239,16 @@ class MetricAnomaly(Fact[MetricAnomalyArguments, MetricAnomalyResult]):
             usual = ""
             if result.low is not None and result.high is not None:
                 usual = f", where {result.low:.4g} to {result.high:.4g} were to be expected"
+            said = [f"score {result.score:.2f} of 1"]
+            when = " and ".join(_when(one, result.at) for one in result.because)
+            said += [f"made by the points of {when}"] if when else []
+            said += [str(result.by)] if result.by else []
             yield Finding(
                 kind=FindingKind.METRIC_ANOMALY,
                 subject=path,
                 text=(
-                    f"{about} stands out: {result.peak:.4g} at {result.at:%Y-%m-%d %H:%M} UTC{usual} (score "
-                    f"{result.score:.2f} of 1)."
+                    f"{about} stands out: {result.peak:.4g} at {result.at:%Y-%m-%d %H:%M} UTC{usual} "
+                    f"({'; '.join(said)})."
                 ),
                 severity=Severity.WARNING,
             )
@@ -195,6 +256,44 @@ class MetricAnomaly(Fact[MetricAnomalyArguments, MetricAnomalyResult]):
     def describe(self, arguments: MetricAnomalyArguments) -> str:
         """Say of which series."""
         return f"whether {shown_path(arguments.path)} stands out from what it usually does"
+
+
+def _looked_over(scales: Scales) -> int:
+    """Return how many points up to the one that stands out may have made its score."""
+    return max(STRETCHES, scales.hour)
+
+
+def _because(
+    stream: Stream, times: list[float], values: list[float], scales: Scales, score: float
+) -> tuple[_Span, ...]:
+    """Say which of the points up to the last one made its score.
+
+    Args:
+        stream: What has judged all points before these.
+        times: Their times.
+        values: Their values.
+        scales: How many an hour are.
+        score: That of the last one.
+    """
+    import numpy as np
+
+    from watchkeeper.tools.predictors.anomaly import behind
+
+    begin = len(values) - _looked_over(scales)
+    for value in values[:begin]:
+        stream.judge(value)
+    worth = behind(stream, np.array(values[begin:]), width=_looked_over(scales) // STRETCHES)
+    return tuple(
+        _Span(first=times[begin + one.start], last=times[begin + one.end - 1], worth=one.effect)
+        for one in worth[:TOLD]
+        if one.effect >= LEAST_WORTH * score
+    )
+
+
+def _when(one: Stretch, at: datetime) -> str:
+    """Say when a stretch was measured; with the day where that is another one."""
+    ends = [one.first] if one.last == one.first else [one.first, one.last]
+    return " to ".join(f"{end:{'%H:%M' if end.date() == at.date() else '%Y-%m-%d %H:%M'}}" for end in ends)
 
 
 def _moment(seconds: float) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ from pydantic import JsonValue
 
 from watchkeeper.tools.errors import ArtefactError, DataError
 from watchkeeper.tools.predictors.artefact import read_manifest
+from watchkeeper.tools.predictors.explain import Piece, occlude_window
 from watchkeeper.tools.predictors.forecaster import ForecastStream, Network
 from watchkeeper.tools.predictors.interface import Predictor, Row
 from watchkeeper.tools.predictors.records import RecordStream, squashed
+from watchkeeper.tools.predictors.series import Numbers
 from watchkeeper.tools.predictors.streams import Judgement, Scales, Stream
 
 KIND = "anomaly"
@@ -44,6 +47,22 @@ class AnomalyStream:
             low=forecast.low,
             high=forecast.high,
         )
+
+
+def behind(stream: Stream, window: Numbers, width: int) -> tuple[Piece, ...]:
+    """Return what each stretch of a window is worth to the score of its last point.
+
+    Args:
+        stream: What has judged all points before the window; it is left as it is.
+        window: The points.
+        width: Points of a stretch.
+    """
+
+    def score(values: Numbers) -> float:
+        again = copy.deepcopy(stream)
+        return [again.judge(value) for value in values.tolist()][-1].score
+
+    return occlude_window(score, window, width=width, fill="held")
 
 
 class AnomalyPredictor(Predictor):
@@ -99,7 +118,10 @@ class AnomalyPredictor(Predictor):
         stream = self.stream(step)
         for value in values[:-1]:
             stream.judge(value)
-        judged = stream.judge(values[-1])
+        return self.said(stream.judge(values[-1]))
+
+    def said(self, judged: Judgement) -> dict[str, JsonValue]:
+        """Return the answer that a judgement is."""
         return {
             "score": judged.score,
             "anomaly": judged.score >= self.threshold,

@@ -90,6 +90,17 @@ class DiskForecastPredictor(Predictor):
         history = self._history(times, values)
         return outlook(self.model.horizons, history, len(history.values) - 1, self.model.full)
 
+    def said(self, seen: Outlook) -> dict[str, JsonValue]:
+        """Return that part of an answer that an outlook is."""
+        hours = self.model.step_seconds / HOUR_SECONDS
+        return {
+            "probability": seen.probability,
+            "horizon_hours": self.model.horizons[-1].steps * hours,
+            "hours_to_full": _hours(seen.likely, hours),
+            "earliest_hours": _hours(seen.earliest, hours),
+            "latest_hours": _hours(seen.latest, hours),
+        }
+
     def _history(self, times: Numbers, values: Numbers) -> History:
         steps = resampled(times, values, self.model.step_seconds)[-MOST_STEPS:]
         if len(steps) < LEAST_STEPS:
@@ -115,16 +126,11 @@ class DiskForecastPredictor(Predictor):
         except DataError as error:
             raise DataError(f"row {number}: {error}") from error
         model, last = self.model, len(history.values) - 1
-        seen = outlook(model.horizons, history, last, model.full)
         hours = model.step_seconds / HOUR_SECONDS
         paths = [h.quantiles(history)[last].tolist() for h in model.horizons]
         middle = LEVELS.index(0.5)
         return {
-            "probability": seen.probability,
-            "horizon_hours": model.horizons[-1].steps * hours,
-            "hours_to_full": _hours(seen.likely, hours),
-            "earliest_hours": _hours(seen.earliest, hours),
-            "latest_hours": _hours(seen.latest, hours),
+            **self.said(outlook(model.horizons, history, last, model.full)),
             "hours": [h.steps * hours for h in model.horizons],
             "low": [path[0] for path in paths],
             "middle": [path[middle] for path in paths],

@@ -29,6 +29,7 @@ PIECES_LIMIT = 200
 _RUN = re.compile(r"\w+|[^\w\s]+")
 _LEAST = 1e-12
 Numbers = NDArray[np.float64]
+Fill = Literal["line", "mean", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def occlude_window(
     *,
     width: int,
     channels: Sequence[str] = (),
-    fill: Literal["line", "mean"] = "line",
+    fill: Fill = "line",
 ) -> tuple[Piece, ...]:
     """Return what each stretch of each channel of a window of metrics is worth to a score.
 
@@ -151,8 +152,8 @@ def occlude_window(
         window: ``(time,)`` or ``(time, channels)``.
         width: Points of a stretch.
         channels: Names of the channels.
-        fill: What stands for a stretch: a straight line between the points around it, or the mean of the
-            channel's other points.
+        fill: What stands for a stretch: a straight line between the points around it, the mean of the
+            channel's other points, or the point before it again, where a score is of what comes last.
 
     Raises:
         DataError: If the window has another shape, or the width does not fit it.
@@ -200,12 +201,12 @@ def _merged(spans: list[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
     return [(group[0][0], group[-1][1]) for group in groups]
 
 
-def _filled(values: Numbers, start: int, end: int, fill: Literal["line", "mean"]) -> Numbers:
+def _filled(values: Numbers, start: int, end: int, fill: Fill) -> Numbers:
     others = np.delete(values, np.s_[start:end])
     if fill == "mean":
         return np.full(end - start, others.mean())
     before = values[start - 1] if start else values[end]
-    after = values[end] if end < len(values) else values[start - 1]
+    after = values[end] if end < len(values) and fill == "line" else before
     line: Numbers = np.linspace(before, after, end - start + 2)[1:-1]
     return line
 

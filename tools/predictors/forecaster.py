@@ -117,6 +117,10 @@ class Network:
             raise ArtefactError(f"{folder} holds no usable forecaster ({why}); train it anew") from error
         return made
 
+    def __deepcopy__(self, memo: object) -> Network:
+        """Return itself: it never changes, so copies of a stream share it."""
+        return self
+
     def forecast(self, seen: Numbers) -> tuple[float, float]:
         """Return the value that is expected next, and its spread, both in standard deviations of a day."""
         values = seen

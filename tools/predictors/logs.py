@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,9 +14,11 @@ from watchkeeper.tools.errors import ArtefactError, DataError
 from watchkeeper.tools.predictors.bag import DESCRIPTION, Bag, read_description
 from watchkeeper.tools.predictors.features import Features, line_features
 from watchkeeper.tools.predictors.interface import Predictor, Row
-from watchkeeper.tools.predictors.masks import without_header
+from watchkeeper.tools.predictors.masks import is_masked, without_header
 from watchkeeper.tools.predictors.templates import TemplateMiner, words_of
 from watchkeeper.tools.predictors.text import answer, text_of
+
+_PLAIN = re.compile(r"\b[^\W\d_]{2,30}\b")
 
 
 class LogDescription(BaseModel):
@@ -73,6 +77,12 @@ class LogPredictor(Predictor):
     def classes(self) -> tuple[str, ...]:
         """The labels."""
         return self.description.classes
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Plain words of the lines that it learned from: those that its templates hold."""
+        words = (word for template in self._miner.templates for word in template.words)
+        return frozenset(found for word in words if not is_masked(word) for found in _PLAIN.findall(word))
 
     def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
         """Answer rows with ``label``, ``probability``, ``probabilities``, and the ``template`` (or None).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,11 +24,6 @@ PredictorName = Annotated[
 ]
 
 
-def home_of(target: Target) -> Path:
-    """Return the home whose versions are meant: that of whoever looks at the host."""
-    return target.state.parent.parent
-
-
 def versions_of(target: Target) -> Versions:
     """Open the versions of predictors of a site; nothing is made where there are none.
 
@@ -37,7 +31,7 @@ def versions_of(target: Target) -> Versions:
         CollectError: If there are none, or they cannot be opened.
     """
     try:
-        return Versions(home_of(target), create=False)
+        return Versions(target.home, create=False)
     except ToolError as error:
         raise CollectError(str(error)) from error
 
@@ -198,7 +192,7 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
         """
         try:
             version = versions_of(target).get(arguments.name, CHAMPION)
-            predictions = Predictions(home_of(target) / FOLDER / FILE)
+            predictions = Predictions(target.home / FOLDER / FILE)
             try:
                 report = look(predictions, version)
             finally:
