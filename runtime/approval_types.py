@@ -185,6 +185,10 @@ class Approval(_Record):
         """How many people must still say yes."""
         return max(0, self.quorum - len(self.votes)) if self.status is ApprovalStatus.PENDING else 0
 
+    def awaited(self, at: datetime) -> bool:
+        """Whether its incident waits for the answer: an effect in doubt may be answered about later, too."""
+        return self.status is ApprovalStatus.PENDING and at < self.expires_at
+
 
 def action_digest(
     *,

@@ -10,6 +10,7 @@ from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import DiagnosisMade, Escalated, Spent
 from watchkeeper.runtime.incidents import Incident
+from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import Effect, EffectState
 from watchkeeper.runtime.remedies import order_of
 from watchkeeper.runtime.state import IncidentState
@@ -97,7 +98,7 @@ def handover(context: Context, state: IncidentState) -> Escalated:
     """Put together what people get: why, what was found, what was spent, and what was left undone."""
     return Escalated(
         reason=state.get("reason") or "no reason was given",
-        found=tuple(_found(context, state["incident"])),
+        found=tuple(found_out(context.journal, state["incident"])),
         left=tuple(_left(context, state)),
         spent=spent(context, state),
     )
@@ -115,8 +116,9 @@ def _circling(context: Context, incident_id: str) -> str:
     return f"loop: {fact} was read {times} times with the same arguments, which finds out nothing new"
 
 
-def _found(context: Context, incident_id: str) -> list[str]:
-    events = context.journal.incidents.events(incident_id)
+def found_out(journal: Journal, incident_id: str) -> list[str]:
+    """Say what was found out of an incident."""
+    events = journal.incidents.events(incident_id)
     diagnoses = [event for event in events if isinstance(event, DiagnosisMade)]
     found = []
     if diagnoses:
@@ -124,21 +126,22 @@ def _found(context: Context, incident_id: str) -> list[str]:
         found.append(f"{last.status.value}: {last.cause} of {last.subject} (p = {last.probability:.2f})")
     said = [
         f"{finding.text} [{item.id}]"
-        for item in context.journal.incidents.evidence(incident_id)
+        for item in journal.incidents.evidence(incident_id)
         for finding in item.findings
         if finding.severity is not Severity.NORMAL
     ]
     return found + _some(list(dict.fromkeys(said)), "findings")
 
 
+def effects_left(journal: Journal, incident_id: str) -> list[str]:
+    """Say which effects of an incident are still there, or may be."""
+    steps = {step.id: step for step in journal.steps.list(incident_id)}
+    effects = journal.ledger.list(incident_id)
+    return [said for effect in effects if (said := _standing(effect, steps[effect.step_id]))]
+
+
 def _left(context: Context, state: IncidentState) -> list[str]:
-    journal = context.journal
-    steps = {step.id: step for step in journal.steps.list(state["incident"])}
-    left = [
-        said
-        for effect in journal.ledger.list(state["incident"])
-        if (said := _standing(effect, steps[effect.step_id]))
-    ]
+    left = effects_left(context.journal, state["incident"])
     left += [
         f"not begun: {step['action']} ({order_of(dict(step['arguments']))})"
         for step in state.get("queue", ())[1:]

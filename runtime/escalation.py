@@ -42,22 +42,13 @@ from watchkeeper.runtime.events import (
 )
 from watchkeeper.runtime.incident_jobs import go_on
 from watchkeeper.runtime.incidents import Incidents
-from watchkeeper.runtime.jobs import Jobs
+from watchkeeper.runtime.jobs import CALL, NOTIFY, QUESTION, Jobs
 from watchkeeper.runtime.listeners import Listeners
 from watchkeeper.runtime.outbox import Outbox
 from watchkeeper.runtime.store import Store
 from watchkeeper.runtime.users import Users
 from watchkeeper.runtime.wording import visible
 from watchkeeper.tools.redaction import redact_text
-
-CALL = "escalation-call"
-"""The job that comes when the time of a call is over."""
-
-QUESTION = "escalation-question"
-"""The job that comes when a question expires."""
-
-NOTIFY = "escalation-notify"
-"""The job that sends a notification."""
 
 
 class Escalations:

@@ -18,15 +18,15 @@ from typing import Self
 from pydantic import JsonValue
 
 from watchkeeper.runtime.clock import Clock, short_id
-from watchkeeper.runtime.errors import FencedError, OperationError
-from watchkeeper.runtime.escalation import CALL, NOTIFY, QUESTION, Escalations
+from watchkeeper.runtime.errors import AuditError, EscalationError, FencedError, OperationError
+from watchkeeper.runtime.escalation import Escalations
 from watchkeeper.runtime.escalation_states import CallDue, EscalationStatus, QuestionDue
 from watchkeeper.runtime.events import NotificationLost, Notified
-from watchkeeper.runtime.jobs import Jobs
+from watchkeeper.runtime.jobs import CALL, NOTIFY, QUESTION, Claim, Job, Jobs
 from watchkeeper.runtime.notify import Sinks
 from watchkeeper.runtime.outbox import Delivery, NotificationStatus, try_to_send
 from watchkeeper.runtime.store import Store
-from watchkeeper.runtime.worker import LaterError, Task
+from watchkeeper.runtime.worker import LaterError, Task, failure
 
 _POLL = 0.5
 """Seconds between two looks for what is due."""
@@ -101,26 +101,52 @@ class EscalationJobs:
     def work_off(self, worker: str) -> int:
         """Do what is due until nothing is, and return how many jobs that were.
 
+        One that cannot be done is tried again later, and holds up no other.
+
         Raises:
-            OperationError: If one could not be done; it is claimed again after its lease.
+            AuditError: If the audit log cannot be written: nothing is done then, and all keep their places.
+            StoreError: If the store cannot be written.
         """
         count = 0
         while (claim := self._jobs.claim(worker, kinds=self.handlers)) is not None:
-            again_at = self.handlers[claim.job.kind](claim.job.body)
-            # Another worker may have taken it over, or it was taken back: what was done stays done.
-            with suppress(FencedError):
-                if again_at is None:
-                    self._jobs.complete(claim)
-                else:
-                    self._jobs.release(claim, again_in=max(0.0, (again_at - self._now()).total_seconds()))
-            count += 1
+            count += self._do(claim)
         return count
 
+    def _do(self, claim: Claim) -> bool:
+        """Do a job; whether it could be done."""
+        # Another worker may have taken it over, or it was taken back: what was done stays done.
+        lost = suppress(FencedError)
+        try:
+            again_at = self._handle(self.handlers[claim.job.kind], claim.job)
+        except AuditError:
+            with lost:
+                self._jobs.release(claim)
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever went wrong, the job is tried again)
+            with lost:
+                self._jobs.fail(claim, failure(error))
+            return False
+        with lost:
+            if again_at is None:
+                self._jobs.complete(claim)
+            else:
+                self._jobs.release(claim, again_in=self._seconds_until(again_at))
+        return True
+
+    def _handle(self, handler: Handler, job: Job) -> datetime | None:
+        try:
+            return handler(job.body)
+        except EscalationError:
+            # It was removed with its incident.
+            return None
+
     def _task(self, handler: Handler, task: Task) -> None:
-        again_at = handler(task.job.body)
+        again_at = self._handle(handler, task.job)
         if again_at is not None:
-            seconds = max(0.0, (again_at - self._now()).total_seconds())
-            raise LaterError(seconds, f"its time is {again_at:%H:%M:%S} UTC")
+            raise LaterError(self._seconds_until(again_at), f"its time is {again_at:%H:%M:%S} UTC")
+
+    def _seconds_until(self, at: datetime) -> float:
+        return max(0.0, (at - self._now()).total_seconds())
 
     def _tell(self, delivery: Delivery) -> None:
         told = delivery.notification

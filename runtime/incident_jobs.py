@@ -7,13 +7,16 @@ when the question expires, and an answer makes it due at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
+
+from watchkeeper.models.errors import BusyError, RemoteError
 from watchkeeper.runtime.approvals import ApprovalStatus
-from watchkeeper.runtime.errors import IncidentBusyError
+from watchkeeper.runtime.errors import IncidentBusyError, OperationError, StoreError
 from watchkeeper.runtime.jobs import Jobs
-from watchkeeper.runtime.worker import LaterError, StoppedError, Task
+from watchkeeper.runtime.worker import LaterError, StoppedError, Task, failure
 from watchkeeper.tools.errors import UnknownHostError
 
 if TYPE_CHECKING:
@@ -32,6 +35,12 @@ _BUSY_SECONDS = 2.0
 
 _ELSEWHERE_SECONDS = 5.0
 """Time until an incident of a host that this worker does not know is looked at again."""
+
+_OUTAGE_SECONDS = 15.0
+"""Time until an incident is tried again whose model, or whose store, could not be reached."""
+
+_OUT_SINCE = "out_since"
+"""In the body of the job: since when that is so."""
 
 _PAUSE_SECONDS = 1.0
 """Time until an incident is looked at again that waits for no person, such as for a training job."""
@@ -82,7 +91,7 @@ class IncidentRuns:
     Args:
         orchestrator: Runs them.
         show: Told every new event.
-        say: Told once of each incident that is left to others, for people.
+        say: Told once of each incident that is left to others, waits or is handed over, for people.
     """
 
     def __init__(
@@ -95,17 +104,24 @@ class IncidentRuns:
         self._orchestrator = orchestrator
         self._show = show
         self._say = say
-        self._left: set[str] = set()
+        self._told: dict[str, str] = {}
 
     def __call__(self, task: Task) -> None:
         """Run an incident to its end, or to a question: then the job ends, and a timer takes its place."""
         incident_id = str(task.job.body["incident"])
+        try:
+            self._run(task, incident_id)
+        except (RemoteError, BusyError, StoreError) as error:
+            self._wait_out(task, incident_id, error)
+        else:
+            self._told.pop(incident_id, None)
+
+    def _run(self, task: Task, incident_id: str) -> None:
         orchestrator = self._orchestrator
         try:
             orchestrator.site.inventory.host(orchestrator.journal.incidents.get(incident_id).alert.host)
         except UnknownHostError as error:
             raise LaterError(_ELSEWHERE_SECONDS, self._leave(incident_id, error)) from error
-        self._left.discard(incident_id)
         orchestrator.journal.escalations.claimed(incident_id)
         task.on_stop(lambda: orchestrator.stop(incident_id))
         known = orchestrator.journal.incidents.events(incident_id)
@@ -120,13 +136,51 @@ class IncidentRuns:
             raise LaterError(_BUSY_SECONDS, str(error)) from error
         self._end(task, incident_id)
 
+    def sweep(self) -> None:
+        """Hand incidents to people whose jobs were put aside: nobody would ever go on with them."""
+        from watchkeeper.runtime.handing_over import left_alone
+
+        for incident_id, error in left_alone(self._orchestrator.journal, RUN).items():
+            try:
+                self._hand_over(incident_id, f"no worker could go on with it: {error}")
+            except IncidentBusyError:
+                continue
+            except OperationError as failed:
+                self._say(f"incident {incident_id!r} could not be handed over: {failed}")
+
+    def _wait_out(self, task: Task, incident_id: str, error: Exception) -> None:
+        """Wait for a model or a store that is out of reach, and hand the incident over after long enough."""
+        limit, now = self._orchestrator.settings.outage_seconds, self._orchestrator.journal.now()
+        since = datetime.fromisoformat(str(task.job.body.get(_OUT_SINCE, now.isoformat())))
+        end = since + timedelta(seconds=limit)
+        if now < end:
+            said = f"incident {incident_id!r} waits, at most until {end:%H:%M:%S} UTC: {failure(error)}"
+            body: dict[str, JsonValue] = {"incident": incident_id, _OUT_SINCE: since.isoformat()}
+            raise LaterError(_OUTAGE_SECONDS, self._tell(incident_id, said), body) from error
+        try:
+            self._hand_over(incident_id, f"nothing could be done for {limit:g} s: {failure(error)}")
+        except IncidentBusyError as busy:
+            raise LaterError(_BUSY_SECONDS, str(busy)) from busy
+
+    def _hand_over(self, incident_id: str, reason: str) -> None:
+        from watchkeeper.runtime.handing_over import hand_over
+
+        hand_over(self._orchestrator, incident_id, reason)
+        self._told.pop(incident_id, None)
+        self._say(f"incident {incident_id!r} was handed to people: {reason}")
+
+    def _tell(self, incident_id: str, said: str) -> str:
+        if self._told.get(incident_id) != said:
+            self._told[incident_id] = said
+            self._say(said)
+        return said
+
     def _leave(self, incident_id: str, error: UnknownHostError) -> str:
         """Leave an incident to workers on other machines, which may know its host; people must hear of it."""
         journal = self._orchestrator.journal
-        said = f"incident {incident_id!r} waits for a worker that knows its host: {error}"
-        if incident_id not in self._left:
-            self._left.add(incident_id)
-            self._say(said)
+        said = self._tell(
+            incident_id, f"incident {incident_id!r} waits for a worker that knows its host: {error}"
+        )
         waited = journal.store.now() - journal.incidents.get(incident_id).opened_at
         if waited >= timedelta(seconds=self._orchestrator.settings.unclaimed_seconds):
             journal.escalations.start_unclaimed(
@@ -144,7 +198,8 @@ class IncidentRuns:
                 raise StoppedError(f"incident {incident_id!r} was stopped half-way")
             if not (ended or open_questions or hurried):
                 # The same job again: a training that takes a day must not leave a row for each second of it.
-                raise LaterError(_PAUSE_SECONDS, f"incident {incident_id!r} waits for no person")
+                body: dict[str, JsonValue] = {"incident": incident_id}
+                raise LaterError(_PAUSE_SECONDS, f"incident {incident_id!r} waits for no person", body)
             task.complete()
             if ended:
                 return

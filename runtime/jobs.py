@@ -24,6 +24,21 @@ ATTEMPTS = 8
 _LONGEST_PAUSE = 300.0
 """Most seconds between two attempts."""
 
+CALL = "escalation-call"
+"""The job that comes when the time of a call is over."""
+
+QUESTION = "escalation-question"
+"""The job that comes when a question expires."""
+
+NOTIFY = "escalation-notify"
+"""The job that sends a notification."""
+
+AWAITED = frozenset({CALL, QUESTION, NOTIFY})
+"""Kinds that people wait for: nothing else would reach them, so these are tried for as long as it takes."""
+
+_AWAITED_PAUSE = 60.0
+"""Most seconds between two attempts of those."""
+
 
 class JobStatus(StrEnum):
     """Where a job stands; ``DEAD`` failed too often and waits for a person."""
@@ -158,7 +173,7 @@ class Jobs:
     ) -> Claim | None:
         """Take the job that is due longest, or whose worker went silent; None where there is none.
 
-        A job whose workers went silent too often is put aside instead.
+        A job whose workers went silent too often is put aside instead, unless people wait for it.
 
         Args:
             worker: Who takes it.
@@ -179,7 +194,7 @@ class Jobs:
                 if row is None:
                     return None
                 job = _job(row)
-                if job.attempts >= self._attempts:
+                if self._spent(job):
                     said = f"its worker {job.worker!r} went silent in attempt {job.attempts}"
                     self._change(job.id, status=JobStatus.DEAD.value, ended_at=at, error=said)
                     continue
@@ -214,17 +229,21 @@ class Jobs:
     def fail(self, claim: Claim, error: str, retry_in: float | None = None) -> Job:
         """An attempt failed: the job is tried again later, or put aside after too many.
 
+        One that people wait for is never put aside.
+
         Args:
             claim: The attempt.
             error: What went wrong, for people.
-            retry_in: Seconds until the next attempt; by default twice as many as before, from 2 to 300.
+            retry_in: Seconds until the next attempt; by default twice as many as before, from 2 to 300, or
+                to 60 where people wait for it.
 
         Raises:
             FencedError: If it is not this claim's any more.
         """
-        if claim.job.attempts >= self._attempts:
+        if self._spent(claim.job):
             return self.bury(claim, error)
-        pause = min(_LONGEST_PAUSE, 2.0**claim.job.attempts) if retry_in is None else retry_in
+        longest = _AWAITED_PAUSE if claim.job.kind in AWAITED else _LONGEST_PAUSE
+        pause = min(longest, 2.0 ** min(claim.job.attempts, 10)) if retry_in is None else retry_in
         due = self._now() + timedelta(seconds=pause)
         self._end(claim, "failed", status=JobStatus.QUEUED.value, due_at=due, lease_until=None, error=error)
         return self.get(claim.job.id)
@@ -238,23 +257,26 @@ class Jobs:
         self._end(claim, "put aside", status=JobStatus.DEAD.value, ended_at=self._now(), error=error)
         return self.get(claim.job.id)
 
-    def release(self, claim: Claim, *, again_in: float = 0) -> None:
+    def release(self, claim: Claim, *, again_in: float = 0, body: dict[str, JsonValue] | None = None) -> None:
         """Give a job back unfinished; that counts as no attempt.
 
         Args:
             claim: What is given back.
-            again_in: Seconds until anybody may claim it.
+            again_in: Seconds until anybody may claim it; by default it keeps its place among the due ones.
+            body: What it is about from now on; by default the same as before.
 
         Raises:
             FencedError: If it is not this claim's any more.
         """
+        table = schema.jobs
         self._end(
             claim,
             "given back",
             status=JobStatus.QUEUED.value,
-            due_at=self._now() + timedelta(seconds=again_in),
+            due_at=self._now() + timedelta(seconds=again_in) if again_in else table.c.due_at,
             lease_until=None,
-            attempts=schema.jobs.c.attempts - 1,
+            attempts=table.c.attempts - 1,
+            body=table.c.body if body is None else json.dumps(body),
         )
 
     def hurry(self, key: str) -> bool:
@@ -330,6 +352,9 @@ class Jobs:
             query = query.where(table.c.key == key)
         with self._store.reading() as connection:
             return tuple(_job(row) for row in connection.execute(query))
+
+    def _spent(self, job: Job) -> bool:
+        return job.attempts >= self._attempts and job.kind not in AWAITED
 
     def _ready(self, kinds: Collection[str] | None) -> Select[tuple[object, ...]]:
         table = schema.jobs

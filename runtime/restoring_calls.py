@@ -14,9 +14,9 @@ from sqlalchemy import Connection, select, update
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.errors import EscalationError
-from watchkeeper.runtime.escalation import CALL, NOTIFY, call_key, question_key
+from watchkeeper.runtime.escalation import call_key, question_key
 from watchkeeper.runtime.escalation_states import Escalation, EscalationStatus
-from watchkeeper.runtime.jobs import Jobs
+from watchkeeper.runtime.jobs import CALL, NOTIFY, Jobs
 from watchkeeper.runtime.outbox import NotificationStatus
 from watchkeeper.runtime.people import Person
 from watchkeeper.runtime.store import Store

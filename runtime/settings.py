@@ -52,6 +52,8 @@ class Settings(BaseSettings):
         reading_pause_seconds: Time between readings of a condition, several of which must pass in a row.
         approval_ttl_seconds: Time to answer an approval, and again to use it.
         unclaimed_seconds: Time after which people are called about an incident whose host no worker knows.
+        outage_seconds: Time that a submitted incident waits for a model or a store that cannot be reached,
+            before it is handed to people.
         solo: Whether one person alone may approve what they asked for (tier 1 only; recorded).
         identity_header: Header in which a proxy tells a server who somebody is; empty for none.
         identity_proxies: Addresses or networks of the proxies that are believed.
@@ -85,6 +87,7 @@ class Settings(BaseSettings):
     reading_pause_seconds: float = Field(default=0.7, ge=0, le=_DAY)
     approval_ttl_seconds: float = Field(default=3600, gt=0, le=366 * _DAY)
     unclaimed_seconds: float = Field(default=300, ge=0, le=366 * _DAY)
+    outage_seconds: float = Field(default=600, ge=0, le=366 * _DAY)
     solo: bool = False
     identity_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
     identity_proxies: tuple[str, ...] = ()

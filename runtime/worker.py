@@ -7,14 +7,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from pydantic import JsonValue
+
 from watchkeeper.models.errors import CancelledError
-from watchkeeper.runtime.errors import AuditError, FencedError, HaltedError, StoreError
+from watchkeeper.runtime.errors import AuditError, FencedError, HaltedError, OperationError, StoreError
 from watchkeeper.runtime.halt import POLL_SECONDS, Halts
 from watchkeeper.runtime.jobs import Claim, Job, Jobs, JobStatus
 from watchkeeper.runtime.leases import LEASE_SECONDS, new_holder
 
 _IDLE_SECONDS = 0.3
 """Time between two looks for a job where there was none."""
+
+_OUTAGE_SECONDS = 1.0
+"""Time until it is gone on where the audit log or the store could not be written."""
+
+_STORE_SECONDS = 10.0
+"""Time until a job is tried again that could not be written into the store."""
 
 
 class LaterError(Exception):
@@ -23,11 +31,13 @@ class LaterError(Exception):
     Args:
         seconds: Time until it is tried again.
         reason: For people.
+        body: What it is about from then on, where that is not what it was.
     """
 
-    def __init__(self, seconds: float, reason: str) -> None:
+    def __init__(self, seconds: float, reason: str, body: dict[str, JsonValue] | None = None) -> None:
         super().__init__(reason)
         self.seconds = seconds
+        self.body = body
 
 
 class StoppedError(Exception):
@@ -81,6 +91,11 @@ class Task:
             stop()
 
 
+def failure(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 Handler = Callable[[Task], object]
 """Does a job of one kind. The job is done where it returns; it is tried again later where it raises."""
 
@@ -95,7 +110,7 @@ class Worker:
         lease_seconds: Time after which others may take over what this one does, if it goes silent.
         name: Who works; no two workers have the same name.
         say: Told what goes wrong, for people.
-        idle: Called about once a ``lease_seconds`` while no job is due.
+        idle: Called about once a ``lease_seconds``, between two jobs.
     """
 
     def __init__(
@@ -117,7 +132,7 @@ class Worker:
         self._say = say
         self._idle = idle
         self._stopping = threading.Event()
-        self._why: HaltedError | None = None
+        self._why: OperationError | None = None
         self._tasks: dict[int, Task] = {}
 
     def run(self, *, threads: int = 1, once: bool = False) -> None:
@@ -132,7 +147,8 @@ class Worker:
 
         Raises:
             HaltedError: If everything was stopped, before or meanwhile.
-            StoreError: If the store cannot be read when it begins.
+            AuditError: If the audit log cannot be written where it is to end; else that is waited for.
+            StoreError: If the store cannot be read when it begins, or be written where it is to end.
         """
         self._halts.check()
         serving = [
@@ -166,14 +182,17 @@ class Worker:
         """Claim nothing more, and give up what is under way; it can be called from a signal handler."""
         self._stopping.set()
 
-    def _halted(self, why: HaltedError) -> None:
+    def _halted(self, why: OperationError) -> None:
         self._why = why
         self.stop()
 
     def _serve(self, once: bool) -> None:
-        tidied = time.monotonic()
+        tidied, told = time.monotonic(), ""
         while not self._stopping.is_set():
             try:
+                if time.monotonic() - tidied >= self._lease_seconds:
+                    tidied = time.monotonic()
+                    self._idle()
                 claim = self._jobs.claim(
                     self.name, kinds=self._handlers.keys(), lease_seconds=self._lease_seconds
                 )
@@ -182,14 +201,16 @@ class Worker:
                 elif once:
                     return
                 else:
-                    if time.monotonic() - tidied >= self._lease_seconds:
-                        self._idle()
-                        tidied = time.monotonic()
                     self._stopping.wait(_IDLE_SECONDS)
+                told = ""
             except (StoreError, AuditError) as error:
-                # Whatever was claimed runs out, and is claimed again.
-                self._say(str(error))
-                self._stopping.wait(1)
+                # What was claimed and could not be given back runs out, and is claimed again.
+                if once:
+                    self._halted(error)
+                elif str(error) != told:
+                    told = str(error)
+                    self._say(told)
+                self._stopping.wait(_OUTAGE_SECONDS)
 
     def _do(self, claim: Claim) -> None:
         task = Task(claim, self._jobs)
@@ -214,7 +235,7 @@ class Worker:
             if not task.completed:
                 task.complete()
         except LaterError as later:
-            self._jobs.release(task.claim, again_in=later.seconds)
+            self._jobs.release(task.claim, again_in=later.seconds, body=later.body)
         except (StoppedError, CancelledError):
             self._jobs.release(task.claim)
         except HaltedError as halted:
@@ -223,8 +244,17 @@ class Worker:
         except FencedError:
             self._let_go(task)
             raise
+        except AuditError:
+            # No fault of the job's, and of no other that waits: all keep their places.
+            self._jobs.release(task.claim)
+            raise
+        except StoreError as error:
+            self._jobs.release(task.claim, again_in=_STORE_SECONDS)
+            self._say(
+                f"job {task.job.id} ({task.job.kind!r}): {failure(error)}; again in {_STORE_SECONDS:g} s"
+            )
         except Exception as error:  # noqa: BLE001 (whatever went wrong, the job is tried again)
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = failure(error)
             failed = self._jobs.fail(task.claim, said)
             then = (
                 "put aside" if failed.status is JobStatus.DEAD else f"again at {failed.due_at:%H:%M:%S} UTC"

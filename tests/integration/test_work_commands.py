@@ -63,15 +63,26 @@ def test_a_worker_without_work_ends_where_it_is_to_work_once(home: Path) -> None
     assert (ended.returncode, told) == (0, [])
 
 
+def test_an_incident_waits_for_a_model_that_does_not_answer_and_is_handed_over_in_the_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHKEEPER_OUTAGE_SECONDS", "0")
+    incident = watchkeeper("submit", str(home / "alert.yaml")).stdout.strip()
+    ended = watchkeeper("serve", "--once", "--model", NOWHERE)
+    assert ended.returncode == 0
+    assert "was handed to people: nothing could be done for 0 s: RemoteError" in ended.stderr
+    assert "escalated" in watchkeeper("incidents", "show", incident).stdout
+
+
 def test_what_a_model_that_does_not_answer_leaves_is_tried_again(home: Path) -> None:
     incident = watchkeeper("submit", str(home / "alert.yaml")).stdout.strip()
     ended = watchkeeper("serve", "--once", "--model", NOWHERE)
     assert ended.returncode == 0
-    assert "attempt 1" in ended.stderr
+    assert f"incident {incident!r} waits" in ended.stderr
     with Store(home / "watchkeeper.db") as store:
         job = Jobs(store).find(run_key(incident))
         assert job is not None
-        assert job.status is JobStatus.QUEUED
+        assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
 
 
 def test_an_alert_about_what_is_not_there_is_a_mistake(home: Path) -> None:

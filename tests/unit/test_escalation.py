@@ -19,9 +19,16 @@ from tests.lamp import folder_in_memory
 from watchkeeper.cli import escalations
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Answer, ApprovalStatus
-from watchkeeper.runtime.errors import ApprovalError, DeliveryUnknownError, EscalationError, NotSentError
+from watchkeeper.runtime.errors import (
+    ApprovalError,
+    AuditError,
+    DeliveryUnknownError,
+    EscalationError,
+    NotSentError,
+    StoreError,
+)
 from watchkeeper.runtime.escalation_rules import EscalationRules
-from watchkeeper.runtime.escalation_states import Escalation, EscalationStatus
+from watchkeeper.runtime.escalation_states import CallDue, Escalation, EscalationStatus, QuestionDue
 from watchkeeper.runtime.events import (
     Acknowledged,
     EscalationEnded,
@@ -30,10 +37,12 @@ from watchkeeper.runtime.events import (
     NotificationLost,
     Notified,
 )
+from watchkeeper.runtime.jobs import CALL, NOTIFY, Jobs, JobStatus
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.notify import NOTIFICATIONS, FileSink, Message, TerminalSink
 from watchkeeper.runtime.outbox import ATTEMPTS, NotificationStatus
 from watchkeeper.runtime.people import current_person
+from watchkeeper.runtime.worker import Worker
 
 
 @pytest.fixture
@@ -117,6 +126,84 @@ def test_a_clock_that_was_set_back_loses_no_timer(home: Path) -> None:
         _, escalation = ask(journal)
         assert jobs_of(journal).call({"escalation": escalation.id, "step": 1}) == START + timedelta(minutes=5)
         assert jobs_of(journal).question({"escalation": escalation.id}) == escalation.ends_at
+
+
+@pytest.mark.parametrize("way", ["run", "serve"])
+def test_while_the_audit_log_cannot_be_written_every_call_waits_and_keeps_its_turn(
+    home: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritable(*_: object) -> None:
+        raise AuditError("the disk is full")
+
+    clock = FakeClock()
+    with Journal(home, now=clock) as journal:
+        jobs = jobs_of(journal)
+
+        def work() -> None:
+            if way == "run":
+                jobs.work_off("w")
+            else:
+                Worker(Jobs(journal.store, now=clock), journal.halts, jobs.tasks()).run(once=True)
+
+        escalations = []
+        for _ in range(3):
+            escalations.append(ask(journal)[1].id)
+            clock.forward(seconds=45)
+        work()
+        with monkeypatch.context() as outage:
+            outage.setattr(journal.audit, "append", unwritable)
+            clock.forward(minutes=3)
+            for _ in range(20):
+                clock.forward(seconds=15)
+                with pytest.raises(AuditError, match="full"):
+                    work()
+        work()
+        reached = [
+            event.escalation_id
+            for event in journal.incidents.events(journal.incidents.list()[0].id)
+            if isinstance(event, LevelReached) and event.step == 2
+        ]
+        assert reached == escalations
+        assert [recipient for _, recipient in told(home)] == ["alice"] * 3 + ["bob"] * 3
+        clock.forward(minutes=5)
+        work()
+        assert {found.status for found in journal.escalations.list()} == {EscalationStatus.SILENT}
+
+
+def test_a_call_that_goes_wrong_is_tried_again_and_holds_up_no_other(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    with Journal(home, now=clock) as journal:
+        first, second = ask(journal)[1].id, ask(journal)[1].id
+        jobs = jobs_of(journal)
+        jobs.work_off("w")
+        clock.forward(minutes=5)
+        on_time = journal.escalations.on_time
+
+        def failing(escalation_id: str, signal: CallDue | QuestionDue) -> Escalation:
+            if escalation_id == first:
+                raise StoreError("no luck")
+            return on_time(escalation_id, signal)
+
+        with monkeypatch.context() as trouble:
+            trouble.setattr(journal.escalations, "on_time", failing)
+            for _ in range(10):
+                jobs.work_off("w")
+                clock.forward(seconds=10)
+        assert (journal.escalations.get(first).step, journal.escalations.get(second).step) == (1, 2)
+        clock.forward(minutes=1)
+        jobs.work_off("w")
+        assert journal.escalations.get(first).step == 2
+
+
+def test_a_timer_of_what_was_removed_is_over(home: Path) -> None:
+    with Journal(home, now=FakeClock()) as journal:
+        jobs = Jobs(journal.store, now=journal.now)
+        jobs.add(CALL, {"escalation": "ESC-NONE", "step": 1})
+        jobs.add(NOTIFY, {"notification": "ESC-NONE-1-1"})
+        assert jobs_of(journal).work_off("w") == 2
+        assert {job.status for job in jobs.list()} == {JobStatus.DONE}
 
 
 def test_asking_again_calls_nobody_again(home: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.clocks import FakeClock
 from watchkeeper.runtime.errors import FencedError
-from watchkeeper.runtime.jobs import Job, Jobs, JobStatus
+from watchkeeper.runtime.jobs import AWAITED, Job, Jobs, JobStatus
 from watchkeeper.runtime.store import Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -157,6 +157,30 @@ def test_giving_back_counts_as_no_attempt(jobs: Jobs, time: FakeClock) -> None:
         assert jobs.claim("a") is None
         time.forward(seconds=1)
     assert jobs.list()[0].attempts == 0
+
+
+def test_what_is_given_back_at_once_keeps_its_place(jobs: Jobs, time: FakeClock) -> None:
+    first = jobs.add("toy", {})
+    time.forward(seconds=1)
+    jobs.add("toy", {})
+    time.forward(seconds=60)
+    claim = jobs.claim("a")
+    assert claim is not None
+    jobs.release(claim)
+    again = jobs.claim("a")
+    assert again is not None
+    assert again.job.id == first.id
+
+
+@pytest.mark.parametrize("kind", sorted(AWAITED))
+def test_what_people_wait_for_is_never_put_aside(jobs: Jobs, time: FakeClock, kind: str) -> None:
+    jobs.add(kind, {})
+    for how in 20 * ("fail", "silence"):
+        claim = jobs.claim("a", lease_seconds=30)
+        assert claim is not None
+        if how == "fail":
+            assert jobs.fail(claim, "no luck").due_at <= time() + timedelta(minutes=1)
+        time.forward(minutes=1)
 
 
 def test_a_job_that_nothing_mends_is_put_aside_at_once(jobs: Jobs) -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from tests.lamp import ALERT, INVENTORY, Lamp, orchestrator, prefers
 from watchkeeper import Inventory, Orchestrator
-from watchkeeper.models.errors import CancelledError
-from watchkeeper.runtime.errors import ApprovalError, HaltedError
+from watchkeeper.models.errors import BusyError, CancelledError, RemoteError
+from watchkeeper.runtime.errors import ApprovalError, AuditError, HaltedError, StoreError
 from watchkeeper.runtime.escalation_states import EscalationStatus
 from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, go_on, run_key, submit
-from watchkeeper.runtime.incidents import IncidentStatus
-from watchkeeper.runtime.jobs import Jobs, JobStatus
+from watchkeeper.runtime.incidents import Incident, IncidentStatus
+from watchkeeper.runtime.jobs import Job, Jobs, JobStatus
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.worker import Handler, LaterError, StoppedError, Task, Worker
 
@@ -74,6 +74,40 @@ def test_what_goes_wrong_is_tried_again_and_told(journal: Journal, jobs: Jobs) -
     assert job.due_at > journal.store.now()
     assert len(said) == 1
     assert "'toy'" in said[0]
+
+
+def test_what_cannot_be_audited_or_kept_now_counts_as_no_attempt(journal: Journal, jobs: Jobs) -> None:
+    added = jobs.add("toy", {})
+    with pytest.raises(AuditError, match="full"):
+        worker(journal, raising(AuditError("the disk is full"))).run(once=True)
+    (job,) = jobs.list()
+    assert (job.status, job.attempts, job.due_at) == (JobStatus.QUEUED, 0, added.due_at)
+    said: list[str] = []
+    worker(journal, raising(StoreError("the disk is full")), said).run(once=True)
+    (job,) = jobs.list()
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+    assert job.due_at > journal.store.now()
+    assert len(said) == 1
+
+
+def test_an_outage_is_told_once_and_waited_for(
+    journal: Journal, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchkeeper.runtime.worker._OUTAGE_SECONDS", 0.01)
+    tries: list[Task] = []
+
+    def handler(task: Task) -> None:
+        tries.append(task)
+        if len(tries) < 20:
+            raise AuditError("the disk is full")
+        one.stop()
+
+    said: list[str] = []
+    jobs.add("toy", {})
+    one = worker(journal, handler, said)
+    one.run()
+    assert jobs.list()[0].status is JobStatus.DONE
+    assert said == ["the disk is full"]
 
 
 def test_what_cannot_be_done_now_counts_as_no_attempt(journal: Journal, jobs: Jobs) -> None:
@@ -274,6 +308,119 @@ def test_nothing_is_submitted_while_everything_is_stopped(o: Orchestrator) -> No
     with pytest.raises(HaltedError):
         submit(o.journal, ALERT, by="ann")
     assert o.journal.incidents.list() == ()
+
+
+class Gone:
+    """A model that raises instead of answering, until it is back."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+        self._engine = prefers("bulb")
+
+    def __getattr__(self, name: str) -> object:
+        if self.error is not None and name in {"choose", "generate"}:
+            raise self.error
+        return getattr(self._engine, name)
+
+
+def job_of(o: Orchestrator, incident: Incident) -> Job:
+    job = Jobs(o.journal.store).find(run_key(incident.id))
+    assert job is not None
+    return job
+
+
+@pytest.mark.parametrize("error", [RemoteError("refused"), BusyError("later"), StoreError("no")])
+def test_an_incident_waits_for_a_model_that_is_out_of_reach(
+    tmp_path: Path, lamp: Lamp, error: Exception
+) -> None:
+    engine = Gone(error)
+    said: list[str] = []
+    with orchestrator(tmp_path / "home", lamp, engine) as o:  # type: ignore[arg-type]  # it stands for one
+        incident = submit(o.journal, ALERT, by="ann")
+        runs = IncidentRuns(o, say=said.append)
+        for _ in range(10):
+            Worker(Jobs(o.journal.store), o.journal.halts, {RUN: runs}).run(once=True)
+            waiting = job_of(o, incident)
+            assert (waiting.status, waiting.attempts) == (JobStatus.QUEUED, 0)
+            assert waiting.due_at > o.journal.store.now()
+            Jobs(o.journal.store).hurry(run_key(incident.id))
+        assert len(said) == 1
+        assert "waits, at most until" in said[0]
+        engine.error = None
+        serve_once(o)
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.AWAITING_APPROVAL
+        assert job_of(o, incident).body == {"incident": incident.id}
+
+
+def test_an_incident_whose_model_stays_out_of_reach_is_handed_over_with_the_reason(
+    tmp_path: Path, lamp: Lamp
+) -> None:
+    engine = Gone(RemoteError("nobody listens at port 9"))
+    with orchestrator(tmp_path / "home", lamp, engine, outage_seconds=0.5) as o:  # type: ignore[arg-type]
+        incident = submit(o.journal, ALERT, by="ann")
+        serve_once(o)
+        time.sleep(0.5)
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.INVESTIGATING
+        Jobs(o.journal.store).hurry(run_key(incident.id))
+        serve_once(o)
+        reason = "nothing could be done for 0.5 s: RemoteError: nobody listens at port 9"
+        ended = o.journal.incidents.get(incident.id)
+        assert (ended.status, ended.summary) == (IncidentStatus.ESCALATED, reason)
+        (called,) = o.journal.escalations.list(incident_id=incident.id)
+        assert called.subject == f"{incident.id} was handed to people: {reason}"
+        assert o.report(incident.id).reason == reason
+        assert (tmp_path / "home" / "reports" / f"{incident.id}.md").exists()
+        assert job_of(o, incident).status is JobStatus.DONE
+        # It has ended: nothing is begun anew.
+        engine.error = None
+        events = list(o.resume(incident.id))
+        assert events == list(o.journal.incidents.events(incident.id))
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.ESCALATED
+
+
+def test_an_incident_whose_job_is_put_aside_is_handed_over(
+    o: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(incident_id: str, *, wait: bool) -> Iterator[Event]:
+        raise ValueError("a bug")
+
+    incident = submit(o.journal, ALERT, by="ann")
+    said: list[str] = []
+    runs = IncidentRuns(o, say=said.append)
+    with monkeypatch.context() as bug:
+        bug.setattr(o, "resume", broken)
+        Worker(Jobs(o.journal.store, attempts=1), o.journal.halts, {RUN: runs}).run(once=True)
+    assert job_of(o, incident).status is JobStatus.DEAD
+    with monkeypatch.context() as outage:
+        outage.setattr(o.journal.audit, "append", lambda *_: raising(AuditError("full"))(None))  # type: ignore[arg-type]
+        runs.sweep()
+    assert said == [f"incident {incident.id!r} could not be handed over: full"]
+    assert not o.journal.incidents.get(incident.id).status.ended
+    with o.journal.incidents.lock(incident.id):
+        runs.sweep()
+    assert not o.journal.incidents.get(incident.id).status.ended
+    for _ in range(2):
+        runs.sweep()
+    assert o.journal.incidents.get(incident.id).status is IncidentStatus.ESCALATED
+    (called,) = o.journal.escalations.list(incident_id=incident.id)
+    assert called.subject.endswith("no worker could go on with it: ValueError: a bug")
+    assert len(said) == 2
+
+
+def test_an_incident_that_a_person_went_on_with_to_a_question_is_not_handed_over(o: Orchestrator) -> None:
+    incident = submit(o.journal, ALERT, by="ann")
+    jobs = Jobs(o.journal.store)
+    claim = jobs.claim("w")
+    assert claim is not None
+    jobs.bury(claim, "a bug")
+    list(o.resume(incident.id, wait=False))
+    IncidentRuns(o).sweep()
+    assert o.journal.incidents.get(incident.id).status is IncidentStatus.AWAITING_APPROVAL
+    (asked,) = o.journal.approvals.list(incident_id=incident.id)
+    o.answer(asked.id, "approve", by="bob")
+    IncidentRuns(o).sweep()
+    serve_once(o)
+    assert o.journal.incidents.get(incident.id).status is IncidentStatus.RESOLVED
 
 
 def test_an_idle_worker_tidies_up_now_and_then(journal: Journal, jobs: Jobs) -> None:

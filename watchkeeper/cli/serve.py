@@ -14,20 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from watchkeeper.runtime.events import Event
-    from watchkeeper.runtime.orchestrator import Orchestrator
-    from watchkeeper.runtime.worker import Handler
-
-
-def handlers_of(
-    orchestrator: Orchestrator,
-    *,
-    show: Callable[[Event], object],
-    say: Callable[[str], object] = lambda _: None,
-) -> dict[str, Handler]:
-    """Return what a worker does, by kind of job."""
-    from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns
-
-    return {RUN: IncidentRuns(orchestrator, show=show, say=say), **orchestrator.escalation_jobs.tasks()}
 
 
 def serve(
@@ -77,6 +63,7 @@ def serve(
         )
         path = settings.policy_path
         rules = Policy.load(path, registry) if path else Policy.default(registry)
+        from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns
         from watchkeeper.runtime.jobs import Jobs
         from watchkeeper.runtime.orchestrator import Orchestrator
         from watchkeeper.runtime.worker import Worker
@@ -100,12 +87,15 @@ def serve(
         def say(text: str) -> None:
             console.print(text, style="yellow", highlight=False, markup=False)
 
+        runs = IncidentRuns(orchestrator, show=_shower(console), say=say)
+        runs.sweep()
         worker = Worker(
             Jobs(journal.store),
             journal.halts,
-            handlers_of(orchestrator, show=_shower(console), say=say),
+            {RUN: runs, **orchestrator.escalation_jobs.tasks()},
             lease_seconds=lease,
             say=say,
+            idle=runs.sweep,
         )
         trains = training_worker(journal, settings, hosts, console, lease=lease)
         journal.audit.append(
