@@ -310,7 +310,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_transformer_of_a_folder_is_fitted_and_goes_on_after_a_break(bert: Path, tmp_path: Path) -> None:
+def test_a_transformer_of_a_folder_is_fitted_and_goes_on_after_a_break(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from examples import judge_texts
+
     data, fresh = feedback(tmp_path / "a.csv", 60, 1), feedback(tmp_path / "b.csv", 30, 2)
     parameters = {"model": str(bert), "epochs": 2, "batch_size": 16, "max_tokens": 64, "learning_rate": 0.005}
     trainer, parsed, whole = trained("text-classifier", data, tmp_path / "whole", parameters)
@@ -326,6 +330,11 @@ def test_a_transformer_of_a_folder_is_fitted_and_goes_on_after_a_break(bert: Pat
     predictor = open_predictor(whole.artefacts)
     rows = [{"text": "great 太好了"}, {"text": "kaputt " * 50}]
     assert [predictor.predict([row])[0] for row in rows] == predictor.predict(rows)
+    explained = []
+    for options in ([], ["--gradients"]):
+        assert judge_texts.main([str(whole.artefacts), str(fresh), *options]) == 0
+        explained.append(capsys.readouterr().out.partition(f"\n{fresh}, line ")[2])
+    assert explained[0] != explained[1] != ""
 
 
 def test_a_transformer_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -359,5 +368,7 @@ def test_the_example_judges_a_predictor(tmp_path: Path, capsys: pytest.CaptureFi
     assert "\nteam: undecided\n" in said
     assert f"{later}, line " in said
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"confusion.png", "reliability.png"}
+    assert judge_texts.main([str(run.artefacts), str(later), "--gradients"]) == 2
+    assert "only a transformer has gradients" in capsys.readouterr().out
     assert judge_texts.main([str(run.artefacts), str(data)]) == 2
     assert "is what the predictor learned from" in capsys.readouterr().out

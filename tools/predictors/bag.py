@@ -10,16 +10,13 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watchkeeper.tools.errors import ArtefactError
 from watchkeeper.tools.predictors.features import Features
-
-if TYPE_CHECKING:
-    from torch import nn
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -59,20 +56,6 @@ class Bag:
     def probabilities(self, features: Features) -> NDArray[np.float64]:
         """Return the probability of each class."""
         return softmax(self.scores(features) / self.temperature)
-
-    def module(self) -> nn.Module:
-        """Return the same as a torch module of dense inputs ``(batch, known)``, for its gradients."""
-        import torch
-        from torch import nn
-
-        first = nn.Linear(len(self.known), self.embedding.shape[1])
-        second = nn.Linear(self.embedding.shape[1], len(self.output_bias))
-        with torch.no_grad():
-            first.weight.copy_(torch.from_numpy(self.embedding.T.copy()))
-            first.bias.copy_(torch.from_numpy(self.embedding_bias.copy()))
-            second.weight.copy_(torch.from_numpy(self.output.copy()))
-            second.bias.copy_(torch.from_numpy(self.output_bias.copy()))
-        return nn.Sequential(first, nn.ReLU(), second).eval()
 
     def save(self, folder: Path, description: dict[str, Any]) -> None:
         """Write the weights, and beside them a description."""

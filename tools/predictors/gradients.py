@@ -1,4 +1,4 @@
-"""Explanations by gradients: integrated gradients of torch models, by captum.
+"""Explanations by gradients: integrated gradients of transformers, by captum.
 
 Sundararajan, Taly, Yan: "Axiomatic Attribution for Deep Networks", 2017: gradients are summed on the way from
 a baseline that says nothing to what was asked. What all inputs are worth adds up to the difference of the
@@ -8,33 +8,13 @@ scores, so that the sum tells how far the numbers can be trusted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from watchkeeper.tools.errors import DataError, MissingExtraError
 from watchkeeper.tools.predictors.explain import Piece
 from watchkeeper.tools.predictors.transformer import TransformerEncoder
 
-if TYPE_CHECKING:
-    from torch import nn
-
 STEPS = 64
-Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Gradients:
-    """What each input is worth.
-
-    Attributes:
-        worth: Of the shape of the inputs.
-        missing: How much of the difference of the scores they do not add up to.
-    """
-
-    worth: Numbers
-    missing: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +23,6 @@ class TokenGradients:
 
     pieces: tuple[Piece, ...]
     missing: float
-
-
-def integrated_gradients(
-    model: nn.Module, inputs: Numbers, target: int, *, baseline: Numbers | None = None, steps: int = STEPS
-) -> Gradients:
-    """Return what each number is worth to the score of a class.
-
-    Args:
-        model: Takes ``(batch, *shape)`` and returns ``(batch, classes)``.
-        inputs: Of a ``shape``.
-        target: Number of the class.
-        baseline: Inputs that say nothing; None for zeros.
-        steps: Points on the way at which gradients are taken.
-
-    Raises:
-        DataError: If the baseline has another shape than the inputs.
-        MissingExtraError: If captum is not installed.
-    """
-    import torch
-
-    start = np.zeros_like(inputs) if baseline is None else baseline
-    if start.shape != inputs.shape:
-        raise DataError(
-            f"a baseline of the shape {start.shape} does not fit inputs of the shape {inputs.shape}"
-        )
-    method = _captum().IntegratedGradients(model)
-    kind = next((parameter.dtype for parameter in model.parameters()), torch.float64)
-    worth, missing = method.attribute(
-        torch.from_numpy(inputs)[None].to(kind),
-        torch.from_numpy(start)[None].to(kind),
-        target=target,
-        n_steps=steps,
-        internal_batch_size=steps,
-        return_convergence_delta=True,
-    )
-    return Gradients(worth[0].detach().double().numpy(), abs(float(missing[0])))
 
 
 def token_gradients(

@@ -51,6 +51,7 @@ class TextPredictor(Predictor):
     Attributes:
         classes: The labels.
         column: The column that it reads.
+        encoder: What tells how probable each class is.
     """
 
     kind: ClassVar[str] = "text"
@@ -61,7 +62,7 @@ class TextPredictor(Predictor):
         self.column = description.column
         # What a predictor reads is known to its class only where it was trained with the usual names.
         vars(self)["columns"] = {description.column: "the text"}
-        self._encoder = encoder
+        self.encoder = encoder
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -88,7 +89,7 @@ class TextPredictor(Predictor):
             DataError: If a row lacks the text.
         """
         texts = [text_of(row, self.column, number) for number, row in enumerate(rows)]
-        return [answer(self.classes, self._encoder.probabilities(text)) for text in texts]
+        return [answer(self.classes, self.encoder.probabilities(text)) for text in texts]
 
 
 class PiecesEncoder:
