@@ -16,10 +16,10 @@ from watchkeeper.runtime.events import Escalated, IncidentClosed
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.jobs import JobStatus
 from watchkeeper.runtime.ledger import EffectState
-from watchkeeper.runtime.redaction import redact_text
 from watchkeeper.runtime.report import build_report
 from watchkeeper.runtime.report_markdown import write_report
 from watchkeeper.runtime.wording import visible
+from watchkeeper.tools.redaction import redact_text
 
 if TYPE_CHECKING:
     from watchkeeper.runtime.journal import Journal
