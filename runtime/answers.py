@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import JsonValue
 
 from watchkeeper.runtime.approval_types import SOLO_TIER, one_of, same_person
-from watchkeeper.runtime.approvals import Answer, Approval, Approvals, ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.authority import attempt
 from watchkeeper.runtime.errors import ApprovalError, IdentityError
@@ -31,6 +33,7 @@ def give_answer(
     reason: str = "",
     arguments: dict[str, JsonValue] | None = None,
     escalations: Escalations | None = None,
+    settle: Callable[[Approval], object] = lambda _: None,
 ) -> Approval:
     """Answer a question; an answer that cannot be written into the audit log is not given.
 
@@ -50,6 +53,7 @@ def give_answer(
         reason: Why; the words of a response.
         arguments: The arguments of an edit, as its tool validated them.
         escalations: Those of that store; nobody is called any more about a question that is answered.
+        settle: Writes what is said of an effect in doubt, in the transaction of the answer.
 
     Raises:
         ApprovalError: If the question is unknown, answered or expired, or not this person's to answer.
@@ -92,6 +96,8 @@ def give_answer(
                 "self_approved": approval.self_approved,
             },
         )
+        if approval.kind is ApprovalKind.IN_DOUBT:
+            settle(approval)
         if approval.decided_at is not None:
             at = approval.decided_at
             (escalations or Escalations(store, audit, now=lambda: at)).answered(approval)

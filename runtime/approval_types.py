@@ -24,7 +24,8 @@ class ApprovalKind(StrEnum):
     """What people are asked.
 
     ``ACTION``: may this be done? (approve, edit, reject, respond, escalate, terminate)
-    ``IN_DOUBT``: a crash hid whether this was done; was it? (done, not-done)
+    ``IN_DOUBT``: a crash hid whether this was done; was it? (done, not-done) It stays open until somebody
+    says so, although its incident waits no longer than for other answers.
     """
 
     ACTION = "action"
@@ -135,7 +136,8 @@ class Approval(_Record):
         solo: Whether who asks may also approve (tier 1 only): the run was started so.
         status: Where it stands; an answered in-doubt question is ``approved``.
         requested_at: When it was asked.
-        expires_at: When silence becomes a no.
+        expires_at: When silence becomes a no, or its incident is handed over without what is known of an
+            effect in doubt.
         ttl_seconds: Time to answer, and again to use a yes.
         votes: Who said yes, in their order; the question is pending until ``quorum`` people did.
         answer: What was answered.
@@ -185,7 +187,7 @@ class Approval(_Record):
         """How many people must still say yes."""
         return max(0, self.quorum - len(self.votes)) if self.status is ApprovalStatus.PENDING else 0
 
-    def awaited(self, at: datetime) -> bool:
+    def waits(self, at: datetime) -> bool:
         """Whether its incident waits for the answer: an effect in doubt may be answered about later, too."""
         return self.status is ApprovalStatus.PENDING and at < self.expires_at
 

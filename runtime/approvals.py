@@ -275,15 +275,23 @@ class Approvals:
         return found[0] if found else None
 
     def lapse(self, approval_id: str) -> bool:
-        """End the time to answer a question now, since nobody is left to be asked; whether it was open."""
+        """End the time to answer a question now, since nobody is left to be asked; whether it was open.
+
+        One about an effect in doubt may be answered all the same.
+        """
         table = schema.approvals
         with self._store.transaction() as connection:
             at = self._now()
             open_ = (table.c.id == approval_id) & (table.c.status == ApprovalStatus.PENDING.value)
-            expiry = {"status": ApprovalStatus.EXPIRED.value}
-            late = connection.execute(update(table).where(open_, table.c.expires_at <= at).values(expiry))
-            early = connection.execute(update(table).where(open_).values({**expiry, "expires_at": at}))
-            return bool(late.rowcount + early.rowcount)
+            early = connection.execute(
+                update(table).where(open_, table.c.expires_at > at).values(expires_at=at)
+            )
+            ended = connection.execute(
+                update(table)
+                .where(open_, table.c.kind == ApprovalKind.ACTION.value)
+                .values(status=ApprovalStatus.EXPIRED.value)
+            )
+            return bool(early.rowcount + ended.rowcount)
 
     def expire(self) -> int:
         """Mark what nobody answered, or used, in time; return how many."""
@@ -296,10 +304,11 @@ class Approvals:
             changed: int = connection.execute(
                 update(table)
                 .where(
+                    table.c.kind == ApprovalKind.ACTION.value,
                     or_(
                         (table.c.status == ApprovalStatus.PENDING.value) & (table.c.expires_at <= at),
                         (table.c.status == ApprovalStatus.APPROVED.value) & (table.c.use_by <= at),
-                    )
+                    ),
                 )
                 .values(status=ApprovalStatus.EXPIRED.value)
             ).rowcount

@@ -18,10 +18,10 @@ from watchkeeper.runtime.approvals import (
     ApprovalKind,
     ApprovalStatus,
 )
+from watchkeeper.runtime.doubts import tell_effect
 from watchkeeper.runtime.errors import ApprovalError, AuditError, LedgerError
 from watchkeeper.runtime.events import (
     ApprovalRequested,
-    EffectDone,
     EffectInDoubt,
     EffectIntended,
     PlanProposed,
@@ -284,17 +284,20 @@ class Changes:
         refuse_observing(self.observe_only, step_id, "is put to nobody")
         step = self._journal.steps.get(step_id)
         with self._journal.store.transaction():
-            approval = self._asked(step, ApprovalKind.IN_DOUBT) or self._journal.approvals.request(
-                incident_id=step.incident_id,
-                step_id=step.id,
-                digest=step.digest,
-                summary=f"A crash hid whether this was done: {step.plan.summary}. Was it?",
-                requester=self._requester,
-                tier=1,
-                diff=step.plan.diff,
-                kind=ApprovalKind.IN_DOUBT,
-                ttl_seconds=self._approval_ttl,
-            )
+            approval = self._asked(step, ApprovalKind.IN_DOUBT)
+            # Such a question expires by a restore alone, and is then put anew.
+            if approval is None or approval.status is ApprovalStatus.EXPIRED:
+                approval = self._journal.approvals.request(
+                    incident_id=step.incident_id,
+                    step_id=step.id,
+                    digest=step.digest,
+                    summary=f"A crash hid whether this was done: {step.plan.summary}. Was it?",
+                    requester=self._requester,
+                    tier=1,
+                    diff=step.plan.diff,
+                    kind=ApprovalKind.IN_DOUBT,
+                    ttl_seconds=self._approval_ttl,
+                )
             self._tell_question(step, approval)
         return approval
 
@@ -524,13 +527,7 @@ class Changes:
             )
 
     def _tell_effect(self, step: Step, state: EffectState, detail: str) -> Applied:
-        with self._journal.store.transaction():
-            self._mark(step, state, detail)
-            self._journal.record(
-                step.incident_id,
-                EffectDone(step_id=step.id, ok=state is EffectState.DONE, detail=detail),
-                key=f"effect-done:{step.id}",
-            )
+        tell_effect(self._journal, step, state, detail)
         return Applied(state, detail)
 
     def _tell_rollback(self, step: Step, outcome: Outcome | None, detail: str) -> None:
@@ -542,7 +539,3 @@ class Changes:
                 RolledBack(step_id=step.id, ok=outcome is not None, detail=detail),
                 key=f"rolled-back:{step.id}:{status.value}",
             )
-
-    def _mark(self, step: Step, state: EffectState, detail: str) -> None:
-        status = StepStatus.APPLIED if state is EffectState.DONE else StepStatus.FAILED
-        self._journal.steps.update(step.id, status=status, detail=detail)

@@ -73,13 +73,25 @@ def examine_records(store: Store, now: datetime, *, locks: Path) -> tuple[Suspic
 
 
 def _effects(connection: Connection, running: set[str]) -> Iterator[Suspicion]:
-    effects, steps = schema.effects, schema.steps
+    effects, steps, asked = schema.effects, schema.steps, schema.approvals
     doubtful = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
-    for row in connection.execute(select(effects).where(effects.c.state.in_(doubtful))):
+    open_ = (
+        select(func.max(asked.c.id))
+        .where(
+            asked.c.step_id == effects.c.step_id,
+            asked.c.kind == ApprovalKind.IN_DOUBT.value,
+            asked.c.status == ApprovalStatus.PENDING.value,
+        )
+        .scalar_subquery()
+    )
+    query = select(effects, open_.label("question")).where(effects.c.state.in_(doubtful))
+    for row in connection.execute(query):
         if row.incident_id in running:
             continue
         what = f"was begun at {row.intended_at:%Y-%m-%d %H:%M} UTC, and whether it took place is not known"
         advice = f"watchkeeper run --resume {row.incident_id}: it looks, and asks where it cannot tell"
+        if row.question is not None:
+            advice = f"say what happened: watchkeeper approvals done (or not-done) {row.question}"
         yield Suspicion("warning", "effect in doubt", f"step {row.step_id}", what, advice)
     known = select(steps.c.id)
     for key in connection.execute(select(effects.c.key).where(effects.c.step_id.not_in(known))).scalars():
@@ -110,12 +122,10 @@ def _approvals(connection: Connection, now: datetime) -> Iterator[Suspicion]:
         .join(incidents, incidents.c.id == table.c.incident_id)
         .where(table.c.status == ApprovalStatus.PENDING.value)
     )
-    for row in connection.execute(pending):
+    for row in connection.execute(pending.where(table.c.kind == ApprovalKind.ACTION.value)):
         if row.incident_status in schema.ENDED:
             what = f"waits for an answer, and incident {row.incident_id} has ended"
             advice = f"watchkeeper approvals reject {row.id} --reason ended"
-            if row.kind == ApprovalKind.IN_DOUBT.value:
-                advice = f"watchkeeper approvals done (or not-done) {row.id}"
             yield Suspicion("warning", "approval", row.id, what, advice)
         elif row.expires_at <= now:
             what = f"was not answered before {row.expires_at:%Y-%m-%d %H:%M} UTC, which nobody noticed yet"

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from sqlalchemy import select, update
 
 from watchkeeper.runtime import schema
-from watchkeeper.runtime.approvals import Approval, Approvals
+from watchkeeper.runtime.approvals import Approval, ApprovalKind, Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, short_id
 from watchkeeper.runtime.errors import EscalationError, IdentityError, StoreError
@@ -362,7 +362,7 @@ class Escalations:
             escalation.step,
             _ways(escalation),
             title=escalation.subject,
-            text=_text(escalation),
+            text="\n".join(self._lines(escalation)),
             at=self._now(),
         ):
             self._jobs.add(NOTIFY, {"notification": put.id}, key=put.id)
@@ -373,6 +373,19 @@ class Escalations:
                 due=escalation.due_at,
                 key=call_key(escalation),
             )
+
+    def _lines(self, escalation: Escalation) -> Iterator[str]:
+        yield escalation.subject
+        yield f"incident: watchkeeper incidents show {escalation.incident_id}"
+        if escalation.approval_id:
+            yield f"question: watchkeeper approvals show {escalation.approval_id}"
+        yield f"you are on it: watchkeeper escalations ack {escalation.id}"
+        if escalation.due_at is not None:
+            yield f"the next call is due at {escalation.due_at:%Y-%m-%d %H:%M:%S} UTC"
+        if escalation.ends_at is not None:
+            doubtful = self._approvals.get(escalation.approval_id).kind is ApprovalKind.IN_DOUBT
+            what = "nobody is called any more" if doubtful else "the question expires, which is a no,"
+            yield f"{what} at {escalation.ends_at:%Y-%m-%d %H:%M:%S} UTC"
 
     def _read(self, escalation_id: str) -> tuple[Escalation, int]:
         table = schema.escalations
@@ -425,15 +438,3 @@ def _ways(escalation: Escalation) -> Iterator[tuple[str, str]]:
     for person in escalation.called:
         for channel in dict.fromkeys(escalation.rules.channels_of(person)):
             yield person, channel
-
-
-def _text(escalation: Escalation) -> str:
-    lines = [escalation.subject, f"incident: watchkeeper incidents show {escalation.incident_id}"]
-    if escalation.approval_id:
-        lines.append(f"question: watchkeeper approvals show {escalation.approval_id}")
-    lines.append(f"you are on it: watchkeeper escalations ack {escalation.id}")
-    if escalation.due_at is not None:
-        lines.append(f"the next call is due at {escalation.due_at:%Y-%m-%d %H:%M:%S} UTC")
-    if escalation.ends_at is not None:
-        lines.append(f"the question expires, which is a no, at {escalation.ends_at:%Y-%m-%d %H:%M:%S} UTC")
-    return "\n".join(lines)

@@ -92,7 +92,7 @@ def left_alone(journal: Journal, kind: str) -> dict[str, str]:
         name: error
         for name, error in found.items()
         if not any(
-            asked.awaited(now)
+            asked.waits(now)
             for asked in journal.approvals.list(incident_id=name, status=ApprovalStatus.PENDING)
         )
     }

@@ -17,6 +17,7 @@ from watchkeeper.runtime.approvals import Answer, Approval, Approvals
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.decisions import DecisionRecord, Decisions
+from watchkeeper.runtime.doubts import settle_doubt
 from watchkeeper.runtime.escalation import Escalations
 from watchkeeper.runtime.events import BaseEvent, DecisionMade, Option, Progress
 from watchkeeper.runtime.halt import Halts
@@ -161,7 +162,10 @@ class Journal:
         reason: str = "",
         arguments: dict[str, JsonValue] | None = None,
     ) -> Approval:
-        """Answer a question, and write it into the audit log; see `give_answer`."""
+        """Answer a question, and write it into the audit log; see `give_answer`.
+
+        What is said of an effect in doubt is written into the ledger, too.
+        """
         return give_answer(
             self.store,
             self.approvals,
@@ -174,6 +178,7 @@ class Journal:
             reason=reason,
             arguments=arguments,
             escalations=self.escalations,
+            settle=lambda approval: settle_doubt(self, approval),
         )
 
     def usage(self, incident_id: str) -> Usage:

@@ -15,14 +15,22 @@ from watchkeeper.runtime.lifecycle_run import LifecycleRun
 from watchkeeper.runtime.lifecycle_state import LifecycleState
 from watchkeeper.runtime.lifecycle_watching import Watching
 
+_CHANGED = {
+    "propose": "propose",
+    "doubt": "doubt",
+    "train": "submitted",
+    "trial": "trial",
+    "promote": "verify",
+}
 _NEXT: dict[str, dict[str, str]] = {
     "intake": {"consider": "consider", "check": "check"},
     "consider": {"check": "check"},
     "check": {"propose": "propose"},
     "propose": {"gate": "gate"},
     "gate": {"approve": "approve", "execute": "execute", "propose": "propose"},
-    "answered": {"approve": "approve", "propose": "propose", "execute": "execute"},
-    "execute": {"propose": "propose", "train": "submitted", "trial": "trial", "promote": "verify"},
+    "answered": _CHANGED | {"approve": "approve", "execute": "execute"},
+    "execute": _CHANGED,
+    "doubt": {"approve": "approve"},
     "submitted": {"wait": "training"},
     "trained": {"wait": "training", "evaluate": "evaluate"},
     "evaluate": {"compare": "compare"},
@@ -60,6 +68,7 @@ def build_lifecycle(
     graph.add_node("approve", changing.approve)
     graph.add_node("answered", changing.answered)
     graph.add_node("execute", changing.execute)
+    graph.add_node("doubt", changing.doubt)
     graph.add_node("submitted", judging.submitted)
     graph.add_node("training", judging.training)
     graph.add_node("trained", judging.trained)

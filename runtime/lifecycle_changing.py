@@ -6,7 +6,8 @@ from typing import Any
 
 from langgraph.types import interrupt
 
-from watchkeeper.runtime.approvals import ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.doubts import tell_answer
 from watchkeeper.runtime.errors import ApprovalError, LimitError, ObserveOnlyError
 from watchkeeper.runtime.events import PlanRefused
 from watchkeeper.runtime.incidents import IncidentStatus
@@ -14,9 +15,9 @@ from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.lifecycle_run import LifecycleRun
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
 from watchkeeper.runtime.policy_types import Verdict
-from watchkeeper.runtime.replies import tell_answer
 from watchkeeper.runtime.restoring_records import asked_anew, planned_anew
 from watchkeeper.runtime.steps import StepStatus
+from watchkeeper.tools.action import ProbeAnswer
 from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, ToolError
 
 ACTIONS = {
@@ -92,13 +93,16 @@ class Changing:
     def answered(self, state: LifecycleState) -> Update:
         """Read the answer from the store, which is the truth; only a plain yes is a yes."""
         approval = self._journal.approvals.get(state["approval"])
-        if approval.status is ApprovalStatus.PENDING:
+        if approval.waits(self._journal.now()):
             return {"verdict": "approve"}
-        tell_answer(self._run.context, approval)
+        tell_answer(self._journal, approval)
+        doubtful = approval.kind is ApprovalKind.IN_DOUBT
         if asked_anew(approval):
-            return {"repeat": state["repeat"] + 1, "verdict": "propose"}
-        if approval.status is ApprovalStatus.EXPIRED and approval.answer is None:
+            return {"verdict": "doubt"} if doubtful else {"repeat": state["repeat"] + 1, "verdict": "propose"}
+        if approval.answer is None:
             self._journal.escalations.expired(approval)
+        if doubtful:
+            return self._settled(state, approval)
         if approval.status in {ApprovalStatus.APPROVED, ApprovalStatus.USED}:
             self._journal.steps.update(state["step"], status=StepStatus.APPROVED)
             self._journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
@@ -110,6 +114,16 @@ class Changing:
             reason = f"{approval.decided_by} answered {approval.answer.value}{because}: {approval.summary}"
         self._journal.steps.update(state["step"], status=StepStatus.REFUSED, detail=reason)
         return ends(Outcome.BY_PERSON, reason)
+
+    def _settled(self, state: LifecycleState, approval: Approval) -> Update:
+        """Go on from what a person said of a change in doubt; in silence it stays in doubt."""
+        if approval.answer is None:
+            reason = f"nobody said whether it was done, so it is still in doubt: {approval.summary}"
+            return ends(Outcome.ESCALATED, reason)
+        self._journal.incidents.set_status(state["incident"], IncidentStatus.MITIGATING)
+        said = ProbeAnswer.DONE if approval.answer is Answer.DONE else ProbeAnswer.NOT_DONE
+        known = self._changes.settle(state["step"], said, by=approval.decided_by or "a person")
+        return self._after(state, Change(state["change"]), known.state, known.detail)
 
     def execute(self, state: LifecycleState) -> Update:
         """Do it, at most once."""
@@ -132,6 +146,17 @@ class Changing:
         except LimitError as error:
             return self._stopped(state, str(error))
         return self._after(state, change, applied.state, applied.detail)
+
+    def doubt(self, state: LifecycleState) -> Update:
+        """Ask a person whether a change took place that a crash hid and no probe can tell."""
+        if self._changes.observe_only:
+            summary = self._journal.steps.get(state["step"]).plan.summary
+            return ends(
+                Outcome.ESCALATED, f"only observed, so nobody was asked whether this was done: {summary}"
+            )
+        approval = self._changes.ask_in_doubt(state["step"])
+        self._journal.incidents.set_status(state["incident"], IncidentStatus.AWAITING_APPROVAL)
+        return {"approval": approval.id, "verdict": "approve"}
 
     def verify(self, state: LifecycleState) -> Update:
         """Look whether the version answers: ask the server that runs, or the registry where none does."""
@@ -191,7 +216,7 @@ class Changing:
 
     def _after(self, state: LifecycleState, change: Change, known: EffectState, detail: str) -> Update:
         if known is EffectState.INTENDED:
-            return ends(Outcome.ESCALATED, f"{ACTIONS[change]} is in doubt: {detail}")
+            return {"verdict": "doubt"}
         if known is EffectState.NOT_DONE and not state["repeat"]:
             return {"repeat": state["repeat"] + 1, "verdict": "propose"}
         if known is not EffectState.DONE:

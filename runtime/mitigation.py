@@ -12,6 +12,7 @@ from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, Approv
 from watchkeeper.runtime.budgets import beyond, exhausted
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.doubts import tell_answer
 from watchkeeper.runtime.errors import ApprovalError, LimitError, ObserveOnlyError
 from watchkeeper.runtime.events import DiagnosisMade, PlanRefused, StageEntered, Verified
 from watchkeeper.runtime.events import DiagnosisStatus as StoredStatus
@@ -20,7 +21,7 @@ from watchkeeper.runtime.investigation import Investigation, is_clear
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.remedies import examinations, order_of, remedies
-from watchkeeper.runtime.replies import follow_answer, tell_answer
+from watchkeeper.runtime.replies import follow_answer
 from watchkeeper.runtime.restoring_records import EXPIRED_BY_RESTORE, asked_anew, planned_anew
 from watchkeeper.runtime.state import IncidentState, Turn
 from watchkeeper.runtime.steps import StepStatus
@@ -173,13 +174,14 @@ class Mitigation:
         """Read the answer from the store, which is the truth."""
         context = self._context
         approval = context.journal.approvals.get(state["approval"])
-        if approval.status is ApprovalStatus.PENDING:
+        if approval.waits(context.journal.now()):
             return {"verdict": "approve"}
-        tell_answer(context, approval)
+        tell_answer(context.journal, approval)
+        if asked_anew(approval):
+            doubtful = approval.kind is ApprovalKind.IN_DOUBT
+            return {"verdict": "doubt"} if doubtful else self._ask_anew(state)
         if approval.kind is ApprovalKind.IN_DOUBT:
             return self._settled(state, approval)
-        if asked_anew(approval):
-            return self._ask_anew(state)
         if approval.status is ApprovalStatus.EXPIRED and approval.answer is None:
             context.journal.escalations.expired(approval)
         return follow_answer(context, self._changes, state, approval)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select
 
 from watchkeeper.runtime import schema
-from watchkeeper.runtime.approval_types import Approval, ApprovalStatus, Vote
+from watchkeeper.runtime.approval_types import Approval, ApprovalKind, ApprovalStatus, Vote
 
 _MANY = 500
 """Ids in one statement."""
@@ -63,6 +63,6 @@ def _question(row: Row[Any], votes: tuple[Vote, ...], at: datetime) -> Approval:
         ApprovalStatus.PENDING: approval.expires_at,
         ApprovalStatus.APPROVED: approval.use_by,
     }.get(approval.status)
-    if deadline is not None and deadline <= at:
+    if approval.kind is ApprovalKind.ACTION and deadline is not None and deadline <= at:
         return approval.model_copy(update={"status": ApprovalStatus.EXPIRED})
     return approval

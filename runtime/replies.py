@@ -8,30 +8,11 @@ from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
 from watchkeeper.runtime.budgets import beyond
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.events import ApprovalDecided
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.state import IncidentState, Turn
 from watchkeeper.runtime.steps import StepStatus
 
 Update = dict[str, Any]
-
-
-def tell_answer(context: Context, approval: Approval) -> None:
-    """Write an answer into the incident's events, once."""
-    if approval.answer is None:
-        return
-    context.journal.record(
-        approval.incident_id,
-        ApprovalDecided(
-            approval_id=approval.id,
-            answer=approval.answer.value,
-            by=approval.decided_by or "",
-            reason=approval.reason,
-            edited=approval.edited,
-            self_approved=approval.self_approved,
-        ),
-        key=f"answer:{approval.id}",
-    )
 
 
 def follow_answer(context: Context, changes: Changes, state: IncidentState, approval: Approval) -> Update:

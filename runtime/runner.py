@@ -15,10 +15,10 @@ from langgraph.types import Command, Interrupt
 
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.models.interface import Cancellation
-from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.context import Context
+from watchkeeper.runtime.doubts import look_again
 from watchkeeper.runtime.errors import OperationError
 from watchkeeper.runtime.escalation_jobs import EscalationJobs, EscalationWorker
 from watchkeeper.runtime.events import Event, IncidentClosed, Progress
@@ -161,6 +161,7 @@ class Runner:
                 return
             if self._journal.incidents.get(incident_id).status.ended:
                 checkpoints.delete_thread(incident_id)
+                look_again(self._journal, self._changes, incident_id)
 
     def _next_input(
         self, graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, run: _Run
@@ -180,7 +181,7 @@ class Runner:
         if "approval" not in questions[0].value:
             return self._waited(questions[0], run)
         approval_id = str(questions[0].value["approval"])
-        while self._journal.approvals.get(approval_id).status is ApprovalStatus.PENDING:
+        while self._journal.approvals.get(approval_id).waits(self._journal.now()):
             if not run.wait or run.stopping.wait(_POLL):
                 self._journal.incidents.rested(run.incident_id)
                 return None, False

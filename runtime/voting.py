@@ -6,7 +6,7 @@ import json
 from datetime import datetime, timedelta
 
 from pydantic import JsonValue
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, or_, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approval_types import (
@@ -17,6 +17,7 @@ from watchkeeper.runtime.approval_types import (
     WORDED,
     Answer,
     Approval,
+    ApprovalKind,
     ApprovalStatus,
     one_of,
     person_key,
@@ -59,7 +60,7 @@ def take_answer(
         .where(
             table.c.id == asked.id,
             table.c.status == ApprovalStatus.PENDING.value,
-            table.c.expires_at > at,
+            or_(table.c.expires_at > at, table.c.kind == ApprovalKind.IN_DOUBT.value),
         )
         .values(
             status=OUTCOMES[answer].value,

@@ -30,9 +30,10 @@ from tests.lifecycles import (
 )
 from tests.predictor_homes import empty_home
 from tests.threshold import make
-from watchkeeper import ScriptedEngine
+from watchkeeper import Orchestrator, ProbeAnswer, ScriptedEngine
 from watchkeeper.cli.predictors import app as predictors
 from watchkeeper.models.interface import ChoiceRequest
+from watchkeeper.runtime.approvals import ApprovalKind
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.clock import utc_now
@@ -40,6 +41,7 @@ from watchkeeper.runtime.drift_alerts import drift_alert
 from watchkeeper.runtime.errors import ConfigurationError, IncidentBusyError, StoreError
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
 from watchkeeper.runtime.jobs import Jobs
+from watchkeeper.runtime.ledger import Effect, Ledger
 from watchkeeper.runtime.lifecycles import TOOLS
 from watchkeeper.runtime.policy_types import PolicyDecision
 from watchkeeper.runtime.restoring_records import make_safe
@@ -118,6 +120,52 @@ def test_cut_off_after_every_node_it_trains_and_promotes_once(
         assert [step.status.value for step in o.report(incident).steps] == ["verified", "verified"]
         assert len(o.site.jobs.list()) == 1  # type: ignore[union-attr]
     assert moves(home) == PROMOTED
+
+
+def cut_off_at(o: Orchestrator, action: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a lifecycle until the outcome of an action, which no probe can tell, could not be written down."""
+    complete = Ledger.complete
+
+    def die(ledger: Ledger, key: str, **outcome: Any) -> Effect:
+        if o.journal.steps.get(key.partition(":")[0]).action == action:
+            raise StoreError("the power went")
+        return complete(ledger, key, **outcome)
+
+    monkeypatch.setattr(type(o.site.registry.action(action)), "probe", lambda *_: ProbeAnswer.UNKNOWN)
+    incident = o.retrain(request(o.settings.home.parent)).id
+    with monkeypatch.context() as cut:
+        cut.setattr(Ledger, "complete", die)
+        with pytest.raises(StoreError, match="power"):
+            to_the_end(o, incident)
+    return incident
+
+
+@pytest.mark.parametrize("action", ["job.submit", "predictor.promote"])
+def test_a_change_in_doubt_is_asked_about_and_the_answer_goes_on(
+    base: Path, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        incident = cut_off_at(o, action, monkeypatch)
+        assert to_the_end(o, incident, says=["done"]) == "promoted"
+        (asked,) = o.journal.approvals.list(incident_id=incident)
+        assert asked.kind is ApprovalKind.IN_DOUBT
+        assert [effect.settled_by for effect in o.journal.ledger.list(incident)].count(asked.decided_by) == 1
+        assert len(o.site.jobs.list()) == 1  # type: ignore[union-attr]
+    assert moves(base / "home") == PROMOTED
+
+
+def test_a_change_in_doubt_about_which_nobody_answers_is_handed_over_and_may_be_settled_later(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        incident = cut_off_at(o, "predictor.promote", monkeypatch)
+        list(o.resume(incident, wait=False))
+        (asked,) = o.journal.approvals.list(incident_id=incident)
+        o.journal.approvals.lapse(asked.id)
+        assert to_the_end(o, incident) == "escalated"
+        assert "nobody said whether it was done" in o.report(incident).reason
+        o.answer(asked.id, "done")
+        assert not o.journal.ledger.in_doubt(incident)
 
 
 def test_after_a_restore_what_was_planned_is_planned_again_under_another_id(

@@ -224,6 +224,22 @@ def test_a_question_in_doubt_is_answered_with_done_or_not_done(approvals: Approv
     assert approvals.get(asked.id).status is ApprovalStatus.APPROVED
 
 
+def test_a_question_in_doubt_stays_open_until_it_is_answered(approvals: Approvals, time: FakeClock) -> None:
+    asked = ask(approvals, kind=ApprovalKind.IN_DOUBT)
+    assert asked.waits(time())
+    assert approvals.lapse(asked.id)
+    time.forward(seconds=1e6)
+    assert approvals.expire() == 0
+    late = approvals.get(asked.id)
+    assert (late.status, late.waits(time())) == (ApprovalStatus.PENDING, False)
+    assert late.expires_at < asked.expires_at
+    assert approvals.list(status=ApprovalStatus.PENDING) == (late,)
+    assert approvals.list(status=ApprovalStatus.EXPIRED) == ()
+    assert ask(approvals, kind=ApprovalKind.IN_DOUBT).id == asked.id
+    assert approvals.decide(asked.id, Answer.DONE, by="bob").answer is Answer.DONE
+    assert not approvals.lapse(asked.id)
+
+
 def test_an_unknown_approval_is_named(approvals: Approvals) -> None:
     for attempt in (
         lambda: approvals.get("APR-NONE"),

@@ -18,7 +18,7 @@ from tests.clocks import START, FakeClock
 from tests.lamp import folder_in_memory
 from watchkeeper.cli import escalations
 from watchkeeper.runtime import schema
-from watchkeeper.runtime.approvals import Answer, ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.errors import (
     ApprovalError,
     AuditError,
@@ -90,6 +90,21 @@ def test_levels_are_called_at_their_times_and_silence_is_a_no(home: Path) -> Non
         ]
         audited = [entry.kind for entry in journal.audit.entries()]
         assert audited.count("escalation-ended") == 1
+
+
+def test_silence_about_an_effect_in_doubt_ends_the_calls_and_not_the_question(home: Path) -> None:
+    clock = FakeClock()
+    with Journal(home, now=clock) as journal:
+        approval, escalation = ask(journal, kind=ApprovalKind.IN_DOUBT)
+        jobs = jobs_of(journal)
+        for _ in range(3):
+            jobs.work_off("w")
+            clock.forward(minutes=5)
+        assert journal.escalations.get(escalation.id).status is EscalationStatus.SILENT
+        text = json.loads((home / NOTIFICATIONS).read_text().splitlines()[0])["text"]
+        assert "nobody is called any more at 2026-01-05 13:00:00 UTC" in text
+        assert journal.approvals.get(approval.id).status is ApprovalStatus.PENDING
+        assert journal.answer(approval.id, Answer.DONE, by="bob").decided_by == "bob"
 
 
 def test_timers_keep_their_time_across_a_restart(home: Path) -> None:

@@ -50,7 +50,7 @@ def list_(
                     approval.status.value,
                     str(approval.tier),
                     approval.incident_id,
-                    day(approval.expires_at),
+                    "never" if approval.kind is ApprovalKind.IN_DOUBT else day(approval.expires_at),
                     ("was this done? " if approval.kind is ApprovalKind.IN_DOUBT else "") + approval.summary,
                 )
                 for approval in found
@@ -166,7 +166,7 @@ def terminate(
 
 @app.command()
 def done(approval_id: Id, reason: Reason = "", ask_token: AskToken = False, as_json: Json = False) -> None:
-    """Say that an effect in doubt took place."""
+    """Say that an effect in doubt took place, also after its incident ended."""
     from watchkeeper.runtime.approvals import Answer
 
     _answer(approval_id, Answer.DONE, reason, ask_token=ask_token, as_json=as_json)
@@ -176,7 +176,7 @@ def done(approval_id: Id, reason: Reason = "", ask_token: AskToken = False, as_j
 def not_done(
     approval_id: Id, reason: Reason = "", ask_token: AskToken = False, as_json: Json = False
 ) -> None:
-    """Say that an effect in doubt did not take place."""
+    """Say that an effect in doubt did not take place, also after its incident ended."""
     from watchkeeper.runtime.approvals import Answer
 
     _answer(approval_id, Answer.NOT_DONE, reason, ask_token=ask_token, as_json=as_json)

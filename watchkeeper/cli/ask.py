@@ -74,7 +74,7 @@ class TerminalAnswerer:
             f"or in another terminal: watchkeeper approvals {'done' if doubt else 'approve'} {approval.id}",
             highlight=False,
         )
-        while orchestrator.journal.approvals.get(approval.id).status is ApprovalStatus.PENDING:
+        while orchestrator.journal.approvals.get(approval.id).waits(orchestrator.journal.now()):
             ready, _, _ = select.select([sys.stdin], [], [], 0.5)
             if not ready:
                 continue

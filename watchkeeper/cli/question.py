@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from watchkeeper.cli.records import when
+from watchkeeper.runtime.approval_types import ApprovalKind
 from watchkeeper.runtime.question_view import Alternative, QuestionView
 from watchkeeper.runtime.wording import visible
 
@@ -63,7 +64,10 @@ def _pairs(view: QuestionView) -> Iterator[tuple[str, str]]:
         said = ", ".join(vote.by for vote in asked.votes) or "nobody yet"
         yield "people", f"{asked.quorum} must say yes; {said}"
     if asked.decided_by is None:
-        yield "expires", f"{when(view.deadline)} UTC; silence is a no"
+        if asked.kind is ApprovalKind.IN_DOUBT:
+            yield "expires", f"never; its incident is handed over at {when(view.deadline)} UTC"
+        else:
+            yield "expires", f"{when(view.deadline)} UTC; silence is a no"
     else:
         own = " (who asked)" if asked.self_approved else ""
         yield "answer", f"{asked.answer} by {asked.decided_by} at {when(asked.decided_at)} UTC{own}"
