@@ -30,7 +30,7 @@ SEED = int(os.environ.get("WATCHKEEPER_SEED", "0"))
 # The command line of an installation in which the tests' kind of predictor is registered.
 PROGRAM = f"""
 import sys
-sys.path.insert(0, {str(ROOT)!r})
+sys.path[:0] = [{str(ROOT / ".links")!r}, {str(ROOT)!r}]
 from tests.threshold import KIND
 from watchkeeper.cli import main
 from watchkeeper.tools.predictors import register_kind
