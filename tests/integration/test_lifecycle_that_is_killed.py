@@ -78,7 +78,9 @@ def prepared() -> Iterator[tuple[Path, list[str]]]:
         first_version(home, base / "data")
         asked = request(base)
         (home / "inventory.yaml").write_text(f"hosts: [{{name: {HOST}}}]")
-        spec = asked.job.model_copy(update={"modules": ROOT}).model_dump(mode="json", exclude_none=True)
+        # Each kill of a training is an attempt.
+        job = asked.job.model_copy(update={"modules": ROOT, "retries": 5})
+        spec = job.model_dump(mode="json", exclude_none=True)
         (base / "job.yaml").write_text(yaml.safe_dump(spec))
         yield home, [NAME, "--job", str(base / "job.yaml"), "--held-out", str(asked.held_out), *OPTIONS]
 
