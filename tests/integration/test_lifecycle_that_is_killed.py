@@ -25,6 +25,7 @@ from watchkeeper.tools.training import processes
 from watchkeeper.tools.versions import Versions
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)
 SEED = int(os.environ.get("WATCHKEEPER_SEED", "0"))
 
 # The command line of an installation in which the tests' kind of predictor is registered.
