@@ -102,9 +102,11 @@ def read_tombstones(folder: Path) -> list[tuple[int, Tombstone | None]]:
         if not raw.endswith(b"\n"):
             break  # a crash cut it short: nothing was dropped for it
         try:
-            found.append((line, Tombstone.model_validate_json(raw)))
+            statement = Tombstone.model_validate_json(raw)
         except ValidationError:
             found.append((line, None))
+        else:
+            found.append((line, statement if statement.line() + b"\n" == raw else None))
     return found
 
 
@@ -241,6 +243,9 @@ def _check_signatures(
                 AuditProblem(file=CHECKPOINTS, line=line, what="its signature is not of this site's key")
             )
             continue
+        if checkpoint.line() != raw.rstrip(b"\n"):
+            what = "is not in canonical form: it was edited"
+            problems.append(AuditProblem(file=CHECKPOINTS, line=line, what=what))
         if checkpoint.count <= highest:
             problems.append(AuditProblem(file=CHECKPOINTS, line=line, what="is out of order"))
         highest = max(highest, checkpoint.count)
@@ -251,8 +256,10 @@ def _check_signatures(
 
 
 def _read(path: Path) -> list[bytes]:
+    """Lines as they were written: one ends with a line feed, and with nothing else."""
     try:
-        return path.read_bytes().splitlines(keepends=True)
+        with path.open("rb") as file:
+            return list(file)
     except FileNotFoundError:
         return []
     except OSError as error:

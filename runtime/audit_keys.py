@@ -100,9 +100,14 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 
 
 def is_signed(key: Ed25519PublicKey, signature: str, content: bytes) -> bool:
-    """Whether a signature (hexadecimal) is this key's for this content."""
+    """Whether a signature is this key's for this content.
+
+    It must be written as this project writes it (lower-case hexadecimal, nothing between):
+    another spelling of the same bytes is an edit.
+    """
     try:
-        key.verify(bytes.fromhex(signature), content)
+        raw = bytes.fromhex(signature)
+        key.verify(raw, content)
     except (InvalidSignature, ValueError):
         return False
-    return True
+    return raw.hex() == signature

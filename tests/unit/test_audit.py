@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_keys import create_keys
+from watchkeeper.runtime.audit_records import Checkpoint
 from watchkeeper.runtime.errors import AuditError
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -281,6 +282,36 @@ def test_whatever_single_byte_is_changed_it_is_found(sound: AuditLog, data: st.D
         path.write_bytes(before)
     torn_end = path == sound.checkpoints_path and place == len(before) - 1
     assert not report.ok or (torn_end and any("torn" in note for note in report.notes))
+
+
+def test_another_end_of_line_is_an_edit_and_hides_nothing_behind_it(sound: AuditLog) -> None:
+    before = sound.checkpoints_path.read_bytes()
+    whole = sound.verify()
+    assert whole.ok
+    for place in range(len(before) - 1):
+        sound.checkpoints_path.write_bytes(before[:place] + b"\r" + before[place + 1 :])
+        try:
+            report = sound.verify()
+        finally:
+            sound.checkpoints_path.write_bytes(before)
+        assert not report.ok
+        assert report.notes == whole.notes  # no crash is blamed
+
+
+def test_another_spelling_of_a_signature_is_an_edit(sound: AuditLog) -> None:
+    before = sound.checkpoints_path.read_bytes()
+    signature = Checkpoint.model_validate_json(before.splitlines()[-1]).signature.encode()
+    assert signature != signature.upper()
+    for line in (
+        before.replace(signature, signature.upper()),
+        before.replace(signature, signature[:2] + b" " + signature[2:]),
+        before.replace(b'"count":', b'"count": '),
+    ):
+        sound.checkpoints_path.write_bytes(line)
+        try:
+            assert not sound.verify().ok
+        finally:
+            sound.checkpoints_path.write_bytes(before)
 
 
 @pytest.mark.crash
