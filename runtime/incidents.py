@@ -30,6 +30,7 @@ from watchkeeper.runtime.leases import LEASE_SECONDS, Lease, Leases, new_holder
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.findings import Severity
+from watchkeeper.tools.redaction import redact_text
 
 
 class IncidentStatus(StrEnum):
@@ -280,7 +281,7 @@ class Incidents:
 
         Args:
             incident_id: The incident.
-            event: What happened.
+            event: What happened; secrets in its texts are not kept.
             key: Name of this occasion, unique within the incident: a node that is repeated after a crash
                 gets the event that was kept the first time.
             witness: Called with an event that was not kept before; if it raises, nothing is kept. What a
@@ -289,6 +290,7 @@ class Incidents:
         Raises:
             UnknownIncidentError: If there is no such incident.
         """
+        event = _without_secrets(event)
         if isinstance(event, Progress):
             return event.model_copy(update={"incident_id": incident_id, "at": self._now()})
         table = schema.events
@@ -527,6 +529,21 @@ class Incidents:
         raise StoreError(
             "no free incident id was found in 100 attempts: the source of randomness repeats itself"
         )
+
+
+@lru_cache
+def _texts(kind: type[BaseEvent]) -> tuple[str, ...]:
+    """Fields of an event that hold texts."""
+    fields = kind.model_fields.items()
+    return tuple(name for name, field in fields if field.annotation in (str, tuple[str, ...]))
+
+
+def _without_secrets(event: E) -> E:
+    kept: dict[str, object] = {}
+    for name in _texts(type(event)):
+        value = getattr(event, name)
+        kept[name] = redact_text(value) if isinstance(value, str) else tuple(map(redact_text, value))
+    return event.model_copy(update=kept)
 
 
 def _incident(row: Row[tuple[object, ...]]) -> Incident:

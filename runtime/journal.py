@@ -22,6 +22,7 @@ from watchkeeper.runtime.escalation import Escalations
 from watchkeeper.runtime.events import BaseEvent, DecisionMade, Option, Progress
 from watchkeeper.runtime.halt import Halts
 from watchkeeper.runtime.incidents import Incident, Incidents
+from watchkeeper.runtime.known_secrets import learn_secrets
 from watchkeeper.runtime.ledger import Ledger
 from watchkeeper.runtime.listeners import Listener, Listeners
 from watchkeeper.runtime.people import People, Person
@@ -57,6 +58,7 @@ class Journal:
         observe_only: bool = False,
     ) -> None:
         self.home = home
+        learn_secrets(home, store)
         self.store = Store(store or home / STORE)
         # The log is this machine's own, and is written where the store does not answer.
         self.audit = AuditLog(home, now=now or utc_now)

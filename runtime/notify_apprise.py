@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from watchkeeper.runtime.errors import DeliveryUnknownError, NotSentError
+from watchkeeper.runtime.known_secrets import SECRETS
 from watchkeeper.runtime.notify import Message
 
 _LOGGER = "apprise"
@@ -42,7 +43,7 @@ def read_secret(name: str, home: Path) -> str:
     value = os.environ.get(name)
     if value:
         return value.strip()
-    path = home / "secrets" / name
+    path = home / SECRETS / name
     try:
         if path.stat().st_mode & 0o077:
             raise NotSentError(f"secret {str(path)!r} can be read by others: chmod 600 it")

@@ -18,6 +18,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.errors import DeliveryUnknownError, EscalationError, NotSentError
 from watchkeeper.runtime.notify import Message, Sink
 from watchkeeper.runtime.store import Store
+from watchkeeper.tools.redaction import redact_text
 
 ATTEMPTS = 6
 """Times that a notification is tried before it is given up."""
@@ -125,7 +126,7 @@ class Outbox:
             escalation_id: The escalation.
             step: The call.
             ways: Recipients and channels.
-            title: What they are told, in one line.
+            title: What they are told, in one line; without secrets, as the text is.
             text: All of it.
             at: Now.
         """
@@ -134,7 +135,12 @@ class Outbox:
             for number, (recipient, channel) in enumerate(ways, start=1):
                 notification_id = f"{escalation_id}-{step}-{number}"
                 message = Message(
-                    id=notification_id, recipient=recipient, channel=channel, title=title, text=text, at=at
+                    id=notification_id,
+                    recipient=recipient,
+                    channel=channel,
+                    title=redact_text(title),
+                    text=redact_text(text),
+                    at=at,
                 )
                 connection.execute(
                     table.insert().values(

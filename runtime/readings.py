@@ -15,9 +15,13 @@ from watchkeeper.tools.redaction import redact_looks, redact_text
 
 def without_secrets(evidence: Evidence) -> Evidence:
     """Take secrets out of what a fact read (log lines, command lines): it is kept, reported and shown."""
+    findings = tuple(
+        finding.model_copy(update={"text": redact_text(finding.text)}) for finding in evidence.findings
+    )
+    evidence = evidence.model_copy(update={"error": redact_text(evidence.error), "findings": findings})
     kept = redact_looks(evidence.result)
     if kept == evidence.result or not isinstance(kept, dict):
-        return evidence.model_copy(update={"error": redact_text(evidence.error)})
+        return evidence
     return evidence.model_copy(update={"result": kept, "digest": digest_json(kept)})
 
 

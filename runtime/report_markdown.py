@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from watchkeeper.runtime.events import Escalated
 from watchkeeper.runtime.report import Report
 from watchkeeper.runtime.wording import describe_event, visible
 from watchkeeper.tools.findings import Severity
+from watchkeeper.tools.redaction import redact_looks, redact_text
 
 
 def render_markdown(report: Report) -> str:
@@ -17,14 +19,18 @@ def render_markdown(report: Report) -> str:
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write a report as Markdown and JSON; each file is whole or not there.
+    """Write a report as Markdown and JSON, without secrets; each file is whole or not there.
 
     Returns:
         The Markdown file and the JSON file.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     written: list[Path] = []
-    for suffix, text in (("md", render_markdown(report)), ("json", report.model_dump_json(indent=2))):
+    values = redact_looks(report.model_dump(mode="json"))
+    for suffix, text in (
+        ("md", redact_text(render_markdown(report))),
+        ("json", json.dumps(values, indent=2, ensure_ascii=False)),
+    ):
         path = folder / f"{report.incident.id}.{suffix}"
         temporary = path.with_suffix(f".{suffix}.tmp")
         temporary.write_text(text, encoding="utf-8")

@@ -31,7 +31,8 @@ _FORMATS = {
 _SENSITIVE = (
     r"[\w.-]*(?:passw(?:or)?d|passphrase|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|signing[_-]?key|encryption[_-]?key|credential|auth(?!or)|cookie|dsn|connection[_-]?string"
-    r"|salt|pepper)[\w.-]*"
+    r"|salt|pepper|requirepass|masterauth"
+    r"|(?<![a-z])(?<!proxy_)(?<!fastcgi_)(?<!uwsgi_)(?<!scgi_)(?<!grpc_)(?<!memcached_)pass(?![a-z]))[\w.-]*"
 )
 _ASSIGNMENT = re.compile(
     rf"(?P<key>[\"']?\b{_SENSITIVE}[\"']?)(?P<middle>\s*(?:[:=]+>?|\s)\s*)(?P<value>.*)$", re.IGNORECASE

@@ -1,35 +1,64 @@
-"""Secrets are taken out of what is kept: by the name they stand under, and by what they look like."""
+"""Secrets are taken out of what is kept: those that are known, and others by their names or their look."""
 
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from collections.abc import Iterable
 
 from pydantic import JsonValue
 
 REDACTED = "[redacted]"
+SHORTEST = 6
+"""Characters of a known value at least: shorter ones stand in too many words."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-_SECRET_WORDS = frozenset(
-    {
-        "authorization",
-        "cookie",
-        "cookies",
-        "credential",
-        "credentials",
-        "passphrase",
-        "passwd",
-        "password",
-        "passwords",
-        "pwd",
-        "secret",
-        "secrets",
-        "token",
-        "apikey",
-        "privatekey",
-    }
+_SECRET_ENDS = (
+    "accesskey",
+    "apikey",
+    "authorization",
+    "cookie",
+    "cookies",
+    "credential",
+    "credentials",
+    "dbpass",
+    "keypass",
+    "masterauth",
+    "passphrase",
+    "passwd",
+    "password",
+    "passwords",
+    "privatekey",
+    "requirepass",
+    "secret",
+    "secretkey",
+    "secrets",
+    "storepass",
+    "token",
 )
+"""How words for secrets end: also ``PGPASSWORD`` and ``authtoken``."""
+
 _KEY_OWNERS = frozenset({"api", "private", "secret", "access", "signing", "encryption"})
+_PASSED_ON = frozenset({"proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"})
+"""What nginx passes on: ``proxy_pass`` is an address."""
+
+_NAMED = re.compile(
+    r"(?<![\w.-])([\w.-]++)(\\?[\"']?[ \t]*+[=:]>?[ \t]*+|[ \t]++)",
+    re.ASCII,
+)
+"""A name, and what stands between it and its value; a value may hold the next name."""
+
+_VALUE = re.compile(
+    r"\\\"[^\"\n]*+\"?|\"(?:[^\"\\\n]|\\.)*+\"?|'[^'\n]*+'?"
+    # Where another name follows, a separator ends it.
+    r"|(?:[^\s\"',;&]|[,;&](?![\w.-]{1,64}+=|[\s\"']|$))++"
+)
+_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
+_REST = re.compile(r"[^\"'\n]+")
+"""The value of a header: several words."""
+
+_PLAIN = frozenset({"true", "false", "null", "none"})
+_BEFORE_A_SPACE = frozenset({"requirepass", "masterauth"})
+"""Directives whose value stands after a space."""
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -43,24 +72,65 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,20}://)[^\s/?#@:\"']{0,256}:[^\s/?#@\"']{1,256}@"),
         rf"\1{REDACTED}@",
     ),
+    # Addresses of webhooks: whoever has one may write.
     (
         re.compile(
-            r"(?i)\b([A-Z0-9_.-]{0,40}(?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key))"
-            r"([\"']?[ \t]{0,3}[=:][ \t]{0,3})(\"[^\"\n]{1,512}\"|'[^'\n]{1,512}'|[^\s\"',;&]{1,512})"
+            r"(?i)\b(https?://(?:hooks\.slack\.com|(?:[\w-]{1,63}+\.)?discord(?:app)?\.com/api/webhooks"
+            r"|[\w-]{1,63}+\.webhook\.office\.com|api\.telegram\.org)/)[^\s\"'<>]+"
         ),
-        rf"\1\2{REDACTED}",
+        rf"\1{REDACTED}",
     ),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"), REDACTED),
+    # curl -u user:password, but not a user and a group by their numbers
+    (
+        re.compile(
+            r"(?<![\w-])((?:-[uU]|--(?:proxy-)?user)[ \t=]{1,3}+)([\"'])?(?!\d++:\d)([\w.@\\-]{1,128}+:)(?!/)"
+            r"(?(2)[^\"'\n]+|[^\s\"']+)"
+        ),
+        rf"\1\2\3{REDACTED}",
+    ),
+    # mysql -pPASSWORD and its family, after any other arguments
+    (
+        re.compile(
+            r"\b((?:mysql|mariadb)[\w-]{0,20}+(?:[ \t]++(?!-p|\S*(?:mysql|mariadb))\S++)*+[ \t]++-p)"
+            r"(?:\"[^\"\n]*+\"?|'[^'\n]*+'?|\S++)"
+        ),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*"), REDACTED),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), REDACTED),
-    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|sk-|xox[abpr]-|hf_)[A-Za-z0-9_-]{16,}"), REDACTED),
+    (
+        re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|sk-|xox[abprs]-|xapp-|hf_)[A-Za-z0-9_-]{16,}"),
+        REDACTED,
+    ),
 )
+
+_known: dict[str, frozenset[str]] = {}
+_known_pattern: re.Pattern[str] | None = None
+
+
+def know_secrets(source: str, values: Iterable[str]) -> None:
+    """Take values out of every text from now on, in this process.
+
+    A value of letters alone is taken out where it is a word of its own, any other one wherever it stands.
+
+    Args:
+        source: Where they come from; what was known from there before is forgotten.
+        values: The secrets; those of fewer than `SHORTEST` characters are left out.
+    """
+    global _known_pattern  # noqa: PLW0603
+    _known[source] = frozenset(value for value in values if len(value) >= SHORTEST)
+    found = sorted(frozenset().union(*_known.values()), key=lambda value: (-len(value), value))
+    ways = [rf"\b{value}\b" if value.isalpha() else re.escape(value) for value in found]
+    _known_pattern = re.compile("|".join(ways)) if ways else None
 
 
 def redact_text(text: str) -> str:
-    """Return a text without the secrets that can be told by their look."""
+    """Return a text without the secrets that are known, or can be told by their names or their look."""
+    if _known_pattern is not None:
+        text = _known_pattern.sub(REDACTED, text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
-    return text
+    return _redact_named(text)
 
 
 def redact(value: JsonValue) -> JsonValue:
@@ -78,7 +148,7 @@ def redact(value: JsonValue) -> JsonValue:
 
 
 def redact_looks(value: JsonValue) -> JsonValue:
-    """Return a JSON value without the secrets that can be told by their look; names and types stay."""
+    """Return a JSON value without the secrets that its texts hold; names and types stay."""
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, list):
@@ -90,10 +160,56 @@ def redact_looks(value: JsonValue) -> JsonValue:
 
 def is_secret_name(name: str) -> bool:
     """Whether a value of this name is a secret: ``dbPassword``, ``API_KEY``; not ``prompt_tokens``."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    if _SECRET_WORDS.intersection(words):
-        return True
-    return any(owner in _KEY_OWNERS and key in {"key", "keys"} for owner, key in pairwise(words))
+    words = _words(name)
+    return any(_is_secret(words, end) for end in range(1, len(words) + 1))
+
+
+def _is_secret(words: list[str], end: int) -> bool:
+    """Whether the word before a place says that a value is a secret."""
+    before, word = (words[end - 2] if end > 1 else ""), words[end - 1]
+    if word == "pass":
+        return end == len(words) and before not in _PASSED_ON
+    if word in {"key", "keys"}:
+        return before in _KEY_OWNERS
+    return word == "pwd" or word.endswith(_SECRET_ENDS)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def _redact_named(text: str) -> str:
+    kept: list[str] = []
+    done = 0
+    for found in _NAMED.finditer(text):
+        if found.start() < done or not _says_secret(found[1], found[2]):
+            continue
+        whole = ":" in found[2] and found[1].lower() in _HEADERS
+        value = (_REST if whole else _VALUE).match(text, found.end())
+        if value is None or value[0].lower() in _PLAIN:
+            continue
+        if found[1] == "PWD" and value[0].startswith("/"):
+            continue  # where a shell is
+        kept += text[done : found.end()], REDACTED
+        done = value.end()
+    return "".join([*kept, text[done:]])
+
+
+def _says_secret(name: str, between: str) -> bool:
+    """Whether a name in a text says that what follows is a secret.
+
+    Before a mere colon it must end in a word for one: ``SecretManager: started`` is a line of a log.
+    """
+    if not between.strip(" \t"):
+        return name.lower() in _BEFORE_A_SPACE or (name.startswith("-") and _ends_secret(name))
+    if "=" in between or between[0] in "\\\"'" or name.isupper():
+        return is_secret_name(name)
+    return _ends_secret(name)
+
+
+def _ends_secret(name: str) -> bool:
+    words = [word for word in _words(name) if not word.isdigit()]
+    return bool(words) and _is_secret(words, len(words))
 
 
 def _hidden(value: JsonValue) -> JsonValue:

@@ -69,6 +69,8 @@ def test_what_cannot_be_parsed_is_told_with_its_line_alone(name: str, content: b
         "requirepass_secret s3cr3t-value",
         "header = Authorization: Bearer s3cr3t-value",
         "client_secret => s3cr3t-value",
+        "DB_PASS=s3cr3t-value",
+        "requirepass s3cr3t-value",
     ],
 )
 def test_secrets_are_not_shown(line: str) -> None:
@@ -78,7 +80,15 @@ def test_secrets_are_not_shown(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["port = 8080", "timeout: 30", "author = Ada", "[auth]", "path = /var/lib/shop/data", "# a comment"],
+    [
+        "port = 8080",
+        "timeout: 30",
+        "author = Ada",
+        "[auth]",
+        "path = /var/lib/shop/data",
+        "# a comment",
+        "proxy_pass http://a;",
+    ],
 )
 def test_what_is_no_secret_is_shown(line: str) -> None:
     assert redact_lines([line]) == [line]

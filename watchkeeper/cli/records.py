@@ -41,10 +41,12 @@ def mistakes() -> Iterator[None]:
 def opened() -> Iterator[tuple[Settings, Store]]:
     """Open the settings and the store of this user."""
     with mistakes():
+        from watchkeeper.runtime.known_secrets import learn_secrets
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.runtime.store import Store
 
         settings = load_settings()
+        learn_secrets(settings.home, settings.store_place)
         with Store(settings.store_place) as store:
             yield settings, store
 
