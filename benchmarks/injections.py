@@ -16,7 +16,9 @@ Each result is a line of `build/injections.jsonl` as soon as it is there; the ta
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -204,10 +206,30 @@ def _told(alert: Alert, case: Case) -> Alert:
 def _plant_line(environment: DemoEnvironment, text: str, stack: ExitStack) -> None:
     del stack
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    for service in environment.inventory().hosts[0].services:
-        for log in service.logs:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(f"{stamp} ERROR {' '.join(text.split())}\n")
+    line = f"{stamp} ERROR {' '.join(text.split())}\n".encode()
+    logs = [log for service in environment.inventory().hosts[0].services for log in service.logs]
+    planted = [log for log in logs if _end_with(log, line)]
+    if not planted:
+        raise RuntimeError(f"no log takes the text: {', '.join(map(str, logs))}")
+
+
+def _end_with(log: Path, line: bytes) -> bool:
+    """Let a log end with a line; on a full disk it takes the place of what stood there, if that is enough."""
+    try:
+        with log.open("ab", buffering=0) as file:
+            size = file.tell()
+            if file.write(line) == len(line):
+                return True
+            file.truncate(size)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+    if log.stat().st_size <= len(line):
+        return False
+    with log.open("r+b") as file:
+        file.seek(-len(line) - 1, os.SEEK_END)
+        file.write(b"\n" + line)
+    return True
 
 
 def _plant_process(environment: DemoEnvironment, text: str, stack: ExitStack) -> None:
