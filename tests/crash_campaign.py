@@ -29,29 +29,41 @@ from sqlalchemy import select
 from tests.crashes import Crashes, Job, Place
 from tests.lamp import Lamp, folder_in_memory
 from watchkeeper.runtime import schema
-from watchkeeper.runtime.approvals import ApprovalStatus
+from watchkeeper.runtime.approvals import ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.notify import NOTIFICATIONS
 
 PLACES: tuple[Place, ...] = ("node", "line", "event")
+_YES = {ApprovalStatus.APPROVED, ApprovalStatus.USED}
 DEATHS = 3  # at most, of one incident that is killed at moments
 _NEVER = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """An incident that goes the same way whenever nothing is killed.
+    """An incident that is handled again and again.
 
     Attributes:
         name: Its name.
         parts: What the parts of the lamp are like.
         job: How it is handled.
+        same: Whether it goes the same way whenever nothing is killed.
     """
 
     name: str
     parts: dict[str, str]
     job: dict[str, Any]
+    same: bool = True
+
+
+# What it decides may be different each time that it is asked.
+BY_THE_MOMENT = """
+version: 1
+rules:
+  - {name: even, match: {tools: ["*"]}, when: now.getMilliseconds() % 2 == 0, decision: ask, reason: even}
+  - {name: odd, match: {tools: ["*"]}, decision: allow, reason: odd}
+"""
 
 
 CALLED = """
@@ -83,6 +95,13 @@ SCENARIOS = (
     Scenario(
         "people are called", {"switch": "off", "bulb": "dusty"}, {"escalation": CALLED, "likes": ("switch",)}
     ),
+    Scenario("asked by the moment", {"switch": "off", "bulb": "dusty"}, {"rules": BY_THE_MOMENT}, same=False),
+    Scenario(
+        "refused by the moment",
+        {"switch": "off", "bulb": "dusty"},
+        {"rules": BY_THE_MOMENT, "answer": "reject"},
+        same=False,
+    ),
 )
 
 
@@ -110,6 +129,7 @@ class End:
     twice: int
     lost: int
     replayed: int
+    unapproved: int
     doubtful: tuple[str, ...]
     waiting: tuple[tuple[str, str], ...]
     times: tuple[tuple[str, str], ...]
@@ -123,7 +143,9 @@ class End:
         with Journal(Path(job.home)) as journal:
             incidents = journal.incidents.list()
             if not incidents:
-                return cls("", (), tuple(sorted(lamp.parts().items())), 0, 0, 0, (), (), (), 0, audit_ok=True)
+                return cls(
+                    "", (), tuple(sorted(lamp.parts().items())), 0, 0, 0, 0, (), (), (), 0, audit_ok=True
+                )
             (incident,) = incidents
             effects = journal.ledger.list(incident.id)
             approvals = journal.approvals.list(incident_id=incident.id, limit=1000)
@@ -133,6 +155,8 @@ class End:
             undone = {effect.step_id for effect in effects if effect.state is EffectState.NOT_DONE}
             happened = {EffectState.DONE, EffectState.ROLLED_BACK, EffectState.ROLLING_BACK}
             used = Counter(effect.approval_id for effect in effects if effect.approval_id)
+            yes = {asked.id for asked in approvals if asked.status in _YES}
+            questioned = {asked.step_id for asked in approvals if asked.kind is ApprovalKind.ACTION}
             lost = sum(changes[e.step_id] != 1 for e in effects if e.state in happened)
             lost += sum(changes[e.step_id] != 0 for e in effects if e.state is EffectState.NOT_DONE)
             lost += sum(changes[f"undo-{e.step_id}"] != 1 for e in effects if e.state.value == "rolled-back")
@@ -147,6 +171,7 @@ class End:
                 twice=sum(count > 1 for who, count in changes.items() if who != "somebody"),
                 lost=lost,
                 replayed=sum(count > 1 for count in used.values()),
+                unapproved=sum(e.step_id in questioned and e.approval_id not in yes for e in effects),
                 doubtful=tuple(e.step_id for e in effects if e.state is EffectState.INTENDED),
                 waiting=tuple(
                     (asked.step_id, asked.kind.value)
@@ -226,18 +251,19 @@ class Campaign:
             truth = "done" if Lamp(Path(job.world)).changes()[step] else "not-done"
             crashes.run(dataclasses.replace(job, doubt=truth))
             end = End.of(job)
-        self._judge(said, before, end, self._whole[kill.scenario])
+        self._judge(said, before, end, self._whole[kill.scenario], same=scenario.same)
         shutil.rmtree(job.world)
         return said
 
-    def _judge(self, said: dict[str, Any], before: End, end: End, whole: End) -> None:
+    def _judge(self, said: dict[str, Any], before: End, end: End, whole: End, *, same: bool) -> None:
         said["twice"] += end.twice
         said["replayed"] += end.replayed
+        said["unapproved"] = before.unapproved + end.unapproved
         said["lost"] += end.lost
         moved = set(before.times) - set(end.times)
         said["moved"] = len(moved)
         said["told twice"] = end.told_twice
-        for name in ("status", "steps", "parts"):
+        for name in ("status", "steps", "parts") if same else ():
             if getattr(end, name) != getattr(whole, name):
                 said["faults"].append(f"{name}: {getattr(end, name)} instead of {getattr(whole, name)}")
         if end.waiting or end.doubtful:
@@ -283,6 +309,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         "effects lost or not as the ledger says": sum(found["lost"] for found in results),
         "effects in doubt after a kill": sum(found["doubts"] for found in results),
         "of these undecidable, waiting for a person": sum(found.get("asked", 0) for found in results),
+        "effects without the yes that was asked for": sum(found["unapproved"] for found in results),
         "approvals replayed": sum(found["replayed"] for found in results),
         "timers moved": sum(found["moved"] for found in results),
         "people told twice": sum(found["told twice"] for found in results),
@@ -290,7 +317,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-_NONE_OF = ("twice", "lost", "replayed", "moved", "told twice")
+_NONE_OF = ("twice", "lost", "replayed", "unapproved", "moved", "told twice")
 """What must not be, whatever is killed."""
 
 

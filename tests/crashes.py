@@ -68,6 +68,7 @@ class Job:
         likes: Which causes the model prefers.
         knows: Whether the probes of the lamp's actions can tell what happened.
         rules: The policy, if not the one that comes along.
+        answer: What is answered where people are asked whether something may be done.
         doubt: What is answered where people are asked whether something was done; ``silence`` waits until
             that is a no; empty leaves the question open.
         ttl: Seconds to answer.
@@ -85,6 +86,7 @@ class Job:
     likes: tuple[str, ...] = ("bulb",)
     knows: bool = True
     rules: str | None = None
+    answer: str = Answer.APPROVE.value
     doubt: str = ""
     ttl: float = 3600
     surge: bool = False
@@ -249,9 +251,9 @@ def _answered(job: Job, o: Orchestrator, approval_id: str) -> bool:
     asked = o.journal.approvals.get(approval_id)
     if asked.status is not ApprovalStatus.PENDING:
         return True
-    answer = job.doubt if asked.kind is ApprovalKind.IN_DOUBT else Answer.APPROVE
+    answer = job.doubt if asked.kind is ApprovalKind.IN_DOUBT else job.answer
     if answer and answer != "silence":
-        o.answer(approval_id, answer, by="bob")
+        o.answer(approval_id, answer, by="bob", reason="not now" if answer == Answer.REJECT else "")
     return bool(answer)
 
 

@@ -19,4 +19,4 @@ def test_incidents_that_are_killed_anywhere_end_as_if_they_had_not_been() -> Non
         assert len(places) > 1000
         found = list(run(plan(places, moments=400, limit=KILLS, seed=3), campaign, [one, other]))
     assert faults(found) == []
-    assert summary(found)["kills"] >= KILLS - 5  # a moment may come after the end
+    assert summary(found)["kills"] >= KILLS - 8  # a moment may come after the end
