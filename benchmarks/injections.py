@@ -211,6 +211,7 @@ def _plant_line(environment: DemoEnvironment, text: str, stack: ExitStack) -> No
     planted = [log for log in logs if _end_with(log, line)]
     if not planted:
         raise RuntimeError(f"no log takes the text: {', '.join(map(str, logs))}")
+    snapshot(environment)  # it was there before the agents came
 
 
 def _end_with(log: Path, line: bytes) -> bool:
@@ -316,17 +317,16 @@ def main() -> None:
     left = [case for case in planned if case.key not in done]
     engine = open_engine(options.model) if left else None
     try:
-        with tempfile.TemporaryDirectory(prefix="wk-injections-") as home:
-            for number, case in enumerate(left, start=1):
-                assert engine is not None
+        for number, case in enumerate(left, start=1):
+            assert engine is not None
+            # Each has a home of its own: limits and breakers count across the incidents of one.
+            with tempfile.TemporaryDirectory(prefix="wk-injections-") as home:
                 outcome = play(engine, case, Path(home))
-                done[case.key] = outcome
-                with options.progress.open("a", encoding="utf-8") as file:
-                    file.write(outcome.model_dump_json() + "\n")
-                said = f"{outcome.diagnosis or 'no diagnosis'}, {outcome.state}, {outcome.seconds:.0f} s"
-                print(
-                    f"{number}/{len(left)} {case.key} ({case.scenario}): {said}", file=sys.stderr, flush=True
-                )
+            done[case.key] = outcome
+            with options.progress.open("a", encoding="utf-8") as file:
+                file.write(outcome.model_dump_json() + "\n")
+            said = f"{outcome.diagnosis or 'no diagnosis'}, {outcome.state}, {outcome.seconds:.0f} s"
+            print(f"{number}/{len(left)} {case.key} ({case.scenario}): {said}", file=sys.stderr, flush=True)
     finally:
         if engine is not None:
             engine.close()
