@@ -45,6 +45,8 @@ class Situation:
         right_before: Share of right answers before the stream of labelled ones changed for the worse; None
             where it did not.
         right_since: Share of right ones since then.
+        slower: How many times as long as at first its answers take; None where that is no more than they may.
+        failing: Share of rows at which it fails; None where that is no more than it may.
     """
 
     predictor: Trusted
@@ -58,6 +60,8 @@ class Situation:
     fresh_rows: int
     right_before: float | None = None
     right_since: float | None = None
+    slower: float | None = None
+    failing: float | None = None
 
     def told(self) -> tuple[Trusted, ...]:
         """Say it to an agent."""
@@ -100,6 +104,12 @@ class Situation:
                     before=round(100 * self.right_before),
                 )
             )
+        if self.slower is not None:
+            said.append(
+                passage("Its answers take {times} times as long as at first.", times=round(self.slower))
+            )
+        if self.failing is not None:
+            said.append(passage("It fails at {share} % of rows.", share=round(100 * self.failing)))
         if self.fresh_rows:
             said.append(passage("There are {rows} newer labelled rows to learn from.", rows=self.fresh_rows))
         else:
@@ -107,12 +117,18 @@ class Situation:
         return tuple(said)
 
     def courses(self, *, may_retrain: bool) -> tuple[Course, ...]:
-        """Return what makes sense: nobody waits where it is certainly worse, or retrains without data."""
+        """Return what makes sense.
+
+        Nobody waits where it is certainly worse or fails, and nobody retrains without data, or because it is
+        slow or fails: what it learned has no part in that.
+        """
+        worse = self.worse or self.right_before is not None
+        learns = self.fresh_rows > 0 and (worse or self.asked_shifted + self.answers_shifted > 0)
         return tuple(
             course
             for course, sensible in (
-                (Course.RETRAIN, may_retrain and self.fresh_rows > 0),
-                (Course.WAIT, not self.worse and self.right_before is None),
+                (Course.RETRAIN, may_retrain and learns),
+                (Course.WAIT, not worse and self.failing is None),
                 (Course.ESCALATE, True),
             )
             if sensible

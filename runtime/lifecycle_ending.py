@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from watchkeeper.agents import FactCall
 from watchkeeper.agents.curator import Course, Situation
+from watchkeeper.runtime.drift_alerts import is_of_serving
 from watchkeeper.runtime.events import Escalated, IncidentClosed, LifecycleEnded, StageJudged
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.investigation import Investigation
@@ -47,8 +48,8 @@ class Ending:
         )
         if evidence.result is None:
             return ends(Outcome.ESCALATED, f"it is not known how the predictor does: {evidence.error}")
-        firing = context.incident({"incident": incident_id}).alert.condition.firing
-        if not any(finding.kind in firing for finding in evidence.findings):
+        alert = context.incident({"incident": incident_id}).alert
+        if not any(finding.kind in alert.condition.firing for finding in evidence.findings):
             return ends(Outcome.LEFT, "the predictor does as before, so nothing is done")
         situation = self._situation(dict(evidence.result))
         host = context.site.inventory.host(run.request.host)
@@ -58,7 +59,8 @@ class Ending:
             context.site.policy.allows_ever(action, host) and context.team.may_propose(action.name)
             for action in (submit, promote)
         )
-        courses = situation.courses(may_retrain=may)
+        # What it is asked and answers has an incident of its own, which may retrain it.
+        courses = situation.courses(may_retrain=may and not is_of_serving(alert))
         course, decision = context.team.choose_course(situation, courses)
         sure = decision.confidence >= run.request.sure
         self._journal.decide(incident_id, decision, key="course", accepted=sure, threshold=run.request.sure)
@@ -147,6 +149,10 @@ class Ending:
             value = found.get(name)
             return float(value) if isinstance(value, int | float) else None
 
+        def ratio(name: str, other: str) -> float | None:
+            value, least = number(name), number(other)
+            return None if value is None or not least else value / least
+
         return Situation(
             predictor=passage("{name}", name=Trusted(self._run.request.predictor)),
             predictions=int(number("predictions") or 0),
@@ -159,6 +165,8 @@ class Ending:
             fresh_rows=self._fresh_rows(),
             right_before=number("right_before"),
             right_since=number("right_since"),
+            slower=ratio("seconds_now", "seconds_before") if found.get("slower") else None,
+            failing=ratio("failed", "asked") if found.get("failing") else None,
         )
 
     def _fresh_rows(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +43,18 @@ class Threshold(Predictor):
                 raise DataError(f"row {number}: column 'load' holds {load!r}, which is no number")
             answers.append({"busy": load > self.threshold, "score": float(load) - self.threshold})
         return answers
+
+
+class Moody(Threshold):
+    """Answers as its mood is, the text of a file outside of its folder: ``slow`` takes half a second."""
+
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+        mood = Path(os.environ["TESTS_MOOD"]).read_text()
+        if mood == "slow":
+            time.sleep(0.5)
+        if mood == "broken":
+            raise RuntimeError("it is broken")
+        return super().predict(rows)
 
 
 class ThresholdParameters(Parameters):

@@ -51,6 +51,8 @@ class FindingKind(StrEnum):
     PREDICTOR_UNANSWERED = "predictor-unanswered"
     PREDICTOR_DRIFT = "predictor-drift"
     PREDICTOR_WORSE = "predictor-worse"
+    PREDICTOR_SLOWER = "predictor-slower"
+    PREDICTOR_FAILING = "predictor-failing"
     PREDICTOR_AS_BEFORE = "predictor-as-before"
     SUSPICIOUS_TEXT = "suspicious-text"
     CUSTOM = "custom"

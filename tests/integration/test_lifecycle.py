@@ -37,7 +37,7 @@ from watchkeeper.runtime.approvals import ApprovalKind
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.clock import utc_now
-from watchkeeper.runtime.drift_alerts import drift_alert
+from watchkeeper.runtime.drift_alerts import drift_alert, serving_alert
 from watchkeeper.runtime.errors import ConfigurationError, IncidentBusyError, StoreError
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
 from watchkeeper.runtime.jobs import Jobs
@@ -506,8 +506,14 @@ def test_the_command_line_retrains_and_says_how_it_ended(base: Path, monkeypatch
 # -- drift -------------------------------------------------------------------------------------------------
 
 
-def drifted(base: Path, *, probabilities: list[float], sure: float = 0.5) -> tuple[str, str, list[str]]:
-    """Have an alert of drift handled by an agent that is so sure; return outcome, status, and options."""
+def drifted(
+    base: Path, *, probabilities: list[float], sure: float = 0.5, fails: bool = False
+) -> tuple[str, str, list[str]]:
+    """Have an alert of drift, or of failures, handled by an agent that is so sure.
+
+    Returns:
+        The outcome, the status, and what was offered.
+    """
     offered: list[str] = []
 
     def choose(asked: ChoiceRequest) -> list[float]:
@@ -524,7 +530,11 @@ def drifted(base: Path, *, probabilities: list[float], sure: float = 0.5) -> tup
     with orchestrator(base / "home", rules=ALLOW, engine=ScriptedEngine(choose=choose)) as o:
         answer(o, right=0.4, count=100)
         report = DriftReport(predictor=NAME, version=1, rows=100, signals=("quality",))
-        incident = o.open(drift_alert(report, host=HOST)).id
+        alert = drift_alert(report, host=HOST)
+        if fails:
+            fail(o, rows=100)
+            alert = serving_alert(report, "errors", host=HOST)
+        incident = o.open(alert).id
         outcome = to_the_end(o, incident)
         decisions = [(d.role, d.accepted) for d in o.journal.decisions.list(incident)]
         assert decisions == [("curator", max(probabilities) >= sure)]
@@ -536,6 +546,13 @@ def test_an_agent_that_is_sure_has_a_drifted_predictor_retrained(base: Path) -> 
     assert (outcome, status) == ("promoted", "resolved")
     # It is certainly worse, so waiting is no answer.
     assert [text.split()[1] for text in offered] == ["train", "call"]
+
+
+def test_a_predictor_that_fails_is_not_retrained_for_that_though_it_is_worse_too(base: Path) -> None:
+    outcome, status, offered = drifted(base, probabilities=[1.0], fails=True)
+    assert (outcome, status) == ("escalated", "escalated")
+    assert [text.split()[1] for text in offered] == ["call"]
+    assert moves(base / "home") == [("champion", None, 1)]
 
 
 def test_an_agent_that_is_unsure_changes_nothing_and_people_are_called(base: Path) -> None:

@@ -10,17 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from tests.predictor_homes import home_with_two
 from tests.threshold import make
 from watchkeeper.cli import build_app, predictors_changes
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.journal import Journal
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.predictors import drift
@@ -30,11 +33,12 @@ from watchkeeper.tools.versions.server_file import running_servers
 
 ROOT = Path(__file__).parents[2]
 _SERVE = """
+import os
 import sys
 from tests.threshold import KIND
 from watchkeeper.tools.predictors import register_kind
 from watchkeeper.cli import main
-register_kind(KIND, "tests.threshold:Threshold")
+register_kind(KIND, "tests.threshold:" + ("Moody" if "TESTS_MOOD" in os.environ else "Threshold"))
 sys.argv = ["watchkeeper", *sys.argv[1:]]
 main()
 """
@@ -189,10 +193,10 @@ def served(home: Path, *arguments: str) -> Iterator[str]:
             process.stderr.close()
 
 
-def ask(address: str, load: float, name: str) -> dict[str, object]:
+def ask(address: str, load: float, name: str, rows: int = 1) -> dict[str, object]:
     request = urllib.request.Request(
         f"{address}/v1/predictors/busy/predict",
-        data=json.dumps({"rows": [{"load": load}], "id": name}).encode(),
+        data=json.dumps({"rows": [{"load": load}] * rows, "id": name}).encode(),
         headers={"content-type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
@@ -225,3 +229,44 @@ def test_a_served_champion_is_replaced_without_a_restart_and_the_server_verifies
     report = json.loads(invoke("drift", "busy", "--version", "1", "--json").stdout)
     assert report["rows"] >= 1
     assert report["quality"]["labels"] == 1
+
+
+def test_a_server_that_becomes_slow_and_then_fails_raises_an_alert(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Versions(home).promote("busy", 1, by="alice")
+    (home / "inventory.yaml").write_text("hosts: [{name: web-1}]")
+    (home / "config.yaml").write_text(
+        yaml.safe_dump({"tools": ["watchkeeper.tools.versions.tools:predictor_tools"]})
+    )
+    mood = home.parent / "mood"
+    monkeypatch.setenv("TESTS_MOOD", str(mood))
+    with served(home) as address:
+        mood.write_text("well")
+        for number in range(30):
+            ask(address, 0.55, f"well-{number}")
+        before = invoke("drift", "busy", "--alert-host", "web-1")
+        mood.write_text("slow")
+        for number in range(14):
+            ask(address, 0.55, f"slow-{number}")
+        slow = json.loads(invoke("drift", "busy", "--alert-host", "web-1", "--json").stdout)
+        mood.write_text("broken")
+        for number in range(3):
+            with pytest.raises(urllib.error.HTTPError, match="500"):
+                ask(address, 0.55, f"broken-{number}", rows=20)
+    assert (before.exit_code, "not as it was" in before.stdout) == (0, False)
+    assert slow["signals"] == ["latency"]
+    assert (slow["latency"]["batches"], slow["latency"]["slow"]) == (22, 14)
+    assert slow["latency"]["before"] < 0.25 < 0.5 <= slow["latency"]["now"]
+    told = invoke("drift", "busy", "--alert-host", "web-1", "--plot", str(home.parent / "drift.png"))
+    assert told.exit_code == 3
+    assert "it failed at 60 of the newest " in told.stdout
+    assert "not as it was: latency, errors\n" in told.stdout
+    assert f"submitted {slow['incident']}" not in told.stdout
+    assert (home.parent / "drift.png").read_bytes().startswith(b"\x89PNG")
+    with Journal(home) as journal:
+        opened = {
+            incident.alert.title.partition(") ")[2]: incident.id for incident in journal.incidents.list()
+        }
+    assert opened.keys() == {"answers slower than at first", "fails more often than it may"}
+    assert slow["incidents"] == [opened["answers slower than at first"]]

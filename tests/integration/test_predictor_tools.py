@@ -12,7 +12,7 @@ import pytest
 from tests.clocks import START
 from tests.predictor_homes import home_with_two
 from tests.threshold import Threshold
-from watchkeeper.runtime.drift_alerts import DriftEpisodes, drift_alert
+from watchkeeper.runtime.drift_alerts import DriftEpisodes, drift_alert, serving_alert
 from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.tools.action import ProbeAnswer
@@ -22,7 +22,7 @@ from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec, Inventory
 from watchkeeper.tools.plugins import load_registry
 from watchkeeper.tools.predictors.recording import FILE, Predictions, Recorded
-from watchkeeper.tools.predictors.watching import DriftReport, watch
+from watchkeeper.tools.predictors.watching import DriftReport, look, watch
 from watchkeeper.tools.registry import Registry
 from watchkeeper.tools.versions import Versions
 from watchkeeper.tools.versions.promotion import PredictorPromote, PromoteArguments
@@ -140,6 +140,40 @@ def test_labels_that_began_to_disagree_are_told_while_all_together_still_do(
     assert drift_alert(report, host="web-1").severity.value == "critical"
 
 
+def test_what_a_version_fails_at_and_how_slow_it_is_are_told(
+    registry: Registry, target: Target, versions: Versions, home: Path
+) -> None:
+    versions.promote("busy", 1, by="alice")
+    kept = Predictions(home / "predictors" / FILE)
+    kept.record(
+        [
+            Recorded(
+                "busy",
+                f"{n}",
+                1,
+                "champion",
+                START + timedelta(minutes=n),
+                {},
+                {"busy": True},
+                seconds=0.1 if n < 100 else 0.4,
+            )
+            for n in range(200)
+        ]
+    )
+    kept.record_failure("busy", 1, "champion", 60, START + timedelta(minutes=300))
+    report = look(kept, versions.get("busy"))
+    kept.close()
+    evidence = gather(registry, target, "predictor.quality")
+    assert [finding.text for finding in evidence.findings] == [
+        "95 % of the answers of predictor busy take up to 0.4 s, and took up to 0.1 s at first",
+        "predictor busy failed at 60 of the newest 130 rows",
+    ]
+    assert report.signals == ("latency", "errors")
+    alerts = [serving_alert(report, sign, host="web-1") for sign in report.signals]
+    assert [alert.condition.firing for alert in alerts] == [(found.kind,) for found in evidence.findings]
+    assert [alert.severity.value for alert in alerts] == ["warning", "critical"]
+
+
 def test_a_plan_shows_the_move_and_the_metrics(target: Target, versions: Versions) -> None:
     versions.promote("busy", 1, by="alice")
     plan = PROMOTE.plan(target, PromoteArguments(name="busy", version=2), key="S1")
@@ -215,21 +249,21 @@ def test_an_episode_of_drift_is_one_alert(home: Path, versions: Versions) -> Non
     assert drifted.signals
     episodes = DriftEpisodes(home)
 
-    assert episodes.alert(steady, host="web-1") is None
-    alert = episodes.alert(drifted, host="web-1")
-    assert alert is not None
+    assert episodes.alerts(steady, host="web-1") == ()
+    (alert,) = episodes.alerts(drifted, host="web-1")
     alert.check(Inventory(hosts=(HostSpec(name="web-1"),)), load_registry(TOOLS))
     # A crash before it is kept tells it again, and the store groups it into the same incident.
     with Journal(home) as journal:
         first = journal.open(alert, by="alice")
-        second = journal.open(DriftEpisodes(home).alert(drifted, host="web-1") or alert, by="alice")
+        (same,) = DriftEpisodes(home).alerts(drifted, host="web-1")
+        second = journal.open(same, by="alice")
         assert first.id == second.id
         assert isinstance(journal.incidents, Incidents)
     episodes.told(drifted, START)
-    assert DriftEpisodes(home).alert(drifted, host="web-1") is None
+    assert DriftEpisodes(home).alerts(drifted, host="web-1") == ()
     episodes.told(steady, START)
     assert episodes.current("busy") is None
-    assert episodes.alert(drifted, host="web-1") is not None
+    assert episodes.alerts(drifted, host="web-1") != ()
 
 
 def test_what_is_new_in_an_episode_is_told_and_what_comes_again_is_not(home: Path) -> None:
@@ -241,10 +275,9 @@ def test_what_is_new_in_an_episode_is_told_and_what_comes_again_is_not(home: Pat
     for day, signals in enumerate(
         [("rows:load",), ("rows:load", "quality"), ("rows:load",), ("quality",), ("rows:load", "rows:disk")]
     ):
-        alert = episodes.alert(report(*signals), host="web-1")
-        said.append(alert.severity.value if alert else None)
+        said.append([alert.severity.value for alert in episodes.alerts(report(*signals), host="web-1")])
         episodes.told(report(*signals), START + timedelta(days=day))
-    assert said == ["warning", "critical", None, None, "warning"]
+    assert said == [["warning"], ["critical"], [], [], ["warning"]]
     known = episodes.current("busy")
     assert known is not None
     assert (known.since, known.signals) == (START, ("rows:load", "quality", "rows:disk"))
@@ -255,4 +288,41 @@ def test_another_version_begins_another_episode(home: Path) -> None:
     episodes = DriftEpisodes(home)
     episodes.told(drifted, START)
     newer = drifted.model_copy(update={"version": 2})
-    assert episodes.alert(newer, host="web-1") is not None
+    assert episodes.alerts(newer, host="web-1") != ()
+
+
+def test_a_drift_that_is_known_hides_no_trouble_of_serving(home: Path) -> None:
+    def report(*signals: str) -> DriftReport:
+        return DriftReport(predictor="busy", version=1, rows=100, signals=signals)
+
+    episodes = DriftEpisodes(home)
+    titles = []
+    with Journal(home) as journal:
+        looks: list[tuple[str, ...]] = [
+            ("rows:load",),
+            ("rows:load", "latency"),
+            ("rows:load", "latency", "errors"),
+            ("latency", "errors"),
+            ("rows:load",),
+            ("errors",),
+        ]
+        for day, signals in enumerate(looks):
+            found = episodes.alerts(report(*signals), host="web-1")
+            titles.append([alert.title.partition(") ")[2] for alert in found])
+            for alert in found:
+                alert.check(Inventory(hosts=(HostSpec(name="web-1"),)), load_registry(TOOLS))
+                journal.open(alert, by="alice")
+            episodes.told(report(*signals), START + timedelta(days=day))
+        assert [incident.alert_count for incident in journal.incidents.list()] == [2, 1, 1]
+    assert titles == [
+        ["is asked or answers what it was not"],
+        ["answers slower than at first"],
+        ["fails more often than it may"],
+        [],
+        # It was over, so it is told again, though the drift is not.
+        [],
+        ["fails more often than it may"],
+    ]
+    both = report("answers:score", "errors")
+    episodes.told(report(), START)
+    assert [alert.severity.value for alert in episodes.alerts(both, host="web-1")] == ["warning", "critical"]

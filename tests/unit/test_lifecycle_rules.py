@@ -108,6 +108,11 @@ def test_only_what_makes_sense_is_offered() -> None:
     assert situation(worse=True).courses(may_retrain=True) == (Course.RETRAIN, Course.ESCALATE)
     fell = situation(right_before=0.95, right_since=0.6)
     assert fell.courses(may_retrain=True) == (Course.RETRAIN, Course.ESCALATE)
+    # Training again makes nothing faster, and mends no failure.
+    slow = situation(asked_shifted=0, slower=3.2)
+    assert slow.courses(may_retrain=True) == (Course.WAIT, Course.ESCALATE)
+    assert situation(asked_shifted=0, failing=0.3).courses(may_retrain=True) == (Course.ESCALATE,)
+    assert situation(failing=0.3).courses(may_retrain=True) == (Course.RETRAIN, Course.ESCALATE)
     assert situation(fresh_rows=0).courses(may_retrain=True) == (Course.WAIT, Course.ESCALATE)
     assert situation(worse=True).courses(may_retrain=False) == (Course.ESCALATE,)
 
@@ -116,7 +121,10 @@ def test_the_agent_is_told_numbers_and_no_words_of_others() -> None:
     said = " ".join(situation(labels=40, share=0.5, worse=True).told())
     assert "right in 50 % of 40 labelled answers; it was right in 90 %" in said
     assert "certainly worse" in said
-    assert "Since a change" not in said
+    for words in ("Since a change", "times as long", "fails"):
+        assert words not in said
+    served = " ".join(situation(slower=3.2, failing=0.25).told())
+    assert "Its answers take 3 times as long as at first. It fails at 25 % of rows." in served
     said = " ".join(situation(right_before=0.95, right_since=0.6).told())
     assert "Since a change, 60 % of its labelled answers are right; before, 95 % were." in said
     with pytest.raises(UntrustedTextError):

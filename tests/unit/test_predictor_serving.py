@@ -405,6 +405,25 @@ async def test_rows_at_which_a_version_fails_are_counted(shelf: Shelf, tmp_path:
 
 
 @pytest.mark.asyncio
+async def test_how_long_an_answer_took_is_recorded_with_the_time_it_waited(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    gate = shelf.made[1] = Gate(0.5)
+    async with client_of(shelf, predictions=kept, window=0.001, now=FakeClock()) as client:
+        first = asyncio.create_task(ask(client, 0.5, by="first"))
+        await asyncio.sleep(0.05)
+        second = asyncio.create_task(ask(client, 0.5, by="second"))
+        await asyncio.sleep(0.15)
+        gate.gate.set()
+        await asyncio.gather(first, second)
+        await ask(client, 0.5, by="third")
+    seconds = {one.id: one.seconds or 0.0 for one in kept.list("busy")}
+    assert seconds["first"] > seconds["second"] > 0.1
+    assert seconds["second"] > seconds["third"] > 0
+
+
+@pytest.mark.asyncio
 async def test_failures_that_cannot_be_counted_are_told_as_they_are(shelf: Shelf, tmp_path: Path) -> None:
     kept = Predictions(tmp_path / "state" / "p.db")
     shelf.made[1] = Broken(0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -70,8 +72,51 @@ def test_rows_are_counted_by_version_role_and_minute(tmp_path: Path) -> None:
     assert tally("champion") == Tally(answered=2, failed=4)
     assert tally("champion", "shadow").rows == 7
     assert tally("champion", minutes=1) == Tally(answered=0, failed=1)
+    assert kept.minutes("busy", version=1, roles=("champion", "shadow"), last=9) == (
+        (START, Tally(answered=3, failed=3)),
+        (START + timedelta(minutes=5), Tally(answered=0, failed=1)),
+    )
+    (newest,) = kept.minutes("busy", version=1, roles=("champion",), last=1)
+    assert newest[0] == START + timedelta(minutes=5)
+    until = START + timedelta(minutes=5, seconds=30)
+    assert kept.tally("busy", version=1, roles=("champion",), until=until) == Tally(answered=2, failed=3)
     kept.prune(START + timedelta(days=10, minutes=3))
     assert tally("champion") == Tally(answered=0, failed=1)
+
+
+def test_counts_stay_while_the_first_answers_of_their_time_do(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db", keep_rows=100, keep_days=10, keep_first=2)
+    for day in range(0, 21, 5):
+        kept.record([prediction(f"{day}", days=day)])
+        kept.record_failure("busy", 1, "champion", 1, START + timedelta(days=day))
+        kept.record_failure("busy", 2, "champion", 1, START + timedelta(days=day))
+
+    def days(version: int) -> list[int]:
+        found = kept.minutes("busy", version=version, roles=("champion",), last=9)
+        return [(at - START).days for at, _ in found]
+
+    kept.prune(START + timedelta(days=21))
+    assert days(1) == [0, 5, 15, 20]
+    assert days(2) == [15, 20]
+    # Once it answers no more, its first answers go, and so do their counts.
+    kept.prune(START + timedelta(days=31))
+    assert days(1) == []
+
+
+def test_a_file_of_an_earlier_release_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "p.db"
+    kept = Predictions(path)
+    kept.record([prediction("a")])
+    kept.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE predictions DROP COLUMN seconds")
+        connection.execute("DROP TABLE row_counts")
+        connection.commit()
+    kept = Predictions(path)
+    later = replace(prediction("b"), seconds=0.25)
+    kept.record([later])
+    assert Predictions(path).list("busy") == (prediction("a"), later)
+    assert kept.tally("busy", version=1, roles=("champion",)) == Tally(answered=1, failed=0)
 
 
 def test_the_newest_are_kept_and_the_old_forgotten(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from sqlalchemy import (
     Column,
     Connection,
+    Float,
     Index,
     Integer,
     MetaData,
@@ -61,6 +62,7 @@ _table = Table(
     Column("answer", Text, nullable=False),
     Column("label", Text),
     Column("labelled_at", String),
+    Column("seconds", Float),
     UniqueConstraint("predictor", "id", "role"),
     Index("predictions_by_time", "predictor", "at"),
     sqlite_autoincrement=True,
@@ -91,6 +93,7 @@ class Recorded:
         asked: The row.
         answer: The answer.
         label: What was right; None while nobody knows.
+        seconds: How long its request waited until it was answered; None where nobody measured.
     """
 
     predictor: str
@@ -101,6 +104,7 @@ class Recorded:
     asked: Mapping[str, JsonValue]
     answer: Mapping[str, JsonValue]
     label: JsonValue = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,7 @@ class Predictions:
         event.listen(self._engine, "connect", _set_up)
         with self._writing() as connection:
             _metadata.create_all(connection)
+            _add_what_is_missing(connection)
 
     def record(self, predictions: Sequence[Recorded]) -> frozenset[str]:
         """Keep predictions; one that is kept already stays as it is, and an id of another row keeps none.
@@ -171,6 +176,7 @@ class Predictions:
                     "at": _text(one.at),
                     "asked": json.dumps(dict(one.asked)),
                     "answer": json.dumps(dict(one.answer)),
+                    "seconds": one.seconds,
                 }
                 for one in predictions
                 if one.id not in taken
@@ -195,27 +201,55 @@ class Predictions:
         with self._writing() as connection:
             _add(connection, (predictor, version, role, _minute(at)), failed=rows)
 
-    def tally(self, predictor: str, *, version: int, roles: Sequence[str], since: datetime) -> Tally:
+    def tally(
+        self,
+        predictor: str,
+        *,
+        version: int,
+        roles: Sequence[str],
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Tally:
         """Return how many rows a version answered in some roles, and at how many it failed.
 
         Args:
             predictor: Its predictor.
             version: The version.
             roles: As what it was asked.
-            since: From the minute of this time on.
+            since: From the minute of this time on; from the first on where None.
+            until: Up to the minute of this time, without it; up to now where None.
 
         Raises:
             RecordingError: If they cannot be read.
         """
-        query = select(func.sum(_counts.c.answered), func.sum(_counts.c.failed)).where(
-            _counts.c.predictor == predictor,
-            _counts.c.version == version,
-            _counts.c.role.in_(roles),
-            _counts.c.minute >= _minute(since),
-        )
+        query = _counted(predictor, version, roles)
+        if since is not None:
+            query = query.where(_counts.c.minute >= _minute(since))
+        if until is not None:
+            query = query.where(_counts.c.minute < _minute(until))
         with self._translated(), self._engine.connect() as connection:
-            answered, failed = connection.execute(query).one()
+            _, answered, failed = connection.execute(query).one()
         return Tally(answered or 0, failed or 0)
+
+    def minutes(
+        self, predictor: str, *, version: int, roles: Sequence[str], last: int
+    ) -> tuple[tuple[datetime, Tally], ...]:
+        """Return how many rows a version answered and failed at, by the minute, without those of no row.
+
+        Args:
+            predictor: Its predictor.
+            version: The version.
+            roles: As what it was asked.
+            last: No more than so many minutes, the newest; the oldest of them first.
+
+        Raises:
+            RecordingError: If they cannot be read.
+        """
+        minute = _counts.c.minute
+        query = _counted(predictor, version, roles).group_by(minute).order_by(minute.desc()).limit(last)
+        with self._translated(), self._engine.connect() as connection:
+            found = connection.execute(query).all()[::-1]
+        return tuple((datetime.fromisoformat(at), Tally(answered, failed)) for at, answered, failed in found)
 
     def label(self, predictor: str, labels: Mapping[str, JsonValue], at: datetime) -> tuple[str, ...]:
         """Say what was right, by id.
@@ -296,13 +330,16 @@ class Predictions:
             return int(connection.execute(query).scalar_one())
 
     def prune(self, now: datetime) -> int:
-        """Forget what is too old or too much; returns how many predictions that were."""
+        """Forget what is too old or too much; returns how many predictions that were.
+
+        Counts of rows stay for as long as the first answers that were made meanwhile.
+        """
         removed = 0
         oldest = now - timedelta(days=self._keep_days)
         with self._writing() as connection:
-            connection.execute(delete(_counts).where(_counts.c.minute < _minute(oldest)))
             for (name,) in connection.execute(select(_table.c.predictor).distinct()).all():
                 removed += self._prune(connection, name, _text(oldest))
+            self._prune_counts(connection, _minute(oldest))
         return removed
 
     def close(self) -> None:
@@ -325,6 +362,16 @@ class Predictions:
                 lost = lost.where(seq.not_in(first))
             removed += connection.execute(lost).rowcount
         return removed
+
+    def _prune_counts(self, connection: Connection, oldest: str) -> None:
+        gone, own = _counts.c.minute < oldest, (_counts.c.predictor, _counts.c.version)
+        for name, number in connection.execute(select(*own).where(gone).distinct()).all():
+            first = _of(name, number, ANSWERING).order_by(_table.c.seq).limit(self._keep_first).subquery()
+            until = connection.scalar(select(func.max(first.c.at)))
+            lost = delete(_counts).where(own[0] == name, own[1] == number, gone)
+            if until is not None:
+                lost = lost.where(_counts.c.minute > _minute(datetime.fromisoformat(until)))
+            connection.execute(lost)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -354,6 +401,12 @@ def _of(predictor: str, version: int | None, roles: Sequence[str]) -> Select[tup
     return query.where(_table.c.role.in_(roles)) if roles else query
 
 
+def _counted(predictor: str, version: int, roles: Sequence[str]) -> Select[str, int, int]:
+    return select(_counts.c.minute, func.sum(_counts.c.answered), func.sum(_counts.c.failed)).where(
+        _counts.c.predictor == predictor, _counts.c.version == version, _counts.c.role.in_(roles)
+    )
+
+
 def _taken(connection: Connection, predictions: Sequence[Recorded]) -> frozenset[str]:
     """Return the ids under which another row is kept, or comes along, whoever answered it."""
     taken: set[str] = set()
@@ -378,6 +431,13 @@ def _add(
     connection.execute(new.on_conflict_do_update(index_elements=[*_counts.primary_key], set_=more))
 
 
+def _add_what_is_missing(connection: Connection) -> None:
+    """Give a file of an earlier release the columns that it lacks; what it holds stays."""
+    there = {column.name for column in connection.exec_driver_sql("PRAGMA table_info(predictions)")}
+    if "seconds" not in there:
+        connection.exec_driver_sql("ALTER TABLE predictions ADD COLUMN seconds FLOAT")
+
+
 def _set_up(connection: object, record: object) -> None:
     del record
     connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are begun here, not guessed
@@ -399,6 +459,7 @@ def _recorded(row: Row[tuple[object, ...]]) -> Recorded:
         asked=json.loads(found["asked"]),
         answer=json.loads(found["answer"]),
         label=None if found["label"] is None else json.loads(found["label"]),
+        seconds=found["seconds"],
     )
 
 

@@ -1,4 +1,4 @@
-"""How a predictor does since it answers: whether rows and answers shifted, and whether labels still agree."""
+"""How a predictor does since it answers: what it is asked, answers and takes, and whether labels agree."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.psi import ColumnDrift, Reference
 from watchkeeper.tools.predictors.recording import FIRST, Predictions, Recorded
 from watchkeeper.tools.predictors.rows import number_of
+from watchkeeper.tools.predictors.served import Failures, Latency, failures_of, latency_of
 from watchkeeper.tools.versions.bootstrap import interval_of_mean
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ class DriftReport(BaseModel):
         answers: What was answered, by column.
         quality: How often labels agree; None where no label arrived.
         fall: Since when labels agree less often than before; None where they do not.
+        latency: How long answers take; None where too few were measured.
+        failures: At how many rows it fails; None where nobody looked.
         signals: What is not as it was, each in a few words: ``rows:load``, ``answers:score``, ``quality``,
-            ``stream:quality``.
+            ``stream:quality``, ``latency``, ``errors``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,6 +111,8 @@ class DriftReport(BaseModel):
     answers: dict[str, ColumnDrift] = {}
     quality: LiveQuality | None = None
     fall: Fall | None = None
+    latency: Latency | None = None
+    failures: Failures | None = None
     signals: tuple[str, ...] = ()
 
 
@@ -147,11 +152,13 @@ def look(
         RecordingError: If they cannot be read.
     """
     first, newest = kept.ends(version.name, version.number, last=last)
+    before, _ = parted(first, newest)
     return watch(
         version.name,
         version.number,
         newest,
         first=first,
+        failures=failures_of(kept, version.name, version.number, before),
         reference=reference,
         column=column or version.record.notes.label_column or None,
         tolerance=tolerance,
@@ -166,6 +173,7 @@ def watch(
     predictions: Sequence[Recorded],
     *,
     first: Sequence[Recorded] = (),
+    failures: Failures | None = None,
     reference: Sequence[Row] = (),
     column: str | None = None,
     tolerance: float = 0.0,
@@ -179,6 +187,7 @@ def watch(
         version: Its number.
         predictions: The newest of this version, the oldest first.
         first: Its first ones, as far as they are not among these.
+        failures: At how many rows it fails, where somebody looked.
         reference: Rows to compare with what was asked; by default the first that it was asked. Answers are
             always compared with its first ones.
         column: Column of the answers that labels are held against; by default the only one, or ``label``.
@@ -214,6 +223,11 @@ def watch(
         fall = fallen(stream, column=column, tolerance=tolerance)
     if fall is not None:
         signals.append("stream:quality")
+    latency = latency_of(before, recent)
+    if latency is not None and latency.slower:
+        signals.append("latency")
+    if failures is not None and failures.many:
+        signals.append("errors")
     return DriftReport(
         predictor=predictor,
         version=version,
@@ -225,6 +239,8 @@ def watch(
         answers=answers,
         quality=quality,
         fall=fall,
+        latency=latency,
+        failures=failures,
         signals=tuple(signals),
     )
 

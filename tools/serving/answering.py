@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -218,9 +219,18 @@ class Answerer:
         """Record answers, and return the ids that are those of other rows."""
         if self._predictions is None:
             return frozenset()
-        at = self._now()
+        at, done_at = self._now(), time.monotonic()
         found = [
-            Recorded(name, id_, answered.version, answered.role, at, row, answer)
+            Recorded(
+                name,
+                id_,
+                answered.version,
+                answered.role,
+                at,
+                row,
+                answer,
+                seconds=done_at - asked.since,
+            )
             for asked, answered in zip(batch, done, strict=True)
             for id_, row, answer in zip(answered.ids, asked.rows, answered.answers, strict=True)
         ]

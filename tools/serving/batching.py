@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from watchkeeper.tools.errors import DataError
@@ -27,10 +28,12 @@ class Asked:
     Attributes:
         id: Id of the request.
         rows: At least one.
+        since: When they came to whom answers them, on the monotonic clock, in seconds.
     """
 
     id: str
     rows: Sequence[Row]
+    since: float = 0.0
 
 
 Answering = Callable[[Sequence[Asked]], list[T]]
@@ -95,7 +98,7 @@ class Batcher(Generic[T]):
         if self._rows + len(asked.rows) > self._waiting_rows:
             raise QueueFullError(f"{self._rows} rows wait and {self._waiting_rows} may")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(asked, future))
+        self._queue.append(_Waiting(replace(asked, since=time.monotonic()), future))
         self._rows += len(asked.rows)
         if self._rows >= self._most_rows:
             self._full.set()

@@ -12,6 +12,7 @@ from watchkeeper.tools.fact import Arguments, Fact, Raw, Result
 from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.predictors.recording import FILE, Predictions
+from watchkeeper.tools.predictors.served import Failures
 from watchkeeper.tools.predictors.watching import look
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.versions.records import CHALLENGER, CHAMPION
@@ -155,6 +156,12 @@ class QualityResult(Result):
         right_before: Share of right answers before the stream of labelled ones changed for the worse; None
             where it did not.
         right_since: Share of right ones since then.
+        seconds_before: Seconds that 95 % of its first answers took at most; None where too few were measured.
+        seconds_now: The same of its newest answers.
+        slower: Whether too many of these take so much longer that it matters, and no chance.
+        asked: The newest rows that it was asked.
+        failed: At how many of these it failed.
+        failing: Whether these are more than at first, or more than any may, and no chance.
     """
 
     name: str
@@ -171,15 +178,27 @@ class QualityResult(Result):
     worse: bool
     right_before: float | None
     right_since: float | None
+    seconds_before: float | None = None
+    seconds_now: float | None = None
+    slower: bool = False
+    asked: int = 0
+    failed: int = 0
+    failing: bool = False
 
 
 class PredictorQuality(Fact[PredictorArguments, QualityResult]):
-    """Whether what a predictor is asked and answers shifted, and whether labels still agree."""
+    """Whether what a predictor is asked and answers shifted, labels agree, and it answers as at first."""
 
     name: ClassVar[str] = "predictor.quality"
     summary: ClassVar[str] = "whether a predictor still does as well as when it was made"
     kinds = frozenset(
-        {FindingKind.PREDICTOR_DRIFT, FindingKind.PREDICTOR_WORSE, FindingKind.PREDICTOR_AS_BEFORE}
+        {
+            FindingKind.PREDICTOR_DRIFT,
+            FindingKind.PREDICTOR_WORSE,
+            FindingKind.PREDICTOR_SLOWER,
+            FindingKind.PREDICTOR_FAILING,
+            FindingKind.PREDICTOR_AS_BEFORE,
+        }
     )
     arguments_type = PredictorArguments
     result_type = QualityResult
@@ -201,7 +220,8 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
             raise
         except ToolError as error:
             raise CollectError(str(error)) from error
-        quality, fall = report.quality, report.fall
+        quality, fall, latency = report.quality, report.fall, report.latency
+        failures = report.failures or Failures()
         drifts = [*report.columns.values(), *report.answers.values()]
         return {
             "version": version.number,
@@ -217,6 +237,12 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
             "worse": quality.worse if quality else False,
             "right_before": fall.before if fall else None,
             "right_since": fall.share if fall else None,
+            "seconds_before": round(latency.before, 6) if latency else None,
+            "seconds_now": round(latency.now, 6) if latency else None,
+            "slower": latency is not None and latency.slower,
+            "asked": failures.rows,
+            "failed": failures.failed,
+            "failing": failures.many,
         }
 
     def interpret(self, raw: Raw, arguments: PredictorArguments) -> QualityResult:
@@ -250,7 +276,24 @@ class PredictorQuality(Fact[PredictorArguments, QualityResult]):
                 f"since their stream changed, and was in {result.right_before:.0%} before",
                 severity=Severity.CRITICAL,
             )
-        if not shifted and not result.worse and result.right_before is None:
+        if result.slower and result.seconds_before is not None and result.seconds_now is not None:
+            yield Finding(
+                kind=FindingKind.PREDICTOR_SLOWER,
+                subject=result.name,
+                text=f"95 % of the answers of predictor {result.name} take up to {result.seconds_now:.3g} s, "
+                f"and took up to {result.seconds_before:.3g} s at first",
+                severity=Severity.WARNING,
+            )
+        if result.failing:
+            yield Finding(
+                kind=FindingKind.PREDICTOR_FAILING,
+                subject=result.name,
+                text=f"predictor {result.name} failed at {result.failed} of the newest "
+                f"{counted(result.asked, 'row')}",
+                severity=Severity.CRITICAL,
+            )
+        changed = shifted or result.worse or result.right_before is not None
+        if not (changed or result.slower or result.failing):
             yield Finding(
                 kind=FindingKind.PREDICTOR_AS_BEFORE,
                 subject=result.name,

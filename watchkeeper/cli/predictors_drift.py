@@ -45,13 +45,14 @@ def drift(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw drift over time (PNG).")] = None,
     alert_host: Annotated[
         str | None,
-        typer.Option(metavar="HOST", help="Submit an alert for this host when an episode begins."),
+        typer.Option(metavar="HOST", help="Submit an alert for this host when a sign comes up."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare what a version is asked and answers with what it was; exit code 3 where it is not as it was."""
+    """Compare how a version does with how it did at first; exit code 3 where it is not as it was."""
     with mistakes():
         from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.tools.predictors.recording import ANSWERING
         from watchkeeper.tools.predictors.rows import RowsFile
         from watchkeeper.tools.predictors.watching import changes, look, parted
         from watchkeeper.tools.versions import Versions
@@ -70,6 +71,7 @@ def drift(
                 tolerance=tolerance,
             )
             first, newest = kept.ends(name, version.number, last=last)
+            counts = kept.minutes(name, version=version.number, roles=ANSWERING, last=last) if plot else ()
         finally:
             kept.close()
         changed: tuple[Change, ...] = ()
@@ -79,26 +81,29 @@ def drift(
             changed = changes(newest, Adwin, column=column or version.record.notes.label_column or None)
         if plot is not None:
             from watchkeeper.models.plots import write_plot
-            from watchkeeper.tools.predictors.drift_plot import draw_drift, drift_lines
+            from watchkeeper.tools.predictors.drift_plot import draw_drift, drift_lines, served_lines
 
             before, recent = parted(first, newest)
-            lines = drift_lines([*before, *recent], reference=len(before), window=max(1, len(newest) // 10))
-            write_plot(plot, draw_drift(f"{name} version {version.number}", lines))
-        incident = submitted(settings, report, alert_host) if alert_host else ""
+            window = max(1, len(newest) // 10)
+            lines = drift_lines([*before, *recent], reference=len(before), window=window)
+            times = served_lines([*before, *recent], counts, window=window)
+            write_plot(plot, draw_drift(f"{name} version {version.number}", lines, times))
+        incidents = submitted(settings, report, alert_host) if alert_host else ()
     if as_json:
         print_json(
             {
                 **report.model_dump(mode="json"),
                 "changes": [change.model_dump(mode="json") for change in changed],
-                "incident": incident or None,
+                "incident": incidents[0] if incidents else None,
+                "incidents": list(incidents),
             }
         )
     else:
         _tell(report)
         for change in changed:
             typer.echo(f"{change.stream} changed at {when(change.at)} UTC (prediction {change.prediction})")
-        if incident:
-            typer.echo(f"submitted {incident}")
+        if incidents:
+            typer.echo(f"submitted {', '.join(incidents)}")
     if report.signals:
         raise typer.Exit(DRIFTED)
 
@@ -164,8 +169,8 @@ def say_unwatched_streams() -> None:
         )
 
 
-def submitted(settings: Settings, report: DriftReport, host: str) -> str:
-    """Submit an alert where an episode begins; return its incident."""
+def submitted(settings: Settings, report: DriftReport, host: str) -> tuple[str, ...]:
+    """Submit alerts of the signs that are new in an episode; return their incidents."""
     from watchkeeper.runtime.clock import utc_now
     from watchkeeper.runtime.drift_alerts import DriftEpisodes
     from watchkeeper.runtime.incident_jobs import submit
@@ -176,16 +181,18 @@ def submitted(settings: Settings, report: DriftReport, host: str) -> str:
     from watchkeeper.tools.plugins import load_registry
 
     episodes = DriftEpisodes(settings.home)
-    alert = episodes.alert(report, host=host)
-    incident = ""
-    if alert is not None:
-        alert.check(Inventory.load(settings.inventory_path), load_registry(settings.tools))
+    alerts = episodes.alerts(report, host=host)
+    incidents: tuple[str, ...] = ()
+    if alerts:
+        inventory, registry = Inventory.load(settings.inventory_path), load_registry(settings.tools)
+        for alert in alerts:
+            alert.check(inventory, registry)
         with Journal(settings.home, store=settings.store_place, solo=settings.solo) as journal:
             person = journal.people.at_terminal(token=token_from_environment())
             person.check(Permission.RUN, "have an incident handled")
-            incident = submit(journal, alert, by=person.name).id
+            incidents = tuple(submit(journal, alert, by=person.name).id for alert in alerts)
     episodes.told(report, utc_now())
-    return incident
+    return incidents
 
 
 def _tell(report: DriftReport) -> None:
@@ -212,5 +219,14 @@ def _tell(report: DriftReport) -> None:
             f"their stream changed at {when(fall.at)} UTC: right {fall.share:.1%} since, "
             f"{fall.before:.1%} before"
         )
+    latency, failures = report.latency, report.failures
+    if latency is not None:
+        typer.echo(
+            f"\n95 % of answers take up to {latency.now:.3g} s; at first: {latency.before:.3g} s "
+            f"({latency.slow} of the newest {latency.batches} batches took too long)"
+        )
+    if failures is not None and failures.failed + failures.first_failed:
+        first = f"{failures.first_failed} of {failures.first_rows}" if failures.first_rows else "not known"
+        typer.echo(f"\nit failed at {failures.failed} of the newest {failures.rows} rows; at first: {first}")
     if report.signals:
         typer.echo(f"\nnot as it was: {plain(', '.join(report.signals))}")

@@ -32,7 +32,8 @@ def watch(
 ) -> None:
     """Submit an alert when a predictor of lifecycle.yaml is not as it was; `watchkeeper serve` handles it.
 
-    One alert for each episode, however often it is looked at. Ctrl-C ends it; nothing is lost.
+    One alert for each episode and each new sign of it, however often it is looked at. Ctrl-C ends it, and
+    nothing is lost.
     """
     from watchkeeper.cli.output import INTERRUPTED
 
@@ -65,9 +66,10 @@ def watch(
                         typer.echo(f"{name}: not looked at: {error}", err=True)
                         failed = True
                         continue
-                    incident = submitted(settings, report, host)
-                    if incident:
-                        typer.echo(f"{name}: {plain(', '.join(report.signals))}: {incident}")
+                    incidents = submitted(settings, report, host)
+                    if incidents:
+                        signs = plain(", ".join(report.signals))
+                        typer.echo(f"{name}: {signs}: {', '.join(incidents)}")
                 if once:
                     raise typer.Exit(int(failed))
                 time.sleep(every)
