@@ -19,6 +19,7 @@ from watchkeeper.tools.registry import Registry, parse
 _CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 _CHECK_FACTS = {"http": "http.check", "tcp": "tcp.check"}
 _TITLE = 300
+_DESCRIPTION = 20_000
 _EXPECTED: int = HttpCheck.model_fields["expect"].default
 
 
@@ -78,7 +79,7 @@ class Alert(_Strict):
     service: Name | None = None
     severity: Severity = Severity.CRITICAL
     condition: Condition
-    description: str = Field(default="", max_length=20_000)
+    description: str = Field(default="", max_length=_DESCRIPTION)
     labels: dict[str, str] = Field(default_factory=dict)
 
     def redacted(self) -> Alert:
@@ -92,7 +93,7 @@ class Alert(_Strict):
         return self.model_copy(
             update={
                 "title": redact_text(self.title)[:_TITLE],
-                "description": redact_text(self.description),
+                "description": redact_text(self.description)[:_DESCRIPTION],
                 "labels": kept,
             }
         )

@@ -196,7 +196,9 @@ class EscalationWorker:
 
     def _work(self) -> None:
         while not self._stopping.wait(_POLL):
-            self._work_off()
+            # Calls of people hang on this thread: whatever goes wrong, it tries again.
+            with suppress(Exception):
+                self._work_off()
 
     def _work_off(self) -> None:
         # What cannot be written now is claimed again; a run does not end for it.

@@ -11,7 +11,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.budgets import effects_left, found_out
 from watchkeeper.runtime.checkpoints import Checkpoints
-from watchkeeper.runtime.errors import ObserveOnlyError
+from watchkeeper.runtime.errors import ObserveOnlyError, OperationError
 from watchkeeper.runtime.events import Escalated, IncidentClosed
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.jobs import JobStatus
@@ -37,6 +37,7 @@ def hand_over(orchestrator: Orchestrator, incident_id: str, reason: str) -> None
     Raises:
         IncidentBusyError: If another process runs it.
         AuditError: If that cannot be audited; it is then not handed over.
+        OperationError: If its report cannot be written; a later call writes it.
         StoreError: If it cannot be written.
     """
     journal, site = orchestrator.journal, orchestrator.site
@@ -45,6 +46,7 @@ def hand_over(orchestrator: Orchestrator, incident_id: str, reason: str) -> None
         with journal.store.transaction():
             incident = journal.incidents.get(incident_id)
             if incident.status.ended:
+                _report(orchestrator, incident_id)  # a crash may have come before it was written
                 return
             for effect in journal.ledger.in_doubt(incident_id):
                 if effect.state is EffectState.INTENDED:
@@ -63,8 +65,19 @@ def hand_over(orchestrator: Orchestrator, incident_id: str, reason: str) -> None
             journal.incidents.set_status(incident_id, status, summary=reason)
             journal.record(incident_id, IncidentClosed(status=status.value, summary=reason), key="closed")
             Checkpoints(journal.store).delete_thread(incident_id)
-        report = build_report(journal, incident_id, watts=orchestrator.settings.cpu_watts)
-        write_report(report, site.home / "reports")
+        _report(orchestrator, incident_id)
+
+
+def _report(orchestrator: Orchestrator, incident_id: str) -> None:
+    """Write the report of an incident that has ended, where there is none."""
+    folder = orchestrator.site.home / "reports"
+    if (folder / f"{incident_id}.md").exists() and (folder / f"{incident_id}.json").exists():
+        return
+    report = build_report(orchestrator.journal, incident_id, watts=orchestrator.settings.cpu_watts)
+    try:
+        write_report(report, folder)
+    except OSError as error:
+        raise OperationError(f"the report of incident {incident_id!r} was not written: {error}") from error
 
 
 def left_alone(journal: Journal, kind: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ when the question expires, and an answer makes it due at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from pydantic import JsonValue
 from watchkeeper.models.errors import BusyError, RemoteError
 from watchkeeper.runtime.approvals import ApprovalStatus
 from watchkeeper.runtime.errors import IncidentBusyError, OperationError, StoreError
+from watchkeeper.runtime.events import DecisionMade, EffectDone, EvidenceGathered, StageEntered, StageJudged
 from watchkeeper.runtime.jobs import Jobs
-from watchkeeper.runtime.worker import LaterError, StoppedError, Task, failure
+from watchkeeper.runtime.worker import LaterError, StoppedError, Task, failure, unfailing
 from watchkeeper.tools.errors import UnknownHostError
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ _OUTAGE_SECONDS = 15.0
 
 _OUT_SINCE = "out_since"
 """In the body of the job: since when that is so."""
+
+_WORK = (StageEntered, StageJudged, EvidenceGathered, DecisionMade, EffectDone)
+"""What happens where an incident gets on."""
 
 _PAUSE_SECONDS = 1.0
 """Time until an incident is looked at again that waits for no person, such as for a training job."""
@@ -102,17 +107,18 @@ class IncidentRuns:
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._orchestrator = orchestrator
-        self._show = show
-        self._say = say
+        self._show = unfailing(show)
+        self._say = unfailing(say)
         self._told: dict[str, str] = {}
 
     def __call__(self, task: Task) -> None:
         """Run an incident to its end, or to a question: then the job ends, and a timer takes its place."""
         incident_id = str(task.job.body["incident"])
+        began = self._orchestrator.journal.now()
         try:
             self._run(task, incident_id)
         except (RemoteError, BusyError, StoreError) as error:
-            self._wait_out(task, incident_id, error)
+            self._wait_out(task, incident_id, error, anew=self._worked(incident_id, began))
         else:
             self._told.pop(incident_id, None)
 
@@ -148,10 +154,18 @@ class IncidentRuns:
             except OperationError as failed:
                 self._say(f"incident {incident_id!r} could not be handed over: {failed}")
 
-    def _wait_out(self, task: Task, incident_id: str, error: Exception) -> None:
+    def _worked(self, incident_id: str, since: datetime) -> bool:
+        """Whether an incident got on since a moment: an outage that ended counts no more."""
+        with suppress(StoreError):
+            events = self._orchestrator.journal.incidents.events(incident_id)
+            return any(event.at >= since and isinstance(event, _WORK) for event in events)
+        return False
+
+    def _wait_out(self, task: Task, incident_id: str, error: Exception, *, anew: bool) -> None:
         """Wait for a model or a store that is out of reach, and hand the incident over after long enough."""
         limit, now = self._orchestrator.settings.outage_seconds, self._orchestrator.journal.now()
-        since = datetime.fromisoformat(str(task.job.body.get(_OUT_SINCE, now.isoformat())))
+        known = None if anew else task.job.body.get(_OUT_SINCE)
+        since = datetime.fromisoformat(str(known)) if known else now
         end = since + timedelta(seconds=limit)
         if now < end:
             said = f"incident {incident_id!r} waits, at most until {end:%H:%M:%S} UTC: {failure(error)}"

@@ -25,6 +25,7 @@ from watchkeeper.runtime.errors import (
     TransitionError,
     UnknownIncidentError,
 )
+from watchkeeper.runtime.event_redaction import redacted
 from watchkeeper.runtime.events import EVENT, BaseEvent, Event, IncidentOpened, Progress
 from watchkeeper.runtime.leases import LEASE_SECONDS, Lease, Leases, new_holder
 from watchkeeper.runtime.store import Store
@@ -239,6 +240,7 @@ class Incidents:
                     f"{status.value!r} (from there it goes to: {allowed})"
                 )
             at = self._now()
+            summary = None if summary is None else redact_text(summary)
             ended_at = (incident.ended_at or at) if status.ended else None
             connection.execute(
                 update(schema.incidents)
@@ -290,7 +292,7 @@ class Incidents:
         Raises:
             UnknownIncidentError: If there is no such incident.
         """
-        event = _without_secrets(event)
+        event = redacted(event)
         if isinstance(event, Progress):
             return event.model_copy(update={"incident_id": incident_id, "at": self._now()})
         table = schema.events
@@ -529,21 +531,6 @@ class Incidents:
         raise StoreError(
             "no free incident id was found in 100 attempts: the source of randomness repeats itself"
         )
-
-
-@lru_cache
-def _texts(kind: type[BaseEvent]) -> tuple[str, ...]:
-    """Fields of an event that hold texts."""
-    fields = kind.model_fields.items()
-    return tuple(name for name, field in fields if field.annotation in (str, tuple[str, ...]))
-
-
-def _without_secrets(event: E) -> E:
-    kept: dict[str, object] = {}
-    for name in _texts(type(event)):
-        value = getattr(event, name)
-        kept[name] = redact_text(value) if isinstance(value, str) else tuple(map(redact_text, value))
-    return event.model_copy(update=kept)
 
 
 def _incident(row: Row[tuple[object, ...]]) -> Incident:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from watchkeeper.runtime.errors import DeliveryUnknownError, NotSentError
-from watchkeeper.runtime.known_secrets import SECRETS
+from watchkeeper.runtime.known_secrets import SECRETS, learn_secret
 from watchkeeper.runtime.notify import Message
 
 _LOGGER = "apprise"
@@ -42,6 +42,7 @@ def read_secret(name: str, home: Path) -> str:
     """
     value = os.environ.get(name)
     if value:
+        learn_secret(home, name, value)
         return value.strip()
     path = home / SECRETS / name
     try:
@@ -56,6 +57,7 @@ def read_secret(name: str, home: Path) -> str:
         raise NotSentError(f"secret {str(path)!r} cannot be read") from error
     if not text or "\n" in text:
         raise NotSentError(f"secret {str(path)!r} must hold one address in one line")
+    learn_secret(home, name, text)
     return text
 
 

@@ -26,7 +26,7 @@ from watchkeeper.runtime.events import Event
 from watchkeeper.runtime.gate import build_gate
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
-from watchkeeper.runtime.known_secrets import learn_secrets
+from watchkeeper.runtime.known_secrets import learn_named
 from watchkeeper.runtime.leases import LEASE_SECONDS
 from watchkeeper.runtime.lifecycles import ask
 from watchkeeper.runtime.notify import sinks_of
@@ -122,8 +122,12 @@ class Orchestrator:
             solo=self.settings.solo,
             observe_only=self.settings.observe_only,
         )
-        channels = self.site.escalation.channels.values()
-        learn_secrets(self.settings.home, self.settings.store_place, [channel.secret for channel in channels])
+        called = self.site.escalation
+        learn_named(
+            self.settings.home,
+            [channel.secret for channel in called.channels.values()],
+            self.site.names() | called.people.keys(),
+        )
         jobs = TrainingJobs(self.journal.store, self.settings.home, self.journal.audit)
         self.site = replace(self.site, jobs=jobs)
         try:

@@ -11,7 +11,7 @@ from watchkeeper.runtime.incident_jobs import submit as open_incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.training import TRAIN, TrainingJobs, train_key
 from watchkeeper.runtime.training_room import Room
-from watchkeeper.runtime.worker import Handler, LaterError, StoppedError, Task
+from watchkeeper.runtime.worker import Handler, LaterError, StoppedError, Task, unfailing
 from watchkeeper.tools.errors import JobFolderError
 from watchkeeper.tools.findings import FindingKind, Severity
 from watchkeeper.tools.training.folder import Ending, JobFolder
@@ -55,7 +55,7 @@ class TrainingRuns:
         self._host = host
         self._ray_address = ray_address
         self._grace = grace
-        self._show = show
+        self._show = unfailing(show)
 
     def handlers(self) -> dict[str, Handler]:
         """Return what a worker does, by kind of job."""

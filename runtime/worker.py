@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import JsonValue
 
@@ -14,6 +16,8 @@ from watchkeeper.runtime.errors import AuditError, FencedError, HaltedError, Ope
 from watchkeeper.runtime.halt import POLL_SECONDS, Halts
 from watchkeeper.runtime.jobs import Claim, Job, Jobs, JobStatus
 from watchkeeper.runtime.leases import LEASE_SECONDS, new_holder
+
+T = TypeVar("T")
 
 _IDLE_SECONDS = 0.3
 """Time between two looks for a job where there was none."""
@@ -96,6 +100,16 @@ def failure(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def unfailing(tell: Callable[[T], object]) -> Callable[[T], object]:
+    """Return a way to tell people that fails nobody's work: their log may lie on a disk that is full."""
+
+    def told(what: T) -> None:
+        with suppress(OSError, ValueError):
+            tell(what)
+
+    return told
+
+
 Handler = Callable[[Task], object]
 """Does a job of one kind. The job is done where it returns; it is tried again later where it raises."""
 
@@ -129,7 +143,7 @@ class Worker:
         self._handlers = dict(handlers)
         self._lease_seconds = lease_seconds
         self.name = name or new_holder()
-        self._say = say
+        self._say = unfailing(say)
         self._idle = idle
         self._stopping = threading.Event()
         self._why: OperationError | None = None
@@ -192,7 +206,7 @@ class Worker:
             try:
                 if time.monotonic() - tidied >= self._lease_seconds:
                     tidied = time.monotonic()
-                    self._idle()
+                    self._tidy()
                 claim = self._jobs.claim(
                     self.name, kinds=self._handlers.keys(), lease_seconds=self._lease_seconds
                 )
@@ -211,6 +225,23 @@ class Worker:
                     told = str(error)
                     self._say(told)
                 self._stopping.wait(_OUTAGE_SECONDS)
+            except Exception as error:  # noqa: BLE001 (a thread that ends in silence does no job any more)
+                said = failure(error)
+                if once:
+                    self._halted(OperationError(said))
+                elif said != told:
+                    told = said
+                    self._say(said)
+                self._stopping.wait(_OUTAGE_SECONDS)
+
+    def _tidy(self) -> None:
+        """Do what is done between two jobs; what goes wrong there keeps nobody from the next."""
+        try:
+            self._idle()
+        except (StoreError, AuditError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, jobs are waiting)
+            self._say(failure(error))
 
     def _do(self, claim: Claim) -> None:
         task = Task(claim, self._jobs)

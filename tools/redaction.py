@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 
 from pydantic import JsonValue
 
@@ -37,12 +39,12 @@ _SECRET_ENDS = (
 )
 """How words for secrets end: also ``PGPASSWORD`` and ``authtoken``."""
 
-_KEY_OWNERS = frozenset({"api", "private", "secret", "access", "signing", "encryption"})
+_KEY_OWNERS = frozenset({"account", "api", "private", "secret", "access", "signing", "encryption"})
 _PASSED_ON = frozenset({"proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"})
 """What nginx passes on: ``proxy_pass`` is an address."""
 
 _NAMED = re.compile(
-    r"(?<![\w.-])([\w.-]++)(\\?[\"']?[ \t]*+[=:]>?[ \t]*+|[ \t]++)",
+    r"(?<![\w.-])([\w.-]++)(\\?[\"']?[ \t]*+(?:->|:?[=:]>?)[ \t]*+|[ \t]++)",
     re.ASCII,
 )
 """A name, and what stands between it and its value; a value may hold the next name."""
@@ -56,7 +58,13 @@ _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-coo
 _REST = re.compile(r"[^\"'\n]+")
 """The value of a header: several words."""
 
-_PLAIN = frozenset({"true", "false", "null", "none"})
+_PLAIN = frozenset(
+    {"true", "false", "null", "none", "yes", "no", "on", "off"}
+    | {"accepted", "denied", "expired", "failed", "granted", "invalid", "missing", "ok", "required"}
+)
+"""What is said of a secret, and is none."""
+
+_COUNT = re.compile(r"[0-9]{1,5}")
 _BEFORE_A_SPACE = frozenset({"requirepass", "masterauth"})
 """Directives whose value stands after a space."""
 
@@ -83,8 +91,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # curl -u user:password, but not a user and a group by their numbers
     (
         re.compile(
-            r"(?<![\w-])((?:-[uU]|--(?:proxy-)?user)[ \t=]{1,3}+)([\"'])?(?!\d++:\d)([\w.@\\-]{1,128}+:)(?!/)"
-            r"(?(2)[^\"'\n]+|[^\s\"']+)"
+            r"(?<![\w-])((?:-[uU]|--(?:proxy-)?user)[ \t=]{1,3}+)([\"'])?"
+            r"(?!\d++:\d)(([\w.@\\-]{1,128}+):)(?!/|\4(?:\s|$))(?(2)[^\"'\n]+|[^\s\"']+)"
         ),
         rf"\1\2\3{REDACTED}",
     ),
@@ -92,18 +100,50 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"\b((?:mysql|mariadb)[\w-]{0,20}+(?:[ \t]++(?!-p|\S*(?:mysql|mariadb))\S++)*+[ \t]++-p)"
+            r"(?!ort\b|rotocol\b)(?:\"[^\"\n]*+\"?|'[^'\n]*+'?|\S++)"
+        ),
+        rf"\1{REDACTED}",
+    ),
+    # sshpass -p PASSWORD, redis-cli -a PASSWORD, docker login -p PASSWORD
+    (
+        re.compile(
+            r"\b((?:sshpass[ \t]++-p|redis-cli[ \t]++(?:-h[ \t]++\S++[ \t]++)?(?:-p[ \t]++\d++[ \t]++)?-a"
+            r"|docker[ \t]++login[ \t]++(?:-u[ \t]++\S++[ \t]++)?-p)[ \t]*+)"
             r"(?:\"[^\"\n]*+\"?|'[^'\n]*+'?|\S++)"
         ),
         rf"\1{REDACTED}",
     ),
+    # SQL: CREATE USER a IDENTIFIED BY 'x', ALTER ROLE a PASSWORD 'x'
+    (
+        re.compile(
+            r"(?i)\b(identified[ \t]++(?:with[ \t]++\S++[ \t]++)?by|password)([ \t]++)'(?:[^'\n]|'')*+'?"
+        ),
+        rf"\1\2{REDACTED}",
+    ),
+    (
+        re.compile(r"(?i)(<(?:[\w.:-]{0,64}?)(?:password|passwd|secret|token|apikey)>)[^<\n]++"),
+        rf"\1{REDACTED}",
+    ),
+    # The signature of an address that lets whoever has it in
+    (re.compile(r"(?i)([?&](?:sig|x-amz-signature)=)[^&\s\"']++"), rf"\1{REDACTED}"),
     (re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*"), REDACTED),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), REDACTED),
     (
-        re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|sk-|xox[abprs]-|xapp-|hf_)[A-Za-z0-9_-]{16,}"),
+        re.compile(
+            r"\b(?:gh[pousr]_|github_pat_|glpat-|sk-|[sr]k_live_|npm_|AIza|xox[abprs]-|xapp-|hf_)[A-Za-z0-9_-]{16,}"
+        ),
         REDACTED,
     ),
 )
 
+_KEY_BEGINS = re.compile("-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_KEY_ENDS = re.compile("-----END [A-Z ]*PRIVATE KEY-----")
+
+_IDENTITIES = frozenset(
+    {"by", "to", "accounts", "called", "recipient", "requester", "host", "action", "fact", "stage", "role"}
+)
+
+_learning = threading.Lock()
 _known: dict[str, frozenset[str]] = {}
 _known_pattern: re.Pattern[str] | None = None
 
@@ -111,17 +151,30 @@ _known_pattern: re.Pattern[str] | None = None
 def know_secrets(source: str, values: Iterable[str]) -> None:
     """Take values out of every text from now on, in this process.
 
-    A value of letters alone is taken out where it is a word of its own, any other one wherever it stands.
+    A value of letters or of digits alone is taken out where it is a word of its own, any other one wherever
+    it stands, also as JSON writes it.
 
     Args:
         source: Where they come from; what was known from there before is forgotten.
         values: The secrets; those of fewer than `SHORTEST` characters are left out.
     """
     global _known_pattern  # noqa: PLW0603
-    _known[source] = frozenset(value for value in values if len(value) >= SHORTEST)
-    found = sorted(frozenset().union(*_known.values()), key=lambda value: (-len(value), value))
-    ways = [rf"\b{value}\b" if value.isalpha() else re.escape(value) for value in found]
-    _known_pattern = re.compile("|".join(ways)) if ways else None
+    with _learning:
+        _known[source] = frozenset(value for value in values if len(value) >= SHORTEST)
+        known = frozenset().union(*_known.values()) - {REDACTED.strip("[]")}
+        found = known.union(*((json.dumps(value)[1:-1], _json(value)) for value in known))
+        ways = [_way(value) for value in sorted(found, key=lambda value: (-len(value), value))]
+        _known_pattern = re.compile("|".join(ways)) if ways else None
+
+
+def _json(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)[1:-1]
+
+
+def _way(value: str) -> str:
+    """The pattern of a known value."""
+    alone = value.isalpha() or value.isdigit()
+    return rf"(?<!\w){value}(?!\w)" if alone else re.escape(value)
 
 
 def redact_text(text: str) -> str:
@@ -133,18 +186,39 @@ def redact_text(text: str) -> str:
     return _redact_named(text)
 
 
+def is_identity(name: str) -> bool:
+    """Whether a value of this name says who or which, so that a record must keep it: ``by``, ``step_id``."""
+    return name in _IDENTITIES or name.endswith(("_id", "_ids"))
+
+
 def redact(value: JsonValue) -> JsonValue:
-    """Return a JSON value without secrets, told by their names or their look."""
+    """Return a JSON value without secrets, told by their names or their look; whoever did it stays told."""
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, list):
-        return [redact(item) for item in value]
+        return _of_list(value, redact)
     if isinstance(value, dict):
         return {
-            redact_text(name): _hidden(item) if is_secret_name(name) else redact(item)
+            redact_text(name): _hidden(item)
+            if is_secret_name(name)
+            else item
+            if is_identity(name) and not isinstance(item, dict)
+            else redact(item)
             for name, item in value.items()
         }
     return value
+
+
+def _of_list(values: list[JsonValue], redacted: Callable[[JsonValue], JsonValue]) -> list[JsonValue]:
+    """Take secrets out of a list; a private key may stand in it line by line."""
+    kept: list[JsonValue] = []
+    inside = False
+    for value in values:
+        begins = isinstance(value, str) and _KEY_BEGINS.search(value) is not None
+        ends = isinstance(value, str) and _KEY_ENDS.search(value) is not None
+        kept.append(REDACTED if inside and isinstance(value, str) else redacted(value))
+        inside = (inside or begins) and not ends
+    return kept
 
 
 def redact_looks(value: JsonValue) -> JsonValue:
@@ -152,7 +226,7 @@ def redact_looks(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, list):
-        return [redact_looks(item) for item in value]
+        return _of_list(value, redact_looks)
     if isinstance(value, dict):
         return {name: redact_looks(item) for name, item in value.items()}
     return value
@@ -186,7 +260,7 @@ def _redact_named(text: str) -> str:
             continue
         whole = ":" in found[2] and found[1].lower() in _HEADERS
         value = (_REST if whole else _VALUE).match(text, found.end())
-        if value is None or value[0].lower() in _PLAIN:
+        if value is None or _is_plain(found[1], value[0]):
             continue
         if found[1] == "PWD" and value[0].startswith("/"):
             continue  # where a shell is
@@ -195,13 +269,24 @@ def _redact_named(text: str) -> str:
     return "".join([*kept, text[done:]])
 
 
+def _is_plain(name: str, value: str) -> bool:
+    """Whether a value is none of a secret: ``token: expired``, ``max_token=5``, ``password_min_length=8``."""
+    first = value.split(maxsplit=1)[0].strip("\"'()[]").lower()
+    if first in _PLAIN:
+        return True
+    words = _words(name)
+    counted = words[-1] in {"token", "pass"} or not _is_secret(words, len(words))
+    return counted and _COUNT.fullmatch(first) is not None
+
+
 def _says_secret(name: str, between: str) -> bool:
     """Whether a name in a text says that what follows is a secret.
 
     Before a mere colon it must end in a word for one: ``SecretManager: started`` is a line of a log.
     """
     if not between.strip(" \t"):
-        return name.lower() in _BEFORE_A_SPACE or (name.startswith("-") and _ends_secret(name))
+        asked = name.startswith("-") and not name.startswith("--no-")
+        return name.lower() in _BEFORE_A_SPACE or (asked and _ends_secret(name))
     if "=" in between or between[0] in "\\\"'" or name.isupper():
         return is_secret_name(name)
     return _ends_secret(name)

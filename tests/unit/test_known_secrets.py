@@ -10,14 +10,24 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.calls import RULES, ask
-from tests.lamp import Lamp, folder_in_memory, orchestrator, prefers
+from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
 from tests.unit.test_incident_graph import handle, says
 from watchkeeper import Alert
 from watchkeeper.cli import build_app
 from watchkeeper.runtime.audit import AuditLog
-from watchkeeper.runtime.events import EffectDone, SuspiciousText
+from watchkeeper.runtime.events import (
+    Call,
+    DecisionMade,
+    EffectDone,
+    FactsChosen,
+    IncidentOpened,
+    Option,
+    SuspiciousText,
+)
+from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.journal import Journal
-from watchkeeper.runtime.known_secrets import learn_secrets
+from watchkeeper.runtime.known_secrets import learn_named, learn_secrets
+from watchkeeper.runtime.notify_apprise import read_secret
 from watchkeeper.runtime.outbox import Outbox
 from watchkeeper.runtime.readings import without_secrets
 from watchkeeper.tools.evidence import Evidence
@@ -51,7 +61,9 @@ def test_they_are_in_the_folder_of_secrets_the_stores_url_and_the_environment(
     (home / "secrets" / "folder").mkdir()
     monkeypatch.setenv("HF_TOKEN", "from-the-hub")
     monkeypatch.setenv("OUR_CHAT", "mailto://ann:grey-goose@example.org")
-    learn_secrets(home, "postgresql://wk:p%40ss-word@db/wk", ["OUR_CHAT", "NOT_SET"])
+    learn_secrets(home, "postgresql://wk:p%40ss-word@db/wk")
+    learn_named(home, ["OUR_CHAT", "NOT_SET"])
+    learn_secrets(home)  # whoever opens the home once more forgets nothing
     for known in (
         PLAIN,
         "second-line",
@@ -67,6 +79,39 @@ def test_they_are_in_the_folder_of_secrets_the_stores_url_and_the_environment(
 def test_a_password_that_is_the_name_beside_it_is_not_taken_out_of_everything(home: Path) -> None:
     learn_secrets(home, "postgresql://watchkeeper:watchkeeper@db/wk")
     assert redact_text("go on with `watchkeeper run`") == "go on with `watchkeeper run`"
+
+
+def test_names_are_no_secrets_even_where_somebody_chose_one_for_a_password(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "postgres")
+    monkeypatch.setenv("HF_TOKEN", "web-frontend")
+    learn_secrets(home, "postgresql://postgres:another-goose@db/wk")
+    learn_named(home, [], ["Web-Frontend"])
+    assert redact_text("postgres of web-frontend") == "postgres of web-frontend"
+
+
+def test_a_secret_that_was_written_after_the_start_is_known_when_it_is_read(home: Path) -> None:
+    learn_secrets(home)
+    path = home / "secrets" / "chat"
+    path.write_text("tgram://1234:Abcd-efgh-9/-100/")
+    path.chmod(0o600)
+    read_secret("chat", home)
+    learn_secrets(home)
+    assert redact_text("sent to Abcd-efgh-9 and 1234:Abcd-efgh-9") == f"sent to Abcd-efgh-9 and {REDACTED}"
+
+
+def test_whoever_had_an_incident_handled_stays_told_though_their_name_is_a_password(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "secrets" / "chat").write_text("blue-heron")
+    with Journal(home) as journal:
+        incident = journal.open(ALERT, by="blue-heron")
+        (opened,) = journal.incidents.events(incident.id)
+        assert isinstance(opened, IncidentOpened)
+        assert opened.by == "blue-heron"
+        (entry,) = [entry for entry in journal.audit.entries() if entry.kind == "incident-opened"]
+        assert entry.data["by"] == "blue-heron"  # type: ignore[index,call-overload]
 
 
 def test_an_incident_keeps_none_of_them(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +147,15 @@ def test_events_hold_none_whoever_wrote_their_text(home: Path) -> None:
         done = journal.record(incident, EffectDone(step_id="S", ok=False, detail=detail))
         assert done.detail == f"mysql -p{REDACTED} answered {REDACTED}"
         journal.record(incident, SuspiciousText(evidence_id="E1", quote=PLAIN))
+        call = Call(fact="f", host="h", arguments={"query": f"user={PLAIN}"})
+        journal.record(incident, FactsChosen(calls=(call,)))
+        options = (Option(text=f"what {PLAIN} says", probability=1),)
+        made = DecisionMade(
+            decision_id="D1", role="reader", question="q", options=options, chosen=0, confidence=1
+        )
+        journal.record(incident, made)
+        summary = journal.incidents.set_status(incident, IncidentStatus.ESCALATED, summary=PLAIN).summary
+        assert summary == REDACTED
         (entry,) = [entry for entry in journal.audit.entries() if entry.kind == "effect-done"]
         assert PLAIN not in str(entry.data)
         assert PLAIN not in str(journal.incidents.events(incident))
@@ -159,3 +213,11 @@ def test_commands_put_none_into_the_audit_log(home: Path, monkeypatch: pytest.Mo
     CliRunner().invoke(build_app(), ["stop", "--reason", f"{PLAIN} leaked"], catch_exceptions=False)
     (entry,) = AuditLog(home).entries()
     assert entry.data["reason"] == f"{REDACTED} leaked"  # type: ignore[index,call-overload]
+
+
+def test_an_alert_that_grows_by_what_is_taken_out_is_handled(home: Path) -> None:
+    with Journal(home) as journal:
+        incident = journal.open(ALERT.model_copy(update={"description": "pwd=a\n" * 3_333}), by="ann")
+        kept = journal.incidents.get(incident.id).alert.description
+    assert kept.startswith(f"pwd={REDACTED}\n")
+    assert len(kept) == 20_000

@@ -145,3 +145,14 @@ def test_a_server_that_does_not_answer_proves_nothing_while_its_process_lives(tm
         found = asked(tmp_path)
     assert not found.ok
     assert "the server at http://127.0.0.1:1 does not answer" in found.detail
+
+
+def test_a_server_of_this_machine_is_asked_through_no_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with serving(tmp_path, health(2)):
+        (server,) = running_servers(tmp_path)
+        assert server.ask("busy", "champion").version == 2

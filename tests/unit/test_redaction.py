@@ -1,11 +1,20 @@
 """Secrets are taken out; what only sounds like one stays."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
-from watchkeeper.tools.redaction import REDACTED, is_secret_name, know_secrets, redact, redact_text
+from watchkeeper.tools.redaction import (
+    REDACTED,
+    is_secret_name,
+    know_secrets,
+    redact,
+    redact_looks,
+    redact_text,
+)
 
 LOGHUB = Path(__file__).parents[3] / "shared" / "data" / "loghub"
 
@@ -95,6 +104,17 @@ def test_other_names_are_left_alone(name: str) -> None:
         ("post https://hooks.slack.com/services/T01/B01/hunter2 failed", "hunter2"),
         ("https://discord.com/api/webhooks/1234/hunter2", "hunter2"),
         ("Cookie: session=abc; remember=hunter2", "hunter2"),
+        ("CREATE USER a IDENTIFIED BY 'hunter2 two'", "hunter2"),
+        ("ALTER ROLE a WITH PASSWORD 'hunter2'", "hunter2"),
+        ("<db><password>hunter2</password></db>", "hunter2"),
+        ("password := hunter2", "hunter2"),
+        ("password -> hunter2", "hunter2"),
+        ("DefaultEndpointsProtocol=https;AccountKey=hunter2/x==;Suffix=y", "hunter2"),
+        ("https://x.blob/y?se=1&sig=hunter2%3D", "hunter2"),
+        ("sk_live_abcdefghijklmnopqrst", "sk_live_abcdefghijklmnopqrst"),
+        ("sshpass -p hunter2 ssh a", "hunter2"),
+        ("redis-cli -h cache -p 6379 -a hunter2 ping", "hunter2"),
+        ("docker login -u ann -p hunter2 reg", "hunter2"),
     ],
 )
 def test_what_looks_like_a_secret_is_taken_out_of_text(text: str, secret: str) -> None:
@@ -120,6 +140,15 @@ def test_what_looks_like_a_secret_is_taken_out_of_text(text: str, secret: str) -
         "Failed password for root from 203.0.113.9 port 22 ssh2",
         "token_expired=true password=null",
         "proxy_pass http://backend; proxy_pass=http://backend",
+        "token: expired",
+        "Access denied for user 'a'@'b' (using password: YES)",
+        "Authorization: failed for user root from 10.0.0.1",
+        "max_token=5 token_count=12 session_token_ttl=3600 password_min_length=8",
+        "PasswordAuthentication=no",
+        "pass=3 fail=2",
+        "mysqldump --no-password prompt",
+        "mysql -port 3306",
+        "install -u www-data:www-data x",
     ],
 )
 def test_plain_text_is_left_alone(text: str) -> None:
@@ -160,6 +189,42 @@ def test_known_values_are_taken_out_whatever_they_look_like() -> None:
     assert redact_text("correct-horse another-one") == f"correct-horse {REDACTED}"
 
 
+def test_known_values_are_taken_out_of_json_too() -> None:
+    know_secrets("home", ['pass"word\\1', "gr\u00fcne-gans"])
+    for text in (
+        'pass"word\\1',
+        json.dumps('pass"word\\1'),
+        json.dumps("gr\u00fcne-gans"),
+        "gr\u00fcne-gans",
+    ):
+        assert "word" not in redact_text(text)
+        assert "gans" not in redact_text(text)
+
+
+def test_known_digits_are_taken_out_as_a_whole_alone() -> None:
+    know_secrets("home", ["123456"])
+    assert redact_text("pin 123456") == f"pin {REDACTED}"
+    assert redact_text("sha256:9f12345678aa of 1234567") == "sha256:9f12345678aa of 1234567"
+
+
+def test_a_private_key_is_taken_out_of_a_list_of_its_lines() -> None:
+    lines: JsonValue = ["a", "-----BEGIN PRIVATE KEY-----", "MIIhunter2", "-----END PRIVATE KEY-----", "b"]
+    for found in (redact({"lines": lines}), redact_looks({"lines": lines})):
+        assert found == {"lines": ["a", REDACTED, REDACTED, REDACTED, "b"]}
+
+
+def test_who_did_it_stays_told() -> None:
+    know_secrets("home", ["watchkeeper"])
+    told: JsonValue = {
+        "by": "watchkeeper",
+        "accounts": ["watchkeeper"],
+        "step_id": "watchkeeper",
+        "detail": "x",
+    }
+    assert redact(told) == told
+    assert redact({"detail": "as watchkeeper said"}) == {"detail": f"as {REDACTED} said"}
+
+
 HOSTILE = [
     "a",
     "password",
@@ -186,6 +251,16 @@ HOSTILE = [
     "-----BEGIN PRIVATE KEY-----",
     "bearer \t",
     "known-valu",
+    "identified by ",
+    "password '",
+    "<password>",
+    "<a:",
+    "sshpass ",
+    "redis-cli -h a ",
+    "docker login ",
+    "&sig=",
+    "token=5 ",
+    "a->",
 ]
 
 

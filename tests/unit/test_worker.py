@@ -13,9 +13,10 @@ import pytest
 from tests.lamp import ALERT, INVENTORY, Lamp, orchestrator, prefers
 from watchkeeper import Inventory, Orchestrator
 from watchkeeper.models.errors import BusyError, CancelledError, RemoteError
-from watchkeeper.runtime.errors import ApprovalError, AuditError, HaltedError, StoreError
+from watchkeeper.runtime.errors import ApprovalError, AuditError, HaltedError, OperationError, StoreError
 from watchkeeper.runtime.escalation_states import EscalationStatus
-from watchkeeper.runtime.events import Event
+from watchkeeper.runtime.events import Event, StageEntered
+from watchkeeper.runtime.handing_over import hand_over
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, go_on, run_key, submit
 from watchkeeper.runtime.incidents import Incident, IncidentStatus
 from watchkeeper.runtime.jobs import Job, Jobs, JobStatus
@@ -108,6 +109,65 @@ def test_an_outage_is_told_once_and_waited_for(
     one.run()
     assert jobs.list()[0].status is JobStatus.DONE
     assert said == ["the disk is full"]
+
+
+def test_whatever_goes_wrong_between_two_jobs_keeps_nobody_from_the_next(
+    journal: Journal, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchkeeper.runtime.worker._OUTAGE_SECONDS", 0.01)
+    said: list[str] = []
+    tidied, claimed = threading.Semaphore(0), jobs.claim
+
+    def idle() -> None:
+        tidied.release()
+        raise FileExistsError("reports is no folder")
+
+    def claim(*given: object, **more: object) -> object:
+        if not said:
+            raise ValueError("a row of a newer release")
+        return claimed(*given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "claim", claim)
+    one = Worker(
+        jobs,
+        journal.halts,
+        {"toy": lambda _: one.stop()},
+        lease_seconds=0.1,
+        say=said.append,
+        idle=idle,
+    )
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    assert tidied.acquire(timeout=10)
+    assert tidied.acquire(timeout=10)
+    assert thread.is_alive()
+    jobs.add("toy", {})
+    thread.join(10)
+    assert not thread.is_alive()
+    assert jobs.list()[0].status is JobStatus.DONE
+    assert "FileExistsError: reports is no folder" in said
+    assert "ValueError: a row of a newer release" in said
+
+
+def test_a_log_that_cannot_be_written_stops_no_work(
+    journal: Journal, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchkeeper.runtime.worker._OUTAGE_SECONDS", 0.01)
+    tries: list[Task] = []
+
+    def handler(task: Task) -> None:
+        tries.append(task)
+        if len(tries) < 3:
+            raise AuditError("the disk is full")
+        one.stop()
+
+    def full(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    jobs.add("toy", {})
+    one = Worker(jobs, journal.halts, {"toy": handler}, say=full)
+    one.run()
+    assert jobs.list()[0].status is JobStatus.DONE
 
 
 def test_what_cannot_be_done_now_counts_as_no_attempt(journal: Journal, jobs: Jobs) -> None:
@@ -376,6 +436,42 @@ def test_an_incident_whose_model_stays_out_of_reach_is_handed_over_with_the_reas
         events = list(o.resume(incident.id))
         assert events == list(o.journal.incidents.events(incident.id))
         assert o.journal.incidents.get(incident.id).status is IncidentStatus.ESCALATED
+
+
+def test_an_outage_that_ended_counts_no_more(tmp_path: Path, lamp: Lamp) -> None:
+    engine = Gone(RemoteError("refused"))
+    with orchestrator(tmp_path / "home", lamp, engine, outage_seconds=0.5) as o:  # type: ignore[arg-type]
+        incident = submit(o.journal, ALERT, by="ann")
+        serve_once(o)
+        time.sleep(0.5)
+        Jobs(o.journal.store).hurry(run_key(incident.id))
+        resume = o.resume
+
+        def worked(incident_id: str, *, wait: bool) -> Iterator[Event]:
+            o.journal.record(incident_id, StageEntered(stage="diagnose"), key="worked")
+            return resume(incident_id, wait=wait)
+
+        o.resume = worked  # type: ignore[method-assign]
+        serve_once(o)
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.INVESTIGATING
+        time.sleep(0.5)
+        Jobs(o.journal.store).hurry(run_key(incident.id))
+        serve_once(o)  # nothing new this time
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.ESCALATED
+
+
+def test_a_report_that_could_not_be_written_is_written_later(
+    tmp_path: Path, lamp: Lamp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with orchestrator(tmp_path / "home", lamp, prefers("bulb")) as o:
+        incident = submit(o.journal, ALERT, by="ann")
+        (tmp_path / "home" / "reports").write_text("no folder")
+        with pytest.raises(OperationError, match="was not written"):
+            hand_over(o, incident.id, "nobody goes on")
+        assert o.journal.incidents.get(incident.id).status is IncidentStatus.ESCALATED
+        (tmp_path / "home" / "reports").unlink()
+        hand_over(o, incident.id, "nobody goes on")
+        assert (tmp_path / "home" / "reports" / f"{incident.id}.md").exists()
 
 
 def test_an_incident_whose_job_is_put_aside_is_handed_over(

@@ -260,7 +260,7 @@ def _answers(
     for line, said in list(zip(read.lines, answers, strict=True))[-RECORDED:]:
         seen[line.time, line.message] += 1
         of = (read.subject, line.time, line.message, seen[line.time, line.message])
-        yield Answer(of, {column: redact_text(line.message[:LENGTH_LIMIT])}, said)
+        yield Answer(of, {column: redact_text(line.message)[:LENGTH_LIMIT]}, said)
 
 
 def _count(lines: list[WindowLine], words: tuple[str, ...]) -> LabelCount:

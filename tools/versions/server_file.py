@@ -22,6 +22,8 @@ LOAD_SECONDS = 120.0
 
 _FOLDER = "servers"
 _TIMEOUT = 5.0
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A server of this machine is asked through no proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class RunningServer(BaseModel):
             VersionError: If it does not answer.
         """
         try:
-            with urllib.request.urlopen(f"{self.address}/health", timeout=_TIMEOUT) as answer:  # noqa: S310
+            with _DIRECTLY.open(f"{self.address}/health", timeout=_TIMEOUT) as answer:
                 said = json.loads(answer.read(1 << 20))
             answering, loading, failed = (said[part] for part in ("predictors", "loading", "failed"))
             return Served(
