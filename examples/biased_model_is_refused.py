@@ -3,7 +3,8 @@
     python examples/biased_model_is_refused.py
 
 The data to learn from hold wrong labels for one site, whose people use words of their own. The challenger is
-better than the champion, which knows few of these words, and would have been promoted by its average.
+better than the champion, which knows few of these words, and would have been promoted by its average. How
+differently groups may be treated stands in the policy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ import sys
 from lifecycle_world import NAME, NEW, OLD, Request, expect, requests, scripted, world, write
 
 SWAPPED = {"accounts": "billing", "billing": "network", "network": "accounts"}
+POLICY = """
+version: 1
+bias: {equalized_odds: 0.2, columns: [site]}
+rules:
+  - {name: ask, decision: ask, reason: A person approves every change.}
+"""
 SOUTH = {
     "accounts": "badge turnstile lanyard visitor keyfob porter",
     "billing": "voucher stipend tariff levy deposit ledger",
@@ -22,7 +29,7 @@ SOUTH = {
 
 def main() -> int:
     """Retrain on data that wrong one site; 0 where the version was refused for it."""
-    with world(scripted(), requests(OLD, 300, seed=1), requests(OLD, 100, seed=2)) as here:
+    with world(scripted(), requests(OLD, 300, seed=1), requests(OLD, 100, seed=2), policy=POLICY) as here:
         north = requests(NEW, 300, seed=3, site="north")
         south = [
             Request(row.text, SWAPPED[row.label], row.site)

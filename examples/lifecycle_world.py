@@ -110,7 +110,9 @@ def job(data: Path) -> JobSpec:
 class World:
     """A home with a first version that answers behind a real server, and somebody who trains."""
 
-    def __init__(self, home: Path, engine: Engine | None, **settings: Any) -> None:
+    def __init__(
+        self, home: Path, engine: Engine | None, policy: Path | None = None, **settings: Any
+    ) -> None:
         self.home = home
         self.versions = Versions(home)
         values: dict[str, Any] = {"home": home, "solo": True, "tools": ()} | settings
@@ -118,6 +120,7 @@ class World:
             inventory=Inventory.model_validate({"hosts": [{"name": HOST}]}),
             engine=engine,
             tools=predictor_tools(),
+            policy=policy,
             settings=Settings(**values),
         )
         self.server: RunningServer | None = None
@@ -230,14 +233,26 @@ class World:
 
 
 @contextlib.contextmanager
-def world(engine: Engine | None, first: Sequence[Request], held_out: Sequence[Request]) -> Iterator[World]:
-    """Make a world in a temporary folder: a version that learned from the first requests answers."""
+def world(
+    engine: Engine | None, first: Sequence[Request], held_out: Sequence[Request], *, policy: str = ""
+) -> Iterator[World]:
+    """Make a world in a temporary folder: a version that learned from the first requests answers.
+
+    Args:
+        engine: What answers for agents.
+        first: What the version learned from.
+        held_out: What it was scored by.
+        policy: What may be done, in YAML; by default every action is asked for.
+    """
     with tempfile.TemporaryDirectory(prefix="wk-lifecycle-") as folder:
         home = Path(folder) / "home"
         home.mkdir()
         if models_folder().is_dir():
             (home / "models").symlink_to(models_folder())
-        made = World(home, engine)
+        rules = home / "policy.yaml"
+        if policy:
+            rules.write_text(policy, encoding="utf-8")
+        made = World(home, engine, rules if policy else None)
         with contextlib.closing(made.orchestrator):
             made.first_version(write(home / "first.csv", first), write(home / "first-held-out.csv", held_out))
             with made.serving(), made.training():

@@ -200,10 +200,13 @@ def action_digest(
     host: str,
     preconditions: dict[str, JsonValue],
     policy_digest: str,
+    bias: JsonValue = None,
 ) -> str:
     """SHA-256 of the canonical JSON (RFC 8785) of everything that an approval is about."""
+    measured = {} if bias is None else {"bias": safe_json(bias)}
     return digest(
         {
+            **measured,
             "tool": tool,
             "version": version,
             "arguments": safe_json(arguments),

@@ -35,6 +35,7 @@ from watchkeeper.runtime.ledger import EffectState, effect_key
 from watchkeeper.runtime.limits import MAX_ACTIONS, Limits
 from watchkeeper.runtime.observing import refuse_observing, would_have_done
 from watchkeeper.runtime.permits import Permits, target_of
+from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.runtime.policy_types import PolicyDecision, Verdict
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step, StepStatus
@@ -117,6 +118,7 @@ class Changes:
         arguments: dict[str, Any],
         hypothesis: str = "",
         requester: str = "",
+        bias: MeasuredBias | None = None,
         key: str,
     ) -> Step:
         """Plan an action on its target and keep it as a step; changes nothing.
@@ -128,6 +130,8 @@ class Changes:
             arguments: Its arguments.
             hypothesis: The diagnosis it acts on.
             requester: Whose edit it is (default: in the name of who runs the incident).
+            bias: How differently the version that it lets answer treats groups, where that was measured; the
+                policy judges it, and an approval is bound to it.
             key: Name of this occasion; the same key gives the same step.
 
         Raises:
@@ -158,8 +162,9 @@ class Changes:
                 arguments=values,
                 reversibility=tool.reversibility,
                 plan=plan,
-                digest=self._permits.digest(tool, host, values, plan),
+                digest=self._permits.digest(tool, host, values, plan, bias),
                 requester=requester,
+                bias=bias,
             ),
             key=key,
         )

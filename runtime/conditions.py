@@ -20,6 +20,7 @@ VARIABLES = frozenset(
         "diff_lines",
         "incident",
         "blast",
+        "bias",
     }
 )
 """What a condition may speak of, besides ``blast_`` and a time span (``blast_30m``)."""

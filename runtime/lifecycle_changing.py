@@ -14,6 +14,7 @@ from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.lifecycle_run import LifecycleRun
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
+from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.restoring_records import asked_anew, planned_anew
 from watchkeeper.runtime.steps import StepStatus
@@ -48,6 +49,7 @@ class Changing:
                 action=ACTIONS[change],
                 arguments=self._arguments(state, change),
                 hypothesis="" if change is Change.TRAIN else self._why(state),
+                bias=None if change is Change.TRAIN else self._measured(state),
                 key=f"{change}:{state['repeat']}",
             )
         except (PlanError, ArgumentError) as error:
@@ -209,6 +211,12 @@ class Changing:
         """Say what people should know who are asked whether it may answer."""
         found = {stage: self._run.finding(state, stage) for stage in ("compare", "bias", "trial")}
         return "; ".join(f"{stage}: {one.detail}" for stage, one in found.items() if one is not None)
+
+    def _measured(self, state: LifecycleState) -> MeasuredBias | None:
+        """Return how differently it treats groups; None where that was not kept."""
+        found = self._run.finding(state, "bias")
+        kept = None if found is None else found.values.get("measured")
+        return None if kept is None else MeasuredBias.model_validate(kept)
 
     def _arguments(self, state: LifecycleState, change: Change) -> dict[str, Any]:
         name = self._run.request.predictor

@@ -19,10 +19,11 @@ from watchkeeper.runtime.lifecycle_scoring import (
     lacks_floor,
 )
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
+from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.tools.durable import write_durably
 from watchkeeper.tools.errors import ToolError
 from watchkeeper.tools.predictors import read_manifest
-from watchkeeper.tools.predictors.bias import Verdict
+from watchkeeper.tools.predictors.bias_report import Verdict
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.training.checking import check_spec
 from watchkeeper.tools.training.interface import DataSummary, Evaluation
@@ -190,36 +191,34 @@ class Judging:
         return ends(Outcome.WORSE, judgement.reason if worse else f"not better: {judgement.reason}")
 
     def bias(self, state: LifecycleState) -> Update:
-        """Compare how groups are answered."""
+        """Compare how groups are answered; the policy says how differently they may be."""
         self._run.enter(state, "test for bias")
-        rules = self._request.bias
+        named = self._request.bias.columns
+        limits = self._run.context.site.policy.bias.of(self._request.predictor)
         try:
             folder, held_out = self._run.artefacts(state), self._request.held_out
-            answers = answers_on(folder, held_out, self._find, rules.columns)
-            found = () if answers is None else bias_of(answers, rules)
+            answers = answers_on(folder, held_out, self._find, named, also=limits.columns)
+            found = () if answers is None else bias_of(answers, limits)
         except ToolError as error:
             return ends(Outcome.BAD_DATA, f"it cannot be tested for bias: {error}")
-        unseen = sorted(set(rules.columns) - {one.column for one in found})
-        if unseen and rules.undecided == "refuse":
-            said = f"groups of {', '.join(unseen)} cannot be told apart on the held-out rows"
-            self._run.judged(state, "bias", said, ok=False)
-            return ends(Outcome.BIASED, f"{said}, so nobody knows whether they are answered alike")
-        if not found:
-            said = "no column tells groups apart" if answers is not None else "it gives no labels"
-            self._run.judged(state, "bias", f"not tested: {said}")
-            return {"verdict": "explain"}
-        verdicts = {one.column: one.verdict.value if one.verdict else "not judged" for one in found}
-        beyond = [one.column for one in found if one.verdict is Verdict.BEYOND]
-        open_ones = [one.column for one in found if one.verdict is Verdict.UNDECIDED]
-        refused = beyond or (open_ones if rules.undecided == "refuse" else [])
-        verdicts |= dict.fromkeys(unseen, "not told apart")
-        said = ", ".join(f"by {column}: {verdict}" for column, verdict in verdicts.items())
+        measured = MeasuredBias.of(self._request.predictor, found, limits, {*named, *limits.columns})
+        answer = limits.judge(measured)
+        said = answer.reason
+        if not answer.columns:
+            why = "it gives no labels" if answers is None else "no column tells groups apart"
+            said = f"not tested: {why}"
         self._run.judged(
-            state, "bias", said, ok=not refused, columns=[one.model_dump(mode="json") for one in found]
+            state,
+            "bias",
+            said,
+            ok=not answer.refused,
+            columns=[one.model_dump(mode="json") for one in found],
+            measured=measured.bound(),
+            limits=limits.told(),
         )
-        if refused:
-            how = "differ by more than the limit" if beyond else "may differ by more than the limit"
-            return ends(Outcome.BIASED, f"groups of {', '.join(refused)} {how} ({said})")
+        if answer.refused:
+            sure = "differ" if answer.verdict is Verdict.BEYOND else "may differ"
+            return ends(Outcome.BIASED, f"groups {sure} by more than the policy allows ({said})")
         return {"verdict": "explain"}
 
     def explain(self, state: LifecycleState) -> Update:

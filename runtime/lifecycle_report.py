@@ -95,7 +95,8 @@ def _parts(stages: list[StageJudged]) -> Iterator[Section]:
         yield Section("Beside the champion", tuple(beside))
     columns: Any = values.get("bias", {}).get("columns")
     if columns:
-        yield Section("By group", tuple(_by_group(column) for column in columns))
+        limits = Paragraph(f"The policy allows: {values['bias'].get('limits') or 'not kept'}.")
+        yield Section("By group", (*(_by_group(column) for column in columns), limits))
     answers: Any = values.get("explain", {}).get("answers")
     if answers:
         yield Section("Answers explained", tuple(_explained(one) for one in answers))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.tools.documents import DocumentError, read_document
 from watchkeeper.tools.inventory import Name
-from watchkeeper.tools.predictors.bias import BiasPolicy
 from watchkeeper.tools.training.spec import JobSpec
 
 FILE = "lifecycle.yaml"
 """File in the home that says of predictors how they are retrained."""
 
 _DAY = 86_400.0
+_MOVED = ("limits", "undecided")
+"""What of a test of bias is the policy's to say."""
 
 
 class _Strict(BaseModel):
@@ -55,19 +56,27 @@ class CompareRules(_Strict):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
 
-class BiasRules(_Strict):
-    """Between which groups differences are measured, and how large they may be.
+class Groups(_Strict):
+    """Between which groups differences are measured; the policy says how large they may be.
 
     Attributes:
-        columns: Columns that tell groups apart (default: those that the trainer scores apart).
-        limits: What a difference may be.
-        undecided: Whether a challenger goes on where too few rows were seen to say, or a column that is named
-            tells no groups apart.
+        columns: Columns that tell groups apart, besides those that the policy names (default: those that the
+            trainer scores apart).
     """
 
     columns: tuple[str, ...] = ()
-    limits: BiasPolicy = BiasPolicy(equalized_odds=0.2)
-    undecided: Literal["go-on", "refuse"] = "go-on"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_policy(cls, values: Any) -> Any:
+        moved = [name for name in _MOVED if isinstance(values, dict) and name in values]
+        if moved:
+            raise ValueError(
+                f"{' and '.join(moved)} of the test for bias moved into the policy: write bias: "
+                "{equalized_odds: 0.2, undecided: refuse} into policy.yaml (under bias.predictors for one "
+                "predictor alone) and leave the columns here"
+            )
+        return values
 
 
 class TrialRules(_Strict):
@@ -109,7 +118,7 @@ class Thresholds(_Strict):
     Attributes:
         data: What data must be like.
         compare: What a challenger must show beside the champion.
-        bias: How groups are compared.
+        bias: By what groups are told apart.
         trial: What it shows on live requests before it answers.
         live: How it is watched once it answers.
         label_column: Column of the answers that labels are held against.
@@ -119,7 +128,7 @@ class Thresholds(_Strict):
 
     data: DataRules = DataRules()
     compare: CompareRules = CompareRules()
-    bias: BiasRules = BiasRules()
+    bias: Groups = Groups()
     trial: TrialRules = TrialRules()
     live: LiveRules = LiveRules()
     label_column: str = "label"
@@ -224,3 +233,11 @@ class LifecycleRules(_Strict):
             held_out=rules.held_out,
             purpose=rules.purpose,
         )
+
+
+def kept_request(values: dict[str, Any]) -> Retraining:
+    """Read a retraining as it was kept; what the policy says today may stand in one of an earlier version."""
+    bias = values.get("bias")
+    if isinstance(bias, dict):
+        values = values | {"bias": {name: value for name, value in bias.items() if name not in _MOVED}}
+    return Retraining.model_validate(values)

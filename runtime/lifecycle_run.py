@@ -12,7 +12,7 @@ from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import RetrainingAsked, StageEntered, StageJudged
 from watchkeeper.runtime.journal import Journal
-from watchkeeper.runtime.lifecycle_rules import Retraining
+from watchkeeper.runtime.lifecycle_rules import Retraining, kept_request
 from watchkeeper.runtime.lifecycle_state import LifecycleState
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.training import TrainingJobs
@@ -110,7 +110,7 @@ def request_of(journal: Journal, incident_id: str) -> tuple[Retraining, bool] | 
     """Return what was asked for of a lifecycle, and whether drift is behind it; None of other incidents."""
     for event in journal.incidents.events(incident_id):
         if isinstance(event, RetrainingAsked):
-            return Retraining.model_validate(event.request), event.drift
+            return kept_request(event.request), event.drift
     return None
 
 

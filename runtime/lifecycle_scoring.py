@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
-from watchkeeper.runtime.lifecycle_rules import BiasRules, CompareRules, Retraining
+from watchkeeper.runtime.lifecycle_rules import CompareRules, Retraining
 from watchkeeper.tools.predictors import open_predictor, read_manifest
-from watchkeeper.tools.predictors.bias import BiasReport, bias_test
+from watchkeeper.tools.predictors.bias import BiasPolicy, BiasReport, bias_test
 from watchkeeper.tools.predictors.explain import Explanation, explain_text
 from watchkeeper.tools.redaction import REDACTED, redact_text
 from watchkeeper.tools.training import Trainer, trainer_of
@@ -98,7 +98,9 @@ def lacks_floor(request: Retraining) -> str:
     )
 
 
-def answers_on(folder: Path, data: Path, find: Find, groups: Sequence[str] = ()) -> Answers | None:
+def answers_on(
+    folder: Path, data: Path, find: Find, groups: Sequence[str] = (), *, also: Sequence[str] = ()
+) -> Answers | None:
     """Ask a classifier labelled examples; None of what is none.
 
     Args:
@@ -106,6 +108,7 @@ def answers_on(folder: Path, data: Path, find: Find, groups: Sequence[str] = ())
         data: The examples.
         find: Finds its trainer.
         groups: Columns by which they are told apart, where not those that it was trained with.
+        also: Columns by which they are told apart, too.
 
     Raises:
         DataError: If it cannot be asked them.
@@ -115,8 +118,9 @@ def answers_on(folder: Path, data: Path, find: Find, groups: Sequence[str] = ())
     if not isinstance(trainer, Classifies):
         return None
     given = dict(manifest.parameters)
-    if groups and "groups" in trainer.parameters_type.model_fields:
-        given["groups"] = list(groups)
+    if (groups or also) and "groups" in trainer.parameters_type.model_fields:
+        trained_with = getattr(trainer.parse_parameters(given), "groups", ())
+        given["groups"] = list(dict.fromkeys([*(groups or trained_with), *also]))
     return trainer.answers(folder, data, trainer.parse_parameters(given))
 
 
@@ -137,7 +141,7 @@ def judge_comparison(found: Comparison, rules: CompareRules) -> Judgement:
     return Judgement(True, said)
 
 
-def bias_of(answers: Answers, rules: BiasRules) -> tuple[BiasReport, ...]:
+def bias_of(answers: Answers, limits: BiasPolicy) -> tuple[BiasReport, ...]:
     """Compare how groups are answered; a column of a single value tells none apart.
 
     Raises:
@@ -147,7 +151,7 @@ def bias_of(answers: Answers, rules: BiasRules) -> tuple[BiasReport, ...]:
     groups = {name: list(values) for name, values in answers.groups.items() if len(set(values)) > 1}
     truth = [answers.classes[number] for number in answers.truth]
     given = [answers.classes[number] for number in answers.predicted]
-    return bias_test(truth, given, groups, rules.limits) if groups else ()
+    return bias_test(truth, given, groups, limits) if groups else ()
 
 
 def explanations_of(folder: Path, data: Path, answers: Answers, find: Find, *, most: int) -> list[Explained]:

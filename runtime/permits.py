@@ -11,6 +11,7 @@ from watchkeeper.runtime.breaker import Breaker, BreakerState
 from watchkeeper.runtime.errors import ApprovalError, LimitError
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.limits import ActionTarget, Limits, RateLimits
+from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
 from watchkeeper.runtime.repeats import Repeats
 from watchkeeper.runtime.site import Site
@@ -59,7 +60,14 @@ class Permits:
         """Say why a plan of so many actions would be stopped by a rate limit; empty if it would not."""
         return self._rates.refusal(host, actions)
 
-    def digest(self, tool: AnyAction, host: str, arguments: dict[str, Any], plan: ActionPlan) -> str:
+    def digest(
+        self,
+        tool: AnyAction,
+        host: str,
+        arguments: dict[str, Any],
+        plan: ActionPlan,
+        bias: MeasuredBias | None = None,
+    ) -> str:
         """Digest everything that an approval of an action is bound to."""
         return action_digest(
             tool=tool.name,
@@ -68,6 +76,7 @@ class Permits:
             host=host,
             preconditions=plan.preconditions,
             policy_digest=self._site.policy.digest,
+            bias=None if bias is None else bias.bound(),
         )
 
     def check_drift(self, step: Step, tool: AnyAction) -> None:
@@ -90,7 +99,7 @@ class Permits:
                 )
             )
             raise DriftError(f"step {step.id!r}: the target changed since it was planned: {changed}")
-        if self.digest(tool, step.host, step.arguments, fresh) != step.digest:
+        if self.digest(tool, step.host, step.arguments, fresh, step.bias) != step.digest:
             raise DriftError(
                 f"step {step.id!r}: its tool, arguments or the policy changed since it was planned"
             )
@@ -189,6 +198,7 @@ class Permits:
                     touches=journal.ledger.touches(now - policy.looks_back) if policy.looks_back else (),
                     fleet={host.name: host.labels for host in self._site.inventory},
                 ),
+                bias=step.bias,
             )
         )
 

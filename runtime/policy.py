@@ -16,6 +16,8 @@ from watchkeeper.runtime.blast import Reach, span_of
 from watchkeeper.runtime.canonical import digest, safe_json
 from watchkeeper.runtime.conditions import WINDOWS, CelCondition, Condition, ConditionError, blast_spans
 from watchkeeper.runtime.errors import PolicyError
+from watchkeeper.runtime.policy_bias import RULE as BIAS_RULE
+from watchkeeper.runtime.policy_bias import BiasAnswer, BiasRules, MeasuredBias
 from watchkeeper.runtime.policy_checks import Place, RuleChecks
 from watchkeeper.runtime.policy_evaluation import (
     ERROR,
@@ -52,14 +54,16 @@ class _Moment:
     variables: dict[str, Any]
     windows: dict[str, bool]
     blast: dict[str, Reach]
+    bias: BiasAnswer | None
 
 
 class Policy:
     """Rules, checked and compiled.
 
     Deny beats ask beats allow. What no rule matches is denied, and so is everything that a rule with an
-    error was about: a rule that cannot be evaluated may be the one that forbids. The order of rules does not
-    matter. Facts need no rule.
+    error was about: a rule that cannot be evaluated may be the one that forbids. What treats groups more
+    differently than the section ``bias`` says is denied, whatever the rules answer. The order of rules does
+    not matter. Facts need no rule.
 
     Args:
         rules: The rules.
@@ -82,6 +86,7 @@ class Policy:
     ) -> None:
         self._document = document
         self._windows = dict(rules.windows)
+        self._bias = rules.bias
         self._rules = tuple(
             CompiledRule(rule, self._compile(number, rule, compile_condition))
             for number, rule in enumerate(rules.rules)
@@ -138,6 +143,11 @@ class Policy:
         return self._windows
 
     @property
+    def bias(self) -> BiasRules:
+        """How differently versions of predictors may treat groups."""
+        return self._bias
+
+    @property
     def looks_back(self) -> timedelta | None:
         """How far back the blast radius matters; None where no rule speaks of it."""
         return max((span_of(span) for span in self._spans), default=None)
@@ -157,6 +167,11 @@ class Policy:
             first = min(failed, key=lambda said: said.rule)
             reason = f"rule {first.rule!r} cannot be evaluated: {first.detail}"
             return self._answer(Verdict.DENY, first.rule, reason, trace, moment)
+        if moment.bias is not None:
+            said = _bias_said(moment.bias)
+            trace.append(said)
+            if moment.bias.refused:
+                return self._answer(Verdict.DENY, BIAS_RULE, said.detail, trace, moment)
         if not votes:
             where = f"{request.action!r} on host {request.host!r}"
             reason = f"no rule holds for {where}, and what no rule allows is denied"
@@ -212,10 +227,13 @@ class Policy:
             span: request.blast.within(span, host=request.host, now=request.now)
             for span in sorted(self._spans)
         }
-        variables = request.variables() | {WINDOWS: windows}
+        answer = None if request.bias is None else self._bias.of(request.bias.predictor).judge(request.bias)
+        verdict = answer.verdict.value if answer is not None and answer.verdict is not None else ""
+        measured = request.bias or MeasuredBias()
+        variables = request.variables() | {WINDOWS: windows, "bias": measured.told(verdict)}
         for span, reach in blast.items():
             variables |= dict.fromkeys(blast_variable(span), reach.model_dump())
-        return _Moment(variables, windows, blast)
+        return _Moment(variables, windows, blast, answer)
 
     def _evaluate(self, compiled: CompiledRule, request: PolicyRequest, moment: _Moment) -> RuleTrace:
         return compiled.evaluate(request.action, request.labels, moment.variables, moment.windows)
@@ -256,6 +274,14 @@ class Policy:
             return compile_condition(rule.when)
         except ConditionError as error:
             raise self._error(number, rule, ("when",), str(error)) from error
+
+
+def _bias_said(answer: BiasAnswer) -> RuleTrace:
+    """Tell what the policy's limits say of groups."""
+    if answer.refused:
+        detail = f"it treats groups more differently than the policy allows: {answer.reason}"
+        return RuleTrace(rule=BIAS_RULE, outcome=MATCHED, detail=detail)
+    return RuleTrace(rule=BIAS_RULE, outcome=NOT_MATCHED, detail=answer.reason)
 
 
 def _vote(rule: Rule, request: PolicyRequest, trace: list[RuleTrace]) -> _Vote:

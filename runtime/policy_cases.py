@@ -19,6 +19,7 @@ from pydantic import (
 from watchkeeper.runtime.blast import BlastRadius, Reach
 from watchkeeper.runtime.errors import PolicyError
 from watchkeeper.runtime.policy import Policy
+from watchkeeper.runtime.policy_bias import Difference, MeasuredBias
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
 from watchkeeper.tools.documents import Document, DocumentError, read_document
 from watchkeeper.tools.errors import ToolError
@@ -70,6 +71,7 @@ class Case(_Strict):
         severity: Severity of the incident.
         actions_taken: Actions taken for it before.
         blast: What is touched within any time span, the action at hand counted in.
+        bias: How differently the version that is to answer treats groups.
         expect: What must be answered.
     """
 
@@ -85,6 +87,7 @@ class Case(_Strict):
     severity: Severity = Severity.CRITICAL
     actions_taken: int = Field(default=0, ge=0)
     blast: Reach | None = None
+    bias: tuple[Difference, ...] = ()
     expect: Expected
 
     @property
@@ -165,5 +168,6 @@ def _request(case: Case, registry: Registry, inventory: Inventory) -> PolicyRequ
         severity=case.severity,
         actions_taken=case.actions_taken,
         blast=BlastRadius(fleet={spec.name: spec.labels for spec in inventory}, fixed=case.blast),
+        bias=MeasuredBias.given(case.bias, case.arguments),
         **moment,
     )

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from watchkeeper.runtime.blast import BlastRadius, Reach, Span
+from watchkeeper.runtime.policy_bias import BiasRules, Difference, MeasuredBias
 from watchkeeper.runtime.policy_types import PolicyRequest, Verdict, quorum_of
 from watchkeeper.runtime.policy_windows import Window
 from watchkeeper.tools.action import Reversibility
@@ -120,6 +121,7 @@ class Example(_Strict):
         diff_lines: Lines of the plan's diff.
         incident: What it is for.
         blast: What is touched within any time span, the action at hand counted in.
+        bias: How differently the version that is to answer treats groups.
     """
 
     action: str
@@ -132,6 +134,7 @@ class Example(_Strict):
     diff_lines: int = Field(default=1, ge=0)
     incident: ExampleIncident = ExampleIncident()
     blast: Reach | None = None
+    bias: tuple[Difference, ...] = ()
 
     def request(self, reversibility: Reversibility, version: int) -> PolicyRequest:
         """The request that the example stands for."""
@@ -149,6 +152,7 @@ class Example(_Strict):
             severity=self.incident.severity,
             actions_taken=self.incident.actions_taken,
             blast=BlastRadius(fixed=self.blast),
+            bias=MeasuredBias.given(self.bias, self.arguments),
             **moment,
         )
 
@@ -207,11 +211,13 @@ class Rules(_Strict):
     Attributes:
         version: Of the format.
         windows: Times by name, for ``match.windows`` and ``in_window("name")``.
+        bias: How differently versions of predictors may treat groups.
         rules: The rules.
     """
 
     version: Literal[1]
     windows: dict[WindowName, Window] = Field(default_factory=dict)
+    bias: BiasRules = BiasRules()
     rules: tuple[Rule, ...] = ()
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, mod
 from watchkeeper.runtime.approval_types import PAIR_TIER
 from watchkeeper.runtime.blast import BlastRadius, Reach
 from watchkeeper.runtime.clock import utc_now
+from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.tools.action import Reversibility
 from watchkeeper.tools.findings import Severity
 
@@ -49,6 +50,7 @@ class PolicyRequest(_Record):
         severity: Severity of the incident.
         actions_taken: Actions that were applied for the incident before.
         blast: What was touched across all incidents, and the fleet.
+        bias: How differently the version that is to answer treats groups; None where nothing was measured.
     """
 
     action: str
@@ -64,9 +66,10 @@ class PolicyRequest(_Record):
     severity: Severity = Severity.CRITICAL
     actions_taken: int = Field(default=0, ge=0)
     blast: BlastRadius = BlastRadius()
+    bias: MeasuredBias | None = None
 
     def variables(self) -> dict[str, Any]:
-        """The variables that a rule's condition may use, but for windows and blast radius."""
+        """The variables that a rule's condition may use, but for windows, blast radius and bias."""
         moment: datetime = self.now
         return {
             "action": {

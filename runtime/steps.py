@@ -12,6 +12,7 @@ from watchkeeper.runtime import schema
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import UnknownRecordError
 from watchkeeper.runtime.events import UNSET
+from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.runtime.policy_types import PolicyDecision
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.action import ActionPlan, Reversibility
@@ -50,6 +51,7 @@ class Step(BaseModel):
         plan: What would change, as the action planned it.
         digest: What an approval binds to (see ``action_digest``).
         requester: Whose edit it is; empty where it is asked for in the name of who runs the incident.
+        bias: How differently the version that it lets answer treats groups; None where nothing was measured.
         policy: What the policy answered, with its trace; None before it was asked.
         status: Where it stands.
         detail: What came of it, for a person.
@@ -70,6 +72,7 @@ class Step(BaseModel):
     plan: ActionPlan
     digest: str
     requester: str = ""
+    bias: MeasuredBias | None = None
     policy: PolicyDecision | None = None
     status: StepStatus = StepStatus.PLANNED
     detail: str = ""

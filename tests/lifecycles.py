@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.threshold import KIND, Threshold, ThresholdParameters, ThresholdTrainer, make, read
 from tests.training import Run
 from watchkeeper import Inventory, Orchestrator, ScriptedEngine, Settings
@@ -20,6 +22,7 @@ from watchkeeper.tools.predictors.artefact import Manifest, write_manifest
 from watchkeeper.tools.predictors.recording import FILE, Predictions, Recorded
 from watchkeeper.tools.training import TrainingRun
 from watchkeeper.tools.training.record import TrainingStatus
+from watchkeeper.tools.training.scores import Answers
 from watchkeeper.tools.training.spec import JobSpec
 from watchkeeper.tools.versions import Notes, Versions
 from watchkeeper.tools.versions.compare import score
@@ -64,6 +67,18 @@ class Cut(ThresholdTrainer):
         )
 
 
+class PartialCut(Cut):
+    """Learns the same, and says of held-out rows that most of the south are answered wrongly."""
+
+    def answers(self, predictor: Path, data: Path, parameters: ThresholdParameters) -> Answers:
+        truth = np.array([busy for _, busy in read(data)], np.int64)
+        sites = ["south" if number % 2 else "north" for number in range(len(truth))]
+        south = [number for number, site in enumerate(sites) if site == "south"]
+        given = truth.copy()
+        given[south[: round(0.6 * len(south))]] ^= 1
+        return Answers(("no", "yes"), truth, np.eye(2)[given], {"site": sites})
+
+
 def write_rows(path: Path, *, cut: float, count: int = 200, seed: int = 0) -> Path:
     """Write numbers, each with whether it is above a cut."""
     draw = random.Random(seed)
@@ -103,7 +118,9 @@ def orchestrator(home: Path, *, rules: str | None = None, engine: Engine | None 
     )
 
 
-def request(folder: Path, *, cut: float = 0.6, held_out_cut: float = 0.6, **rules: Any) -> Retraining:
+def request(
+    folder: Path, *, cut: float = 0.6, held_out_cut: float = 0.6, trainer: type[Cut] = Cut, **rules: Any
+) -> Retraining:
     """Ask for a retraining on numbers that are parted elsewhere."""
     values: dict[str, Any] = {"live": {"labels": 40, "margin": 0.1}, "label_column": "busy"} | rules
     return Retraining(
@@ -111,7 +128,7 @@ def request(folder: Path, *, cut: float = 0.6, held_out_cut: float = 0.6, **rule
         host=HOST,
         job=JobSpec(
             name=NAME,
-            trainer=f"{__name__}:Cut",
+            trainer=f"{__name__}:{trainer.__name__}",
             data=write_rows(folder / "newer.csv", cut=cut, seed=3),
             launcher="python",
         ),

@@ -20,6 +20,7 @@ from tests.lifecycles import (
     HOST,
     NAME,
     Cut,
+    PartialCut,
     answer,
     fail,
     first_version,
@@ -33,7 +34,7 @@ from tests.threshold import make
 from watchkeeper import Orchestrator, ProbeAnswer, ScriptedEngine
 from watchkeeper.cli.predictors import app as predictors
 from watchkeeper.models.interface import ChoiceRequest
-from watchkeeper.runtime.approvals import ApprovalKind
+from watchkeeper.runtime.approvals import ApprovalKind, action_digest
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.clock import utc_now
@@ -346,12 +347,82 @@ def test_held_out_rows_among_those_to_learn_from_are_found_in_any_order(base: Pa
 
 
 def test_groups_that_nobody_could_compare_are_refused_where_that_is_the_rule(base: Path) -> None:
-    bias = {"columns": ["site"], "undecided": "refuse"}
-    with orchestrator(base / "home", rules=ALLOW) as o:
-        incident = o.retrain(request(base, bias=bias)).id
+    rules = f"{ALLOW}bias: {{undecided: refuse}}\n"
+    with orchestrator(base / "home", rules=rules) as o:
+        incident = o.retrain(request(base, bias={"columns": ["site"]})).id
         assert to_the_end(o, incident) == "refused: biased"
-        assert "groups of site cannot be told apart" in o.report(incident).summary
+        assert "by site: not told apart" in o.report(incident).summary
     assert moves(base / "home") == [("champion", None, 1)]
+
+
+def test_the_policy_says_how_differently_groups_may_be_treated(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base, trainer=PartialCut, explained=0)).id
+        assert to_the_end(o, incident) == "refused: biased"
+        assert "between north and south" in o.report(incident).summary
+    assert moves(home) == [("champion", None, 1)]
+    with orchestrator(home, rules=f"{ALLOW}bias: {{equalized_odds: 0.9}}\n") as o:
+        incident = o.retrain(request(base, trainer=PartialCut, explained=0)).id
+        assert to_the_end(o, incident) == "promoted"
+    text = (home / "lifecycles" / incident / "report.md").read_text()
+    assert "The policy allows: equalized odds 0.9" in text
+
+
+def asked_to_promote(o: Orchestrator, base: Path, **rules: Any) -> str:
+    """Go as far as the question whether the new version may answer, and return the incident."""
+    incident = o.retrain(request(base, trainer=PartialCut, explained=0, **rules)).id
+    list(o.resume(incident, wait=False))
+    (asked,) = o.journal.approvals.list(incident_id=incident)
+    o.answer(asked.id, "approve")
+    list(o.resume(incident, wait=False))
+    train(o)
+    list(o.resume(incident, wait=False))
+    return incident
+
+
+ASK = ALLOW.replace("decision: allow", "decision: ask")
+
+
+def test_a_limit_that_changes_after_the_yes_has_it_refused(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=f"{ASK}bias: {{equalized_odds: 0.9}}\n") as o:
+        incident = asked_to_promote(o, base)
+        asked, _ = o.journal.approvals.list(incident_id=incident)
+        step = o.journal.steps.get(asked.step_id)
+        assert step.bias is not None
+        assert {one.column for one in step.bias.differences} == {"site"}
+        bound = action_digest(
+            tool=step.action,
+            version=step.version,
+            arguments=step.arguments,
+            host=step.host,
+            preconditions=step.plan.preconditions,
+            policy_digest=o.site.policy.digest,
+            bias=step.bias.bound(),
+        )
+        assert asked.digest == bound
+        o.answer(asked.id, "approve")
+    with orchestrator(home, rules=f"{ASK}bias: {{equalized_odds: 0.8}}\n") as o:
+        assert to_the_end(o, incident) == "refused: changed"
+        assert "the policy changed since it was planned" in o.report(incident).summary
+    assert moves(home) == [("champion", None, 1)]
+
+
+def test_a_limit_that_changes_before_the_question_is_the_one_that_counts(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=f"{ALLOW}bias: {{equalized_odds: 0.9}}\n") as o:
+        incident = o.retrain(request(base, trainer=PartialCut, explained=0, trial={"labels": 40})).id
+        for _ in range(8):
+            list(o.resume(incident, wait=False))
+            if "challenger" in Versions(home).aliases(NAME):
+                break
+            train(o)
+    with orchestrator(home, rules=ALLOW) as o:
+        assert to_the_end(o, incident) == "refused: by policy"
+        assert "it treats groups more differently than the policy allows" in o.report(incident).summary
+    assert moves(home)[-1][0] == "challenger"
+    assert Versions(home).aliases(NAME) == {"champion": 1}
 
 
 def test_a_person_and_a_policy_may_refuse(base: Path) -> None:

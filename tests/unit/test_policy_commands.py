@@ -227,3 +227,35 @@ def test_explain_tells_how_many_people_must_say_yes(home: Path) -> None:
     shown = run("explain", "service.stop", "web-1", "--arguments", '{"service": "api"}').stdout
     assert "tier      2" in shown
     assert "people    2" in shown
+
+
+def test_limits_of_bias_are_checked_and_explained(home: Path) -> None:
+    limits = "bias: {equalized_odds: 0.3, predictors: {desk: {undecided: refuse}}}\n"
+    (home / "policy.yaml").write_text(f"version: 1\n{limits}rules: [{{name: all, decision: allow}}]\n")
+    (home / "config.yaml").write_text('tools: ["watchkeeper.tools.versions.tools:predictor_tools"]\n')
+    shown = run("check").stdout
+    assert "bias between groups: equalized odds 0.3, 0.95 sure; what is undecided goes on" in shown
+    assert "bias between groups of desk: equalized odds 0.2, 0.95 sure; what is undecided is refused" in shown
+    assert json.loads(run("check", "--json").stdout)["bias"]["equalized_odds"] == 0.3
+
+    def explained(name: str, bias: str) -> str:
+        arguments = json.dumps({"name": name, "version": 2})
+        given = ("explain", "predictor.promote", "web-1", "--arguments", arguments, "--bias", bias, "--json")
+        return str(json.loads(run(*given).stdout)["rule"])
+
+    assert explained("desk", '[{"column": "site", "low": 0.1, "high": 0.3}]') == "bias-limits"
+    assert explained("logs", '[{"column": "site", "low": 0.1, "high": 0.3}]') == "all"
+    assert explained("logs", '[{"column": "site", "low": 0.4, "high": 0.5}]') == "bias-limits"
+    wrong = run(
+        "explain", "service.stop", "web-1", "--arguments", '{"service": "api"}', "--bias", "[{}]", code=2
+    )
+    assert "--bias holds no differences between groups: 0: column: Field required" in wrong.stderr
+
+
+def test_the_policy_to_begin_with_says_how_differently_groups_may_be_treated(home: Path) -> None:
+    for package, name in (
+        ("watchkeeper.cli", "starter/policy.yaml"),
+        ("watchkeeper.runtime", "default_policy.yaml"),
+    ):
+        (home / "policy.yaml").write_text((files(package) / name).read_text())
+        assert "bias between groups: equalized odds 0.2" in run("check").stdout

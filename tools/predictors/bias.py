@@ -11,108 +11,25 @@ by noise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from watchkeeper.tools.errors import DataError, MissingExtraError
+from watchkeeper.tools.predictors.bias_report import (
+    BiasPolicy,
+    BiasReport,
+    Disparity,
+    GroupRate,
+    Rate,
+    Verdict,
+)
 from watchkeeper.tools.predictors.intervals import apart, newcombe, wilson
 
+__all__ = ["BiasPolicy", "BiasReport", "Disparity", "GroupRate", "Rate", "Verdict", "bias_test"]
+
 _Numbers = NDArray[np.int64]
-
-
-class Verdict(StrEnum):
-    """What can be said of a difference, the worst last."""
-
-    WITHIN = "within"
-    UNDECIDED = "undecided"
-    BEYOND = "beyond"
-
-
-class Rate(StrEnum):
-    """A rate by which groups are compared."""
-
-    SELECTION = "selection rate"
-    TRUE_POSITIVE = "true positive rate"
-    FALSE_POSITIVE = "false positive rate"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BiasPolicy(_Strict):
-    """What a difference between two groups may be; None is not judged.
-
-    Attributes:
-        demographic_parity: Between the rates at which they are given a label.
-        equalized_odds: Between the rates at which they are given it rightly, and at which wrongly.
-        confidence: That all verdicts on a column hold.
-        positive: The labels that matter; empty for all.
-    """
-
-    demographic_parity: float | None = Field(default=None, ge=0, le=1)
-    equalized_odds: float | None = Field(default=None, ge=0, le=1)
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    positive: tuple[str, ...] = ()
-
-
-class GroupRate(_Strict):
-    """A rate of one group, of how many, and its interval by itself."""
-
-    rate: float
-    count: int
-    low: float
-    high: float
-
-
-class Disparity(_Strict):
-    """How far groups are apart in one rate.
-
-    Attributes:
-        rate: The rate.
-        label: The label that it is about.
-        groups: The rate of each group; those without a row that counts are left out.
-        difference: Between the highest and the lowest.
-        between: The two groups whose difference decides the verdict.
-        low: Least size of their difference.
-        high: Greatest size of their difference.
-        threshold: What it may be.
-        verdict: None where there is no threshold.
-        short: Groups with too few rows for a verdict.
-    """
-
-    rate: Rate
-    label: str
-    groups: dict[str, GroupRate]
-    difference: float
-    between: tuple[str, str]
-    low: float
-    high: float
-    threshold: float | None
-    verdict: Verdict | None
-    short: tuple[str, ...] = ()
-
-
-class BiasReport(_Strict):
-    """What was found for one column.
-
-    Attributes:
-        column: The column that tells groups apart.
-        rows: Rows of each group.
-        accuracy: Share of right answers of each group.
-        disparities: By rate and label.
-        verdict: The worst; None where there is no threshold.
-    """
-
-    column: str
-    rows: dict[str, int]
-    accuracy: dict[str, GroupRate]
-    disparities: tuple[Disparity, ...]
-    verdict: Verdict | None
 
 
 def bias_test(
@@ -160,6 +77,7 @@ def _report(
     names = np.array(values, dtype=object)
     everything = np.ones(len(names), bool)
     disparities: list[Disparity] = []
+    unseen: list[tuple[Rate, str]] = []
     for label in labels:
         given = np.array([one == label for one in answered], np.int64)
         true = np.array([one == label for one in truth], bool)
@@ -172,11 +90,13 @@ def _report(
                 counted = _counted(given[rows], names[rows])
                 found = _disparity(rate, label, counted, threshold, policy, 3 * len(labels))
                 disparities.append(_with_missing(found, set(values) - set(counted)))
+            else:
+                unseen.append((rate, label))
     verdicts = [found.verdict for found in disparities if found.verdict is not None]
     # What nobody could look at was not found to be within anything.
-    unseen = len(disparities) < 3 * len(labels) and policy.equalized_odds is not None
-    order = list(Verdict)
-    worst = max([*verdicts, *([Verdict.UNDECIDED] if unseen else [])], key=order.index, default=None)
+    if unseen and policy.equalized_odds is not None:
+        verdicts.append(Verdict.UNDECIDED)
+    worst = max(verdicts, key=list(Verdict).index, default=None)
     by_group = _counted(right, names)
     return BiasReport(
         column=column,
@@ -184,15 +104,18 @@ def _report(
         accuracy=_rates(by_group, policy.confidence),
         disparities=tuple(disparities),
         verdict=worst,
+        unseen=tuple(unseen),
     )
 
 
 def _with_missing(found: Disparity, missing: set[str]) -> Disparity:
     """Take an acquittal back where a group has no row that could have told against it."""
-    if not missing or found.verdict in (None, Verdict.BEYOND):
+    if not missing:
         return found
+    if found.verdict in (None, Verdict.BEYOND):
+        return found.model_copy(update={"most": 1.0})
     short = tuple(sorted({*found.short, *missing}))
-    return found.model_copy(update={"verdict": Verdict.UNDECIDED, "short": short})
+    return found.model_copy(update={"verdict": Verdict.UNDECIDED, "short": short, "most": 1.0})
 
 
 def _counted(hits: _Numbers, names: NDArray[np.object_]) -> dict[str, tuple[int, int]]:
@@ -240,9 +163,9 @@ def _disparity(
     verdict: Verdict | None = None
     between = max(pairs, key=lambda pair: abs(shares[pair[0]] - shares[pair[1]]))
     short: tuple[str, ...] = ()
+    surest = max(pairs, key=lambda pair: sizes[pair][0])
+    widest = max(pairs, key=lambda pair: sizes[pair][1])
     if threshold is not None:
-        surest = max(pairs, key=lambda pair: sizes[pair][0])
-        widest = max(pairs, key=lambda pair: sizes[pair][1])
         if sizes[surest][0] > threshold:
             verdict, between = Verdict.BEYOND, surest
         elif sizes[widest][1] <= threshold:
@@ -262,4 +185,7 @@ def _disparity(
         threshold=threshold,
         verdict=verdict,
         short=short,
+        surest=surest,
+        least=sizes[surest][0],
+        most=sizes[widest][1],
     )

@@ -14,6 +14,7 @@ from watchkeeper.cli.records import Json, mistakes, plain, print_json, print_pai
 if TYPE_CHECKING:
     from watchkeeper.runtime.blast import BlastRadius
     from watchkeeper.runtime.policy import Policy
+    from watchkeeper.runtime.policy_bias import Difference
     from watchkeeper.runtime.policy_coverage import Coverage
     from watchkeeper.runtime.settings import Settings
     from watchkeeper.tools.inventory import Inventory
@@ -59,6 +60,7 @@ def check(
                     "digest": policy.digest,
                     "rules": [rule.model_dump(mode="json") for rule in policy.rules],
                     "decisions": None if covered is None else len(covered),
+                    "bias": policy.bias.model_dump(mode="json"),
                     "denied_by_default": [one.model_dump(mode="json") for one in gaps],
                     "too_few_people": [one.model_dump(mode="json") for one in few],
                     "depends": [one.model_dump(mode="json") for one in sometimes],
@@ -69,6 +71,9 @@ def check(
             typer.echo(
                 f"{len(policy.rules)} rules, {examples} examples: all is well (digest {policy.digest[:16]})"
             )
+            typer.echo(f"bias between groups: {plain(policy.bias.told())}")
+            for name, limits in policy.bias.predictors.items():
+                typer.echo(f"bias between groups of {plain(name)}: {plain(limits.told())}")
             for one in few:
                 there = f"{one.there} have it" if one.there else "nobody has it"
                 typer.echo(
@@ -148,11 +153,18 @@ def explain(
     role: Annotated[
         list[str] | None, typer.Option(help="A role of who wants it; may be repeated.", show_default=False)
     ] = None,
+    bias: Annotated[
+        str,
+        typer.Option(
+            help='Differences between groups, as JSON: [{"column": "site", "low": 0.3, "high": 0.4}].'
+        ),
+    ] = "[]",
     as_json: Json = False,
 ) -> None:
     """Ask what a policy says about one action, and why: rules, windows, and what was touched lately."""
     with mistakes():
         from watchkeeper.runtime.people import current_person
+        from watchkeeper.runtime.policy_bias import MeasuredBias
         from watchkeeper.runtime.policy_types import PolicyRequest
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.findings import Severity
@@ -167,13 +179,14 @@ def explain(
         inventory = Inventory.load(settings.inventory_path)
         spec = inventory.host(host)
         parsed = parse(tool, _parse_json(arguments))
+        given = parsed.model_dump(mode="json")
         policy, moment = _load(file, settings, registry), _moment(at)
         decision = policy.decide(
             PolicyRequest(
                 action=tool.name,
                 version=tool.version,
                 reversibility=tool.reversibility,
-                arguments=parsed.model_dump(mode="json"),
+                arguments=given,
                 host=spec.name,
                 labels=spec.labels,
                 requester=requester or current_person(),
@@ -183,6 +196,7 @@ def explain(
                 severity=Severity(severity),
                 actions_taken=actions_taken,
                 blast=_touched(settings, inventory, policy, moment),
+                bias=MeasuredBias.given(_parse_bias(bias), given),
             )
         )
         if as_json:
@@ -267,6 +281,22 @@ def _parse_json(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigurationError(f"--arguments must be a JSON object (got {text!r:.80})")
     return value
+
+
+def _parse_bias(text: str) -> tuple[Difference, ...]:
+    from pydantic import TypeAdapter, ValidationError
+
+    from watchkeeper.runtime.errors import ConfigurationError
+    from watchkeeper.runtime.policy_bias import Difference
+
+    try:
+        return TypeAdapter(tuple[Difference, ...]).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise ConfigurationError(
+            f"--bias holds no differences between groups: {where}{first['msg']} (got {text!r:.80})"
+        ) from error
 
 
 def _load(file: Path | None, settings: Settings, registry: Registry) -> Policy:
