@@ -383,6 +383,8 @@ training_jobs = Table(
     Column("machine", String, nullable=False, server_default=""),
     Column("unattended", Integer, nullable=False, server_default="0"),
     Column("incident_id", String, nullable=False, server_default=""),
+    Column("gpus", String, nullable=False, server_default=""),
+    Column("cluster", String, nullable=False, server_default=""),
     Index("training_jobs_by_status", "status", "created_at"),
 )
 """What people and agents had trained; the work itself is a job of the queue, the files are in its folder."""

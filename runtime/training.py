@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -13,9 +14,11 @@ from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import short_id
 from watchkeeper.runtime.jobs import Claim, Jobs, JobStatus
 from watchkeeper.runtime.store import Store
-from watchkeeper.tools.errors import JobStateError
+from watchkeeper.tools.errors import JobSpecError, JobStateError
 from watchkeeper.tools.redaction import redact_text
+from watchkeeper.tools.text import counted
 from watchkeeper.tools.training.folder import JobFolder, JobProgress
+from watchkeeper.tools.training.gpus import Gpus, gpus_here
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
 from watchkeeper.tools.training.spec import JobSpec
 
@@ -25,8 +28,24 @@ TRAIN = "training.run"
 FOLDER = "training"
 """Folder in the home with a folder for each job."""
 
-Admit = Callable[[TrainingJob, list[TrainingJob]], str]
-"""Told a job and those that run on its machine; returns why it must wait, or nothing."""
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether there is room for an attempt.
+
+    Attributes:
+        waits: Why it must wait, or nothing.
+        gpus: GPUs that it gets.
+        cluster: Address of the Ray cluster on which it is to run; empty where it runs here.
+    """
+
+    waits: str = ""
+    gpus: Sequence[str] = ()
+    cluster: str = ""
+
+
+Admit = Callable[[TrainingJob, list[TrainingJob], frozenset[str]], Admission]
+"""Told a job, those that run on its machine, and the GPUs that are taken there; says whether it may begin."""
 
 _ID_LENGTH = 6
 _LIVE = tuple(status.value for status in TrainingStatus if status.live)
@@ -46,22 +65,39 @@ class TrainingJobs:
         store: Where they are kept.
         home: Folder of Watchkeeper's state.
         audit: Where it is written who submitted, cancelled and resumed what.
+        gpus: Tells the GPUs of this machine; asked only about jobs that want some.
     """
 
-    def __init__(self, store: Store, home: Path, audit: AuditLog) -> None:
+    def __init__(self, store: Store, home: Path, audit: AuditLog, *, gpus: Gpus = gpus_here) -> None:
         self._store = store
+        self._gpus = gpus
         self._home = home
         self._audit = audit
         self._queue = Jobs(store)
+
+    def refusal(self, spec: JobSpec) -> str:
+        """Say why a job cannot be submitted here, or nothing: no worker of this machine could ever begin it.
+
+        Where the store is one of several machines, another one may have what it wants.
+        """
+        wanted = spec.limits.gpus
+        if not wanted or spec.runs_on == "ray" or self._store.shared:
+            return ""
+        there = len(self._gpus())
+        return "" if wanted <= there else lacks_gpus(wanted, there)
 
     def submit(self, spec: JobSpec, *, by: str, key: str | None = None) -> TrainingJob:
         """Submit a job; where one was submitted under the key, that one is returned.
 
         Raises:
+            JobSpecError: If this machine lacks the GPUs that it wants.
             JobFolderError: If its folder cannot be made; nothing is submitted then.
             StoreError: If it cannot be written.
             AuditError: If the audit log cannot be written; nothing is submitted then.
         """
+        refused = self.refusal(spec)
+        if refused:
+            raise JobSpecError(f"job {spec.name!r}: {refused}")
         job_id = f"JOB-{short_id(_ID_LENGTH)}"
         folder = JobFolder.create(self._path(job_id), spec)
         with self._store.transaction() as connection:
@@ -134,7 +170,8 @@ class TrainingJobs:
     def cancel(self, job_id: str, *, by: str, reason: str = "") -> TrainingJob:
         """Cancel a job; one that has ended is returned as it is.
 
-        Whoever runs it ends its processes within seconds.
+        Whoever runs it ends its processes within seconds; where nobody does any more, whoever works next ends
+        what is left of it.
 
         Raises:
             JobStateError: If there is none of that id.
@@ -148,7 +185,9 @@ class TrainingJobs:
                 job_id, status=TrainingStatus.CANCELLED.value, reason=why, ended_at=self._store.now()
             )
             queued = self._queue.find(train_key(job_id))
-            if queued is not None and queued.status is JobStatus.QUEUED:
+            if job.held:
+                self._have_ended(job_id)
+            elif queued is not None and queued.status is JobStatus.QUEUED:
                 self._queue.cancel(train_key(job_id))
             self._tell("training-cancelled", job_id, by, reason=reason)
             return self.get(job_id)
@@ -205,15 +244,19 @@ class TrainingJobs:
             job = self.get(job_id)
             if not job.status.live:
                 return ""
-            running = select(table).where(
-                table.c.status == TrainingStatus.RUNNING.value,
+            here = select(table).where(
+                (table.c.status == TrainingStatus.RUNNING.value) | (table.c.gpus != ""),
                 table.c.machine == machine,
                 table.c.id != job_id,
             )
-            waits = admit(job, [_job(row) for row in connection.execute(running)])
-            if waits:
-                self._change(job_id, status=TrainingStatus.QUEUED.value, reason=waits)
-                return waits
+            others = [_job(row) for row in connection.execute(here)]
+            running = [other for other in others if other.status is TrainingStatus.RUNNING]
+            # One that was cancelled has its GPUs until its processes are gone.
+            taken = frozenset(gpu for other in others for gpu in other.gpus)
+            admitted = admit(job, running, taken)
+            if admitted.waits:
+                self._change(job_id, status=TrainingStatus.QUEUED.value, reason=admitted.waits)
+                return admitted.waits
             self._change(
                 job_id,
                 status=TrainingStatus.RUNNING.value,
@@ -221,12 +264,23 @@ class TrainingJobs:
                 machine=machine,
                 attempts=job.attempts + 1,
                 started_at=job.started_at or self._store.now(),
+                gpus=",".join(admitted.gpus),
+                cluster=admitted.cluster,
             )
             return ""
 
+    def let_go(self, job_id: str) -> None:
+        """Say that nothing of a job runs any more: its GPUs are free, and no cluster has it."""
+        self._change(job_id, gpus="", cluster="")
+
     def end(self, job_id: str, status: TrainingStatus, *, how: str = "", reason: str = "") -> TrainingJob:
-        """Say that a job was done or failed; to be called where its work in the queue is completed."""
+        """Say that a job was done or failed; to be called where its work in the queue is completed.
+
+        What may still run of it is ended by whoever works next.
+        """
         with self._store.transaction():
+            if self.get(job_id).held:
+                self._have_ended(job_id)
             # It may quote the end of a log, and a log may hold anything.
             reason = redact_text(reason)
             self._change(job_id, status=status.value, how=how, reason=reason, ended_at=self._store.now())
@@ -254,6 +308,11 @@ class TrainingJobs:
         with self._store.transaction() as connection:
             job = self.get(job_id)
             work = self._queue.find(train_key(job_id))
+            if job.cluster and not job.status.live:
+                raise JobStateError(
+                    f"training job {job_id!r}: something of it may run on the Ray cluster at "
+                    f"{job.cluster!r}; remove it once a worker stopped it there"
+                )
             if job.status.live or (work is not None and work.status.live):
                 raise JobStateError(
                     f"training job {job_id!r} is {job.status.value}: cancel it, then remove it"
@@ -277,6 +336,30 @@ class TrainingJobs:
         found = [(job, self._queue.find(train_key(job.id))) for job in live]
         return tuple(job for job, work in found if work is None or not work.status.live)
 
+    def left_behind(self) -> tuple[TrainingJob, ...]:
+        """Return jobs that are over, something of which may still run, and nobody is to end it."""
+        table = schema.training_jobs
+        query = select(table).where(
+            table.c.status.not_in(_LIVE), (table.c.cluster != "") | (table.c.gpus != "")
+        )
+        with self._store.reading() as connection:
+            over = [_job(row) for row in connection.execute(query)]
+        found = [(job, self._queue.find(train_key(job.id))) for job in over]
+        return tuple(job for job, work in found if work is None or not work.status.live)
+
+    def have_ended(self, job_id: str) -> None:
+        """Have whoever works next end what may still run of a job that is over."""
+        with self._store.transaction():
+            job = self.find(job_id)
+            if job is not None and job.held and not job.status.live:
+                self._have_ended(job_id)
+
+    def _have_ended(self, job_id: str) -> None:
+        self._queue.add(TRAIN, {"training": job_id}, key=train_key(job_id))
+        queued = self._queue.find(train_key(job_id))
+        if queued is not None and queued.status is JobStatus.QUEUED:
+            self._queue.hurry(train_key(job_id))
+
     def _path(self, job_id: str) -> Path:
         return self._home / FOLDER / job_id
 
@@ -292,4 +375,15 @@ class TrainingJobs:
 def _job(row: Row[tuple[object, ...]]) -> TrainingJob:
     values = dict(row._mapping)
     del values["key"]
-    return TrainingJob.model_validate({**values, "spec": JobSpec.model_validate_json(str(values["spec"]))})
+    spec = JobSpec.model_validate_json(str(values["spec"]))
+    gpus = tuple(name for name in str(values["gpus"]).split(",") if name)
+    return TrainingJob.model_validate({**values, "spec": spec, "gpus": gpus})
+
+
+def lacks_gpus(wanted: int, there: int) -> str:
+    """Say that a machine lacks the GPUs that a job wants."""
+    has = "has none" if not there else f"has {there}"
+    return (
+        f"it asks for {counted(wanted, 'GPU')}, and this machine {has}: lower its limits.gpus, or use a "
+        "machine with more"
+    )

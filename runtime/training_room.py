@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from watchkeeper.runtime.training import lacks_gpus
+from watchkeeper.tools.text import counted
+from watchkeeper.tools.training.gpus import Gpus, gpus_here
 from watchkeeper.tools.training.record import TrainingJob
 
 _SHARE = 0.8
@@ -27,12 +30,14 @@ class Room:
         processors: Processors of the machine.
         machine: Its name.
         available: Tells the bytes that are free at this moment.
+        gpus: Tells the GPUs that jobs may have; asked only about jobs that want some.
     """
 
     memory: int
     processors: int
     machine: str = field(default_factory=socket.gethostname)
     available: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
+    gpus: Gpus = gpus_here
 
     @classmethod
     def of_this_machine(cls, memory: int | None = None) -> Room:
@@ -46,8 +51,13 @@ class Room:
             memory = int(_SHARE * min(psutil.virtual_memory().total, _group_limit()))
         return cls(memory=memory, processors=len(os.sched_getaffinity(0)))
 
-    def never_fits(self, job: TrainingJob) -> str:
-        """Say why a job can never run here, or nothing."""
+    def never_fits(self, job: TrainingJob, *, alone: bool = True) -> str:
+        """Say why a job can never run here, or nothing.
+
+        Args:
+            job: The job.
+            alone: Whether no other machine could take it; else one that lacks GPUs is left to others.
+        """
         limits = job.spec.limits
         if limits.memory > self.memory:
             return (
@@ -59,7 +69,8 @@ class Room:
                 f"it asks for {limits.threads} threads, and {self.machine!r} has {self.processors} "
                 "processors: lower its limits.threads"
             )
-        return ""
+        there = len(self.gpus()) if limits.gpus and alone else limits.gpus
+        return lacks_gpus(limits.gpus, there) if limits.gpus > there else ""
 
     def waits(self, job: TrainingJob, running: list[TrainingJob], held: Callable[[str], int]) -> str:
         """Say why a job must wait, or nothing.
@@ -87,6 +98,25 @@ class Room:
                 "are taken"
             )
         return ""
+
+    def share_gpus(self, job: TrainingJob, taken: Set[str]) -> Sequence[str] | str:
+        """Return the GPUs that a job gets, or say why it must wait.
+
+        Args:
+            job: The job.
+            taken: GPUs that other jobs hold here.
+        """
+        wanted = job.spec.limits.gpus
+        if not wanted:
+            return ()
+        there = tuple(self.gpus())
+        free = [gpu for gpu in there if gpu not in taken]
+        if len(there) < wanted:
+            return f"waits for a machine with {counted(wanted, 'GPU')}: {self.machine!r} has {len(there)}"
+        if len(free) < wanted:
+            held = len(there) - len(free)
+            return f"waits for GPUs: it asks for {wanted}, and {held} of {len(there)} are taken"
+        return tuple(free[:wanted])
 
 
 def _group_limit() -> int:

@@ -9,11 +9,12 @@ from watchkeeper.runtime.alerts import Alert, Condition
 from watchkeeper.runtime.errors import StoreError
 from watchkeeper.runtime.incident_jobs import submit as open_incident
 from watchkeeper.runtime.journal import Journal
-from watchkeeper.runtime.training import TRAIN, TrainingJobs, train_key
+from watchkeeper.runtime.training import TRAIN, Admission, TrainingJobs, train_key
 from watchkeeper.runtime.training_room import Room
 from watchkeeper.runtime.worker import Handler, LaterError, StoppedError, Task, unfailing
 from watchkeeper.tools.errors import JobFolderError
 from watchkeeper.tools.findings import FindingKind, Severity
+from watchkeeper.tools.training import processes
 from watchkeeper.tools.training.folder import Ending, JobFolder
 from watchkeeper.tools.training.process import GRACE_SECONDS, supervise
 from watchkeeper.tools.training.ray_jobs import supervise_on_ray
@@ -62,25 +63,36 @@ class TrainingRuns:
         return {TRAIN: self}
 
     def sweep(self) -> None:
-        """End jobs whose work the queue has put aside: nobody would ever go on with them."""
+        """End jobs whose work the queue has put aside: nobody would ever go on with them.
+
+        What may still run of jobs that are over is given to whoever works next.
+        """
         # What is looked at and what is written are one: another worker may be completing the job right now.
         with self._journal.store.transaction():
             for job in self.jobs.given_up():
                 self._fail(job, "crashed", "whoever worked on it ended too often without a word")
+            for job in self.jobs.left_behind():
+                self.jobs.have_ended(job.id)
 
     def __call__(self, task: Task) -> None:
         """Do an attempt of a job."""
         job_id = str(task.job.body["training"])
         job = self.jobs.find(job_id)
-        if job is None or not job.status.live:
+        if job is None:
             return
-        never = "" if job.spec.runs_on == "ray" else self._room.never_fits(job)
+        if not job.status.live:
+            self._end_what_is_left(task, job)
+            return
+        alone = not self._journal.store.shared
+        never = "" if job.spec.runs_on == "ray" else self._room.never_fits(job, alone=alone)
         if never:
-            self._end(task, job, Ending(attempt=job.attempts, how="spec", reason=never))
+            ending = Ending(attempt=job.attempts, how="spec", reason=never, left=job.held)
+            self._end(task, job, ending)
             return
         if job.attempts > job.spec.retries:
             reason = f"whoever ran it ended in each of {job.attempts} attempts"
-            self._end(task, job, Ending(attempt=job.attempts, how="crashed", reason=reason))
+            ending = Ending(attempt=job.attempts, how="crashed", reason=reason, left=job.held)
+            self._end(task, job, ending)
             return
         waits = self.jobs.begin(task.claim, self._room.machine, self._admit)
         if waits:
@@ -96,27 +108,49 @@ class TrainingRuns:
             folder = JobFolder.create(self.jobs.folder(job.id).path, job.spec)
             wanted = _Wanted(self.jobs, task, job)
             if job.spec.runs_on == "ray":
-                return supervise_on_ray(folder, job.attempts, address=self._ray_address, wanted=wanted)
-            return supervise(folder, job.attempts, wanted=wanted, grace=self._grace)
+                return supervise_on_ray(folder, job.attempts, address=job.cluster, wanted=wanted)
+            return supervise(folder, job.attempts, gpus=job.gpus, wanted=wanted, grace=self._grace)
         except JobFolderError as error:
             return Ending(attempt=job.attempts, how="no-space", reason=str(error))
 
-    def _admit(self, job: TrainingJob, running: list[TrainingJob]) -> str:
+    def _end_what_is_left(self, task: Task, job: TrainingJob) -> None:
+        """End what may still run of a job that is over: whoever ran it went silent."""
+        if job.held and job.machine == self._room.machine:
+            processes.kill(processes.marked(str(self.jobs.folder(job.id).path.absolute())))
+        with self._journal.store.transaction():
+            task.complete()
+            now = self.jobs.find(job.id)
+            if now is None:
+                return
+            if now.status.live:
+                # It was resumed meanwhile.
+                task.jobs.add(TRAIN, {"training": job.id}, key=train_key(job.id))
+            else:
+                self.jobs.let_go(job.id)
+
+    def _admit(self, job: TrainingJob, running: list[TrainingJob], taken: frozenset[str]) -> Admission:
         if job.spec.runs_on == "ray":
-            return ""
+            return Admission(cluster=self._ray_address or job.cluster)
         here = [other for other in running if other.spec.runs_on == "here"]
-        return self._room.waits(job, here, lambda other: self.jobs.folder(other).progress.memory)
+        waits = self._room.waits(job, here, lambda other: self.jobs.folder(other).progress.memory)
+        if waits:
+            return Admission(waits=waits)
+        gpus = self._room.share_gpus(job, taken)
+        return Admission(waits=gpus) if isinstance(gpus, str) else Admission(gpus=gpus)
 
     def _end(self, task: Task, job: TrainingJob, ending: Ending) -> None:
         """Write what came of an attempt, together with what follows from it."""
         later: Exception | None = None
         with self._journal.store.transaction():
             task.jobs.renew(task.claim)
+            if not ending.left:
+                self.jobs.let_go(job.id)
             now = self.jobs.get(job.id)
             if now.generation != job.generation or not now.status.live:
                 task.complete()
                 if now.status.live:
                     task.jobs.add(TRAIN, {"training": job.id}, key=train_key(job.id))
+                self.jobs.have_ended(job.id)
             elif ending.how == "done":
                 task.complete()
                 self.jobs.end(job.id, TrainingStatus.DONE)

@@ -80,6 +80,14 @@ class Line(Trainer[LineParameters]):
         return Evaluation(primary="minus_mse", metrics={"minus_mse": -error}, rows=len(points))
 
 
+class Sighted(Line):
+    """Says which GPUs its process sees."""
+
+    def train(self, run: TrainingRun, parameters: LineParameters) -> None:
+        print(f"sees {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')!r}", flush=True)
+        super().train(run, parameters)
+
+
 class Hungry(Line):
     """Takes ever more memory."""
 

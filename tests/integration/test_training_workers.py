@@ -30,6 +30,7 @@ from watchkeeper.tools.training.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 MB = 10**6
+GPUS = ("GPU-a", "GPU-b")
 
 
 @pytest.fixture
@@ -47,11 +48,17 @@ def journal(base: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def jobs(journal: Journal) -> TrainingJobs:
-    return TrainingJobs(journal.store, journal.home, journal.audit)
+    return TrainingJobs(journal.store, journal.home, journal.audit, gpus=lambda: GPUS)
 
 
 def spec(
-    base: Path, *, trainer: str = "Line", memory: int = 300 * MB, retries: int = 2, **parameters: Any
+    base: Path,
+    *,
+    trainer: str = "Line",
+    memory: int = 300 * MB,
+    gpus: int = 0,
+    retries: int = 2,
+    **parameters: Any,
 ) -> JobSpec:
     return JobSpec.model_validate(
         {
@@ -62,7 +69,7 @@ def spec(
             "parameters": parameters,
             "launcher": "python",
             "retries": retries,
-            "limits": {"memory": memory},
+            "limits": {"memory": memory, "gpus": gpus},
         }
     )
 
@@ -205,13 +212,21 @@ def test_a_job_that_always_crashes_is_given_up(base: Path, journal: Journal, job
     assert len(journal.incidents.list()) == 1
 
 
+def sees(jobs: TrainingJobs, job_id: str) -> str:
+    """What the process of a job said of the GPUs that it sees."""
+    return next(line for line in jobs.folder(job_id).log.read_text().splitlines() if line.startswith("sees "))
+
+
+@pytest.mark.parametrize(("memory", "gpus", "what"), [(500, 0, "memory"), (2000, 2, "GPUs")])
 def test_jobs_that_do_not_fit_beside_each_other_run_one_after_the_other(
-    base: Path, journal: Journal, jobs: TrainingJobs
+    base: Path, journal: Journal, jobs: TrainingJobs, memory: int, gpus: int, what: str
 ) -> None:
-    both = [jobs.submit(spec(base, pause=0.2, epochs=6), by="ann") for _ in range(2)]
+    both = [
+        jobs.submit(spec(base, trainer="Sighted", gpus=gpus, pause=0.2, epochs=6), by="ann") for _ in range(2)
+    ]
     waited: list[str] = []
     seen_running = 0
-    room = Room(memory=500 * MB, processors=4, available=lambda: 10**10)
+    room = Room(memory=memory * MB, processors=4, available=lambda: 10**10, gpus=lambda: GPUS)
     runs = TrainingRuns(journal, room, host=None, grace=0.5)
     doing = Worker(Jobs(journal.store), journal.halts, runs.handlers())
     thread = threading.Thread(target=doing.run, kwargs={"threads": 2})
@@ -220,7 +235,7 @@ def test_jobs_that_do_not_fit_beside_each_other_run_one_after_the_other(
         while any(job.status.live for job in jobs.list()):
             now = jobs.list()
             seen_running = max(seen_running, sum(job.status is TrainingStatus.RUNNING for job in now))
-            waited += [job.reason for job in now if job.reason.startswith("waits for memory")]
+            waited += [job.reason for job in now if job.reason.startswith(f"waits for {what}")]
             time.sleep(0.1)
     finally:
         doing.stop()
@@ -232,3 +247,21 @@ def test_jobs_that_do_not_fit_beside_each_other_run_one_after_the_other(
     assert first.ended_at is not None
     assert second.started_at is not None
     assert second.started_at >= first.ended_at
+    assert {sees(jobs, job.id) for job in both} == {"sees 'GPU-a,GPU-b'" if gpus else "sees ''"}
+    assert [jobs.get(job.id).gpus for job in both] == [(), ()]
+
+
+def test_each_process_sees_its_own_gpus_and_who_wants_none_sees_none(
+    base: Path, journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    wanting = [
+        jobs.submit(spec(base, trainer="Sighted", gpus=1, pause=0.1, epochs=8), by="ann") for _ in range(2)
+    ]
+    blind = jobs.submit(spec(base, trainer="Sighted", epochs=2), by="ann")
+    room = Room(memory=10**10, processors=4, available=lambda: 10**10, gpus=lambda: GPUS)
+    runs = TrainingRuns(journal, room, host=None, grace=0.5)
+    Worker(Jobs(journal.store), journal.halts, runs.handlers()).run(threads=2, once=True)
+    assert {sees(jobs, job.id) for job in wanting} == {"sees 'GPU-a'", "sees 'GPU-b'"}
+    assert sees(jobs, blind.id) == "sees ''"
+    assert {jobs.get(job.id).status for job in [*wanting, blind]} == {TrainingStatus.DONE}

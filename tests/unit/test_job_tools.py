@@ -25,7 +25,7 @@ SPEC = "name: nightly\ntrainer: shop.trainers:Price\ndata: prices.csv\nseed: 7\n
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[TrainingJobs]:
     with Journal(tmp_path / "home") as journal:
-        yield TrainingJobs(journal.store, journal.home, journal.audit)
+        yield TrainingJobs(journal.store, journal.home, journal.audit, gpus=lambda: ("0",))
 
 
 @pytest.fixture
@@ -89,6 +89,14 @@ def test_what_the_inventory_does_not_name_cannot_be_planned(target: Target, tmp_
     (tmp_path / "nightly.yaml").write_text("name: nightly\n")
     with pytest.raises(PlanError, match="missing"):
         plan_of(JobSubmit(), target, spec="nightly")
+
+
+def test_a_job_that_wants_gpus_that_are_not_there_is_put_to_nobody(target: Target, tmp_path: Path) -> None:
+    (tmp_path / "nightly.yaml").write_text(f"{SPEC}limits: {{gpus: 2}}\n")
+    with pytest.raises(PlanError, match="job 'nightly': it asks for 2 GPUs, and this machine has 1"):
+        plan_of(JobSubmit(), target, spec="nightly")
+    (tmp_path / "nightly.yaml").write_text(f"{SPEC}limits: {{gpus: 1}}\n")
+    assert "1 GPUs" in plan_of(JobSubmit(), target, spec="nightly").diff
 
 
 def test_a_model_can_only_name_jobs_of_the_inventory_and_of_evidence(target: Target) -> None:

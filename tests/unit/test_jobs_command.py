@@ -74,6 +74,10 @@ def test_options_beat_the_file(home: Path, jobs: TrainingJobs) -> None:
         (("submit", "--trainer", "a:B", "--data", ".", "--memory", "lots"), "limits.memory"),
         (("submit", "--trainer", "a:B", "--data", ".", "--set", "epochs"), "name=value is expected"),
         (("submit", "--trainer", "a:B", "--data", ".", "--launcher", "cron"), "launcher"),
+        (
+            ("submit", "--trainer", "a:B", "--data", ".", "--gpus", "64"),
+            "it asks for 64 GPUs, and this machine",
+        ),
         (("submit", "/not/there.yaml"), "'/not/there.yaml' cannot be read"),
         (("show", "JOB-NONE"), "there is no training job 'JOB-NONE'"),
         (("logs", "JOB-NONE"), "there is no training job 'JOB-NONE'"),

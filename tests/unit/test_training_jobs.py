@@ -11,15 +11,17 @@ import pytest
 from watchkeeper.runtime.errors import FencedError
 from watchkeeper.runtime.jobs import Jobs, JobStatus
 from watchkeeper.runtime.journal import Journal
-from watchkeeper.runtime.training import TRAIN, TrainingJobs, train_key
+from watchkeeper.runtime.training import TRAIN, Admission, TrainingJobs, train_key
 from watchkeeper.runtime.training_room import Room
 from watchkeeper.runtime.training_runs import TrainingRuns
 from watchkeeper.runtime.worker import Worker
-from watchkeeper.tools.errors import JobStateError
+from watchkeeper.tools.errors import JobSpecError, JobStateError
+from watchkeeper.tools.training.gpus import visible_of
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
 from watchkeeper.tools.training.spec import JobLimits, JobSpec
 
 GB = 10**9
+GPUS = ("0", "1")
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def jobs(journal: Journal) -> TrainingJobs:
-    return TrainingJobs(journal.store, journal.home, journal.audit)
+    return TrainingJobs(journal.store, journal.home, journal.audit, gpus=lambda: GPUS)
 
 
 def spec(name: str = "a", **limits: int) -> JobSpec:
@@ -41,7 +43,7 @@ def begin(journal: Journal, jobs: TrainingJobs) -> TrainingJob:
     """Begin an attempt at the oldest job, as a worker does."""
     claim = Jobs(journal.store).claim("w", kinds=[TRAIN])
     assert claim is not None
-    assert jobs.begin(claim, "m", lambda *_: "") == ""
+    assert jobs.begin(claim, "m", lambda *_: Admission()) == ""
     return jobs.get(str(claim.job.body["training"]))
 
 
@@ -132,7 +134,7 @@ def test_a_worker_that_lost_a_job_cannot_begin_it(journal: Journal, jobs: Traini
     assert stale is not None
     assert queue.claim("new") is not None
     with pytest.raises(FencedError):
-        jobs.begin(stale, "m", lambda *_: "")
+        jobs.begin(stale, "m", lambda *_: Admission())
     assert jobs.get(job.id).attempts == 0
 
 
@@ -144,19 +146,19 @@ def test_a_job_that_must_wait_is_told_those_that_run_here(journal: Journal, jobs
     assert claim is not None
     seen: list[str] = []
 
-    def admit(job: TrainingJob, running: list[TrainingJob]) -> str:
+    def admit(job: TrainingJob, running: list[TrainingJob], _: frozenset[str]) -> Admission:
         seen.extend([job.id, *(other.id for other in running)])
-        return "no room"
+        return Admission("no room")
 
     assert jobs.begin(claim, "m", admit) == "no room"
     assert seen == [second.id, first.id]
     waiting = jobs.get(second.id)
     assert (waiting.status, waiting.reason, waiting.attempts) == (TrainingStatus.QUEUED, "no room", 0)
     # Another machine has room of its own.
-    assert jobs.begin(claim, "other", lambda _, running: str(len(running)) if running else "") == ""
+    assert jobs.begin(claim, "other", lambda _, running, __: Admission("taken" * len(running))) == ""
 
 
-ROOM = Room(memory=8 * GB, processors=4, machine="m", available=lambda: 8 * GB)
+ROOM = Room(memory=8 * GB, processors=4, machine="m", available=lambda: 8 * GB, gpus=lambda: GPUS)
 
 
 def record(name: str, **limits: int) -> TrainingJob:
@@ -199,7 +201,94 @@ def test_processors_are_shared_out_but_one_job_alone_may_have_them_all() -> None
 def test_what_never_fits_is_told_at_once() -> None:
     assert "limits.memory" in ROOM.never_fits(record("a", memory=9 * GB))
     assert "limits.threads" in ROOM.never_fits(record("a", threads=5))
-    assert ROOM.never_fits(record("a", memory=8 * GB, threads=4)) == ""
+    assert "it asks for 3 GPUs, and this machine has 2" in ROOM.never_fits(record("a", gpus=3))
+    assert ROOM.never_fits(record("a", memory=8 * GB, threads=4, gpus=2)) == ""
+
+
+def never() -> tuple[str, ...]:
+    raise AssertionError("nobody wants a GPU, so nobody asks for them")
+
+
+def test_gpus_are_asked_for_only_where_a_job_wants_some(journal: Journal) -> None:
+    room = Room(memory=8 * GB, processors=4, available=lambda: 8 * GB, gpus=never)
+    assert (room.never_fits(record("a")), room.share_gpus(record("a"), frozenset())) == ("", ())
+    TrainingJobs(journal.store, journal.home, journal.audit, gpus=never).submit(spec(), by="ann")
+
+
+@pytest.mark.parametrize(
+    ("variable", "count", "names"),
+    [
+        (None, 2, ("0", "1")),
+        (None, 0, ()),
+        ("", 0, ()),
+        ("3, 1", 2, ("3", "1")),
+        ("GPU-8a,GPU-9b", 2, ("GPU-8a", "GPU-9b")),
+        ("0,7", 1, ("0",)),  # there is no GPU 7
+    ],
+)
+def test_a_gpu_is_called_as_the_variable_names_it(
+    variable: str | None, count: int, names: tuple[str, ...]
+) -> None:
+    assert visible_of(variable, count) == names
+
+
+@pytest.mark.sqlite
+def test_a_job_that_wants_more_gpus_than_there_are_is_not_submitted(
+    journal: Journal, jobs: TrainingJobs
+) -> None:
+    with pytest.raises(JobSpecError, match="job 'a': it asks for 3 GPUs, and this machine has 2: lower its"):
+        jobs.submit(spec(gpus=3), by="ann")
+    none = TrainingJobs(journal.store, journal.home, journal.audit, gpus=lambda: ())
+    with pytest.raises(JobSpecError, match="it asks for 1 GPU, and this machine has none"):
+        none.submit(spec(gpus=1), by="ann")
+    assert jobs.list() == ()
+    assert not (journal.home / "training").exists()
+    elsewhere = spec(gpus=3).model_copy(update={"runs_on": "ray"})
+    assert jobs.submit(elsewhere, by="ann").status is TrainingStatus.QUEUED
+
+
+def admit(job: TrainingJob, _: list[TrainingJob], taken: frozenset[str]) -> Admission:
+    gpus = ROOM.share_gpus(job, taken)
+    return Admission(waits=gpus) if isinstance(gpus, str) else Admission(gpus=gpus)
+
+
+def attempt(journal: Journal, jobs: TrainingJobs, machine: str = "m") -> tuple[TrainingJob, str]:
+    claim = Jobs(journal.store).claim("w", kinds=[TRAIN])
+    assert claim is not None
+    waits = jobs.begin(claim, machine, admit)
+    return jobs.get(str(claim.job.body["training"])), waits
+
+
+def test_a_gpu_is_held_by_one_job_until_nothing_of_that_runs(journal: Journal, jobs: TrainingJobs) -> None:
+    for name in ("first", "second", "third", "fourth"):
+        jobs.submit(spec(name, gpus=1), by="ann")
+    first, _ = attempt(journal, jobs)
+    second, _ = attempt(journal, jobs)
+    assert (first.gpus, second.gpus) == (("0",), ("1",))
+    third, waits = attempt(journal, jobs)
+    assert (third.status, third.gpus) == (TrainingStatus.QUEUED, ())
+    assert waits == third.reason == "waits for GPUs: it asks for 1, and 2 of 2 are taken"
+    # Those of another machine are others.
+    assert attempt(journal, jobs, "other")[0].gpus == ("0",)
+    fifth = jobs.submit(spec("fifth", gpus=1), by="ann")
+    jobs.cancel(second.id, by="ann")
+    assert attempt(journal, jobs)[1], "its processes may still be there"
+    jobs.let_go(second.id)
+    jobs.submit(spec("sixth", gpus=1), by="ann")
+    assert attempt(journal, jobs)[0].gpus == ("1",)
+    assert jobs.get(fifth.id).gpus == ()
+
+
+def test_a_cancelled_job_whose_worker_died_gives_its_gpus_back(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(gpus=2), by="ann")
+    doomed = Jobs(journal.store).claim("doomed", kinds=[TRAIN], lease_seconds=0)
+    assert doomed is not None
+    assert jobs.begin(doomed, "m", admit) == ""
+    jobs.cancel(job.id, by="ann")
+    assert jobs.get(job.id).gpus == GPUS
+    work(journal)
+    assert jobs.get(job.id).gpus == ()
+    jobs.remove(job.id, by="ann")
 
 
 def work(journal: Journal, *, host: str | None = "here") -> TrainingRuns:
@@ -239,7 +328,7 @@ def test_a_job_whose_workers_died_too_often_fails(journal: Journal, jobs: Traini
     for _ in range(2):
         claim = queue.claim("doomed", kinds=[TRAIN], lease_seconds=0)
         assert claim is not None
-        assert jobs.begin(claim, "m", lambda *_: "") == ""
+        assert jobs.begin(claim, "m", lambda *_: Admission()) == ""
     work(journal)
     failed = jobs.get(job.id)
     assert (failed.status, failed.how) == (TrainingStatus.FAILED, "crashed")
@@ -267,7 +356,7 @@ def test_a_job_that_is_being_completed_is_not_swept_away(
     queue = Jobs(journal.store)
     claim = queue.claim("w", kinds=[TRAIN])
     assert claim is not None
-    assert jobs.begin(claim, "m", lambda *_: "") == ""
+    assert jobs.begin(claim, "m", lambda *_: Admission()) == ""
 
     def complete() -> None:
         with journal.store.transaction():

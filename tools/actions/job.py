@@ -51,17 +51,20 @@ class JobSubmit(ObservedAction[SubmitArguments]):
         Raises:
             PlanError: If the host has no such job, or its file cannot be read.
         """
-        _board(target, self.name)
+        board = _board(target, self.name)
         spec = _known(target, arguments.spec)
-        return {"spec": spec.model_dump(mode="json"), "data": spec.data.exists()}
+        refused = board.refusal(spec)
+        return {"spec": spec.model_dump(mode="json"), "data": spec.data.exists(), "refused": refused}
 
     def plan_from(self, raw: Raw, arguments: SubmitArguments, *, key: str) -> ActionPlan:
         """Say what would be trained.
 
         Raises:
-            PlanError: If its data are not there.
+            PlanError: If its data are not there, or it could never begin.
         """
         spec = JobSpec.model_validate(raw["spec"])
+        if raw.get("refused"):
+            raise PlanError(f"job {arguments.spec!r}: {raw['refused']}")
         if not raw["data"]:
             raise PlanError(f"job {arguments.spec!r}: its data {str(spec.data)!r} are not there")
         limits = spec.limits

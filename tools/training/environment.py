@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 from pydantic import JsonValue
 
+from watchkeeper.tools.training.gpus import VISIBLE, visible_of
+
 
 def describe_environment() -> dict[str, JsonValue]:
     """Return what would have to be the same for the same numbers."""
@@ -39,9 +41,14 @@ def _libraries() -> dict[str, JsonValue]:
 def gpu_meter(gpus: int) -> Callable[[], float]:
     """Return what tells the joules that GPUs drew from now on: always zero where there are none to be asked.
 
-    It reads NVML's counter of total energy, which GPUs since Volta have, of all GPUs that this process sees.
+    It reads NVML's counter of total energy, which GPUs since Volta have, of the GPUs that this process sees.
+    NVML itself knows all of the machine.
+
+    Args:
+        gpus: How many the process was given.
     """
-    if gpus == 0:
+    names = visible_of(os.environ.get(VISIBLE), gpus)
+    if not names:
         return lambda: 0.0
     try:
         pynvml: Any = import_module("pynvml")
@@ -49,7 +56,12 @@ def gpu_meter(gpus: int) -> Callable[[], float]:
         return lambda: 0.0
     try:
         pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(gpus)]
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(int(name))
+            if name.isdecimal()
+            else pynvml.nvmlDeviceGetHandleByUUID(name)
+            for name in names
+        ]
 
         def read() -> float:
             millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)

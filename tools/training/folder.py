@@ -73,6 +73,7 @@ class Ending(BaseModel):
         how: ``done``, ``stopped`` (to go on later), or what went wrong: ``diverged``, ``data``, ``spec``,
             ``no-space``, ``seconds``, ``memory``, ``crashed``.
         reason: In words, for people.
+        left: Whether something of it may still run on a cluster that did not answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +81,7 @@ class Ending(BaseModel):
     attempt: int
     how: str
     reason: str = ""
+    left: bool = False
 
     @property
     def may_pass(self) -> bool:

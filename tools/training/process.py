@@ -18,6 +18,7 @@ import yaml
 
 from watchkeeper.tools.training import processes
 from watchkeeper.tools.training.folder import Ending, JobFolder, JobProgress
+from watchkeeper.tools.training.gpus import VISIBLE
 from watchkeeper.tools.training.run import ATTEMPT, LIFELINE, PROCESSORS
 from watchkeeper.tools.training.spec import JobSpec
 
@@ -53,6 +54,7 @@ def supervise(
     folder: JobFolder,
     attempt: int,
     *,
+    gpus: Sequence[str] | None = None,
     wanted: Callable[[], bool] = lambda: True,
     grace: float = GRACE_SECONDS,
 ) -> Ending:
@@ -63,6 +65,7 @@ def supervise(
     Args:
         folder: The job's folder.
         attempt: Number of the attempt, from 1.
+        gpus: Names of the GPUs that it sees; by default those that this process sees, if it wants any.
         wanted: Asked several times a second; the job is stopped, to go on later, once it says no.
         grace: Seconds from SIGTERM to SIGKILL.
 
@@ -84,7 +87,7 @@ def supervise(
             reason=f"{error.strerror} for {str(error.filename or folder.path)!r}: make room, then resume it",
         )
     started = time.monotonic()
-    with log, _started(command, folder, log.fileno(), _environment(spec, mark, attempt)) as child:
+    with log, _started(command, folder, log.fileno(), _environment(spec, mark, attempt, gpus)) as child:
         try:
             seen = _watch(child, spec, before.seconds, wanted, grace)
         finally:
@@ -216,15 +219,17 @@ _SECRET = re.compile(r"^WATCHKEEPER_|PASS|SECRET|TOKEN|CREDENTIAL|(^|_)(API_?|AC
 """Names of variables that a job is not given."""
 
 
-def _environment(spec: JobSpec, mark: str, attempt: int) -> dict[str, str]:
-    """What the process sees: nothing that is called like a secret, no network for models, and its threads."""
+def _environment(spec: JobSpec, mark: str, attempt: int, gpus: Sequence[str] | None) -> dict[str, str]:
+    """What the process sees: nothing called like a secret, no network for models, its threads, its GPUs."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name == "WATCHKEEPER_HOME" or not _SECRET.search(name)
     }
     if spec.limits.gpus == 0:
-        kept["CUDA_VISIBLE_DEVICES"] = ""
+        kept[VISIBLE] = ""
+    elif gpus is not None:
+        kept[VISIBLE] = ",".join(gpus)
     return {
         **kept,
         **dict.fromkeys(_THREADS, str(spec.limits.threads)),

@@ -46,6 +46,8 @@ class TrainingJob(BaseModel):
         machine: Where it runs, or ran last.
         unattended: How often agents resumed it since a person submitted or resumed it.
         incident_id: The incident that was opened when it failed last.
+        gpus: GPUs of its machine that it holds, by name, until nothing of it runs there any more.
+        cluster: Address of the Ray cluster on which something of it may run; empty for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +67,13 @@ class TrainingJob(BaseModel):
     machine: str = ""
     unattended: int = 0
     incident_id: str = ""
+    gpus: tuple[str, ...] = ()
+    cluster: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether something of it may run somewhere, so that whoever ends it must look."""
+        return bool(self.gpus or self.cluster)
 
     @property
     def waits(self) -> str:
@@ -76,6 +85,10 @@ class TrainingJob(BaseModel):
 
 class JobBoard(Protocol):
     """Whoever keeps training jobs, as facts and actions see it."""
+
+    def refusal(self, spec: JobSpec) -> str:
+        """Say why a job cannot be submitted here, or nothing."""
+        ...
 
     def submit(self, spec: JobSpec, *, by: str, key: str | None = None) -> TrainingJob:
         """Submit a job; where one was submitted under the key, that one is returned."""

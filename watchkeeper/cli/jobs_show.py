@@ -65,6 +65,8 @@ def show(
                 ("data", str(job.spec.data)),
                 ("submitted", f"{when(job.created_at)} UTC by {job.submitted_by}"),
                 ("begun", f"{when(job.started_at)} UTC on {job.machine}" if job.started_at else ""),
+                ("gpus", ", ".join(job.gpus)),
+                ("cluster", job.cluster),
                 ("ended", f"{when(job.ended_at)} UTC" if job.ended_at else ""),
                 ("attempts", f"{job.attempts} of {job.spec.retries + 1}" if job.attempts else ""),
                 ("done", f"{progress.done:.0%}{f', {progress.what}' if progress.what else ''}"),
