@@ -12,18 +12,20 @@ from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.training import TRAIN, Admission, TrainingJobs, train_key
 from watchkeeper.runtime.training_room import Room
 from watchkeeper.runtime.worker import Handler, LaterError, StoppedError, Task, unfailing
-from watchkeeper.tools.errors import JobFolderError
+from watchkeeper.tools.errors import ClusterError, JobFolderError
 from watchkeeper.tools.findings import FindingKind, Severity
 from watchkeeper.tools.training import processes
 from watchkeeper.tools.training.folder import Ending, JobFolder
 from watchkeeper.tools.training.process import GRACE_SECONDS, supervise
-from watchkeeper.tools.training.ray_jobs import supervise_on_ray
+from watchkeeper.tools.training.ray_jobs import stop_on_ray, supervise_on_ray
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
 
 BY = "watchkeeper"
 """In whose name incidents of failed jobs are opened."""
 
 _WAIT_SECONDS = 2.0
+_CLUSTER_SECONDS = 10.0
+"""Time until a cluster that did not stop a job is told again."""
 _LOOK_SECONDS = 0.5
 _LONGEST_PAUSE = 300.0
 
@@ -114,9 +116,20 @@ class TrainingRuns:
             return Ending(attempt=job.attempts, how="no-space", reason=str(error))
 
     def _end_what_is_left(self, task: Task, job: TrainingJob) -> None:
-        """End what may still run of a job that is over: whoever ran it went silent."""
+        """End what may still run of a job that is over: whoever ran it went silent.
+
+        Raises:
+            LaterError: If its cluster does not do it now.
+        """
         if job.held and job.machine == self._room.machine:
             processes.kill(processes.marked(str(self.jobs.folder(job.id).path.absolute())))
+        if job.cluster:
+            try:
+                stop_on_ray(self.jobs.folder(job.id), address=job.cluster)
+            except ClusterError as error:
+                self._show(f"{job.id} ({job.name}): not stopped yet: {error}")
+                raise LaterError(_CLUSTER_SECONDS, str(error)) from error
+            self._show(f"{job.id} ({job.name}): nothing of it is left on the Ray cluster at {job.cluster!r}")
         with self._journal.store.transaction():
             task.complete()
             now = self.jobs.find(job.id)

@@ -97,5 +97,9 @@ class JobFolderError(ToolError):
     """A job's folder cannot be read or written."""
 
 
+class ClusterError(ToolError):
+    """A cluster that runs jobs cannot be asked, or does not do what it was told."""
+
+
 class JobStateError(ToolError):
     """No job of that id exists, or it cannot be changed as it stands."""

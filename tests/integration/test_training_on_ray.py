@@ -1,4 +1,4 @@
-"""A job that runs on a Ray cluster ends with the same numbers and artefacts as it does here."""
+"""A job on a Ray cluster ends as it does here, with the same numbers; a cancelled one is stopped there."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.lamp import folder_in_memory
 from tests.trainers import write_points
+from watchkeeper.runtime.jobs import Jobs
+from watchkeeper.runtime.journal import Journal
+from watchkeeper.runtime.training import TrainingJobs
+from watchkeeper.runtime.training_room import Room
+from watchkeeper.runtime.training_runs import TrainingRuns
+from watchkeeper.runtime.worker import Worker
 from watchkeeper.tools.training import processes
 from watchkeeper.tools.training.folder import JobFolder
 from watchkeeper.tools.training.process import supervise
 from watchkeeper.tools.training.ray_jobs import supervise_on_ray
+from watchkeeper.tools.training.record import TrainingStatus
 from watchkeeper.tools.training.spec import JobLimits, JobSpec
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +45,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a cluster of this machine alone, on loopback, of two processors."""
+    """The address of a cluster of this machine alone, on loopback, of four processors by its word."""
     with folder_in_memory() as folder:
         dashboard = free_port()
         environment = {
@@ -48,7 +56,7 @@ def cluster() -> Iterator[str]:
         }
         head = subprocess.Popen(
             [
-                str(ray), "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0", "--memory=2000000000",
+                str(ray), "start", "--head", "--block", "--num-cpus=4", "--num-gpus=0", "--memory=2000000000",
                 "--object-store-memory=80000000", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
                 "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
                 f"--temp-dir={folder}", "--disable-usage-stats",
@@ -105,27 +113,70 @@ def job(base: Path, name: str, *, trainer: str = "Line", **parameters: float) ->
     return JobFolder.create(base / name, spec)
 
 
-@pytest.mark.skipif(os.environ.get("WATCHKEEPER_RAY") != "1", reason="a cluster takes long: make ray")
-def test_it_ends_there_as_it_does_here(cluster: str, base: Path) -> None:
+def gone(folder: JobFolder, seconds: float = 20) -> bool:
+    """Whether nothing of a job runs any more, within some seconds."""
+    deadline = time.monotonic() + seconds
+    while processes.marked(str(folder.path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return not processes.marked(str(folder.path))
+
+
+def test_jobs_end_there_as_they_do_here_and_are_stopped_whoever_is_left_to_do_it(
+    cluster: str, base: Path
+) -> None:
+    # One test, since tests that run at once would each start a cluster.
+    ends_there_as_it_does_here(cluster, base)
+    is_stopped_there_although_its_worker_was_killed(cluster, base)
+
+
+def ends_there_as_it_does_here(cluster: str, base: Path) -> None:
     here, there = job(base, "here"), job(base, "there")
-    assert supervise(here, 1).how == "done"
-    ending = supervise_on_ray(there, 1, address=cluster)
-    assert (ending.how, ending.attempt) == ("done", 1), ending
+    diverging = job(base, "diverging", learning_rate=50.0)
+    endless = job(base, "endless", trainer="Endless")
+    with ThreadPoolExecutor(3) as at_once:
+        good = at_once.submit(supervise_on_ray, there, 1, address=cluster)
+        bad = at_once.submit(supervise_on_ray, diverging, 1, address=cluster)
+        stopped = at_once.submit(
+            supervise_on_ray, endless, 1, address=cluster, wanted=lambda: endless.progress.pid == 0
+        )
+        assert supervise(here, 1).how == "done"
+    assert (good.result().how, good.result().attempt) == ("done", 1), good.result()
     assert there.metrics() == here.metrics()
     assert (there.artefacts / "line.json").read_bytes() == (here.artefacts / "line.json").read_bytes()
+    # What goes wrong there is told as it is here; what is stopped there leaves nothing.
+    assert (bad.result().how, stopped.result().how) == ("diverged", "stopped")
+    assert gone(endless)
 
-    # What goes wrong there is told as it is here.
-    diverging = job(base, "diverging", learning_rate=50.0)
-    assert supervise_on_ray(diverging, 1, address=cluster).how == "diverged"
 
-    # It is stopped there, and nothing of it is left.
-    endless = job(base, "endless", trainer="Endless")
-    ending = supervise_on_ray(endless, 1, address=cluster, wanted=lambda: endless.progress.pid == 0)
-    assert ending.how == "stopped"
-    deadline = time.monotonic() + 20
-    while processes.marked(str(endless.path)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not processes.marked(str(endless.path))
+def is_stopped_there_although_its_worker_was_killed(cluster: str, base: Path) -> None:
+    with Journal(base / "home") as journal:
+        jobs = TrainingJobs(journal.store, journal.home, journal.audit)
+        submitted = jobs.submit(job(base, "cancelled", trainer="Endless").spec, by="ann")
+        folder = jobs.folder(submitted.id)
+        doomed = subprocess.Popen(
+            [sys.executable, "-m", "watchkeeper.cli", "jobs", "work", "--lease", "1"],
+            env={**os.environ, "WATCHKEEPER_HOME": str(journal.home), "WATCHKEEPER_RAY_ADDRESS": cluster},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while folder.progress.pid == 0:
+                assert doomed.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        finally:
+            doomed.kill()
+            doomed.wait()
+        jobs.cancel(submitted.id, by="ann")
+        time.sleep(1.5)
+        assert processes.marked(str(folder.path)), "it runs on by itself"
+        runs = TrainingRuns(journal, Room.of_this_machine(), host=None)
+        Worker(Jobs(journal.store), journal.halts, runs.handlers()).run(once=True)
+        assert gone(folder)
+        assert (jobs.get(submitted.id).status, jobs.get(submitted.id).cluster) == (
+            TrainingStatus.CANCELLED,
+            "",
+        )
 
 
 def test_a_cluster_that_does_not_answer_is_told(base: Path) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from watchkeeper.runtime import training_runs
 from watchkeeper.runtime.errors import FencedError
-from watchkeeper.runtime.jobs import Jobs, JobStatus
+from watchkeeper.runtime.jobs import Claim, Jobs, JobStatus
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.training import TRAIN, Admission, TrainingJobs, train_key
 from watchkeeper.runtime.training_room import Room
 from watchkeeper.runtime.training_runs import TrainingRuns
 from watchkeeper.runtime.worker import Worker
-from watchkeeper.tools.errors import JobSpecError, JobStateError
+from watchkeeper.tools.errors import ClusterError, JobSpecError, JobStateError
+from watchkeeper.tools.training.folder import Ending, JobFolder
 from watchkeeper.tools.training.gpus import visible_of
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
 from watchkeeper.tools.training.spec import JobLimits, JobSpec
@@ -289,6 +291,123 @@ def test_a_cancelled_job_whose_worker_died_gives_its_gpus_back(journal: Journal,
     work(journal)
     assert jobs.get(job.id).gpus == ()
     jobs.remove(job.id, by="ann")
+
+
+class Cluster:
+    """Stands for what is said to a cluster, in the order in which it is said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, answers: bool = True) -> None:
+        self.answers = answers
+        self.told: list[tuple[str, str]] = []
+        monkeypatch.setattr(training_runs, "stop_on_ray", self.stop)
+
+    def stop(self, folder: JobFolder, *, address: str) -> None:
+        self.told.append((folder.path.name, address))
+        if not self.answers:
+            raise ClusterError("no answer")
+
+
+def on_ray(journal: Journal, jobs: TrainingJobs) -> tuple[TrainingJob, Claim]:
+    """A job that runs on a cluster, begun by a worker that is silent since."""
+    job = jobs.submit(spec().model_copy(update={"runs_on": "ray"}), by="ann")
+    claim = Jobs(journal.store).claim("doomed", kinds=[TRAIN], lease_seconds=0)
+    assert claim is not None
+    assert jobs.begin(claim, "m", lambda *_: Admission(cluster="http://ray:8265")) == ""
+    return jobs.get(job.id), claim
+
+
+def test_whoever_works_next_stops_a_cancelled_job_on_its_cluster(
+    journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(monkeypatch)
+    job, _ = on_ray(journal, jobs)
+    jobs.cancel(job.id, by="ann")
+    work(journal)
+    assert cluster.told == [(job.id, "http://ray:8265")]
+    assert jobs.get(job.id).cluster == ""
+    work(journal)
+    assert len(cluster.told) == 1
+    jobs.remove(job.id, by="ann")
+
+
+def test_a_job_that_waits_for_its_next_attempt_is_stopped_on_its_cluster_too(
+    journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(monkeypatch)
+    job, claim = on_ray(journal, jobs)
+    # The cluster did not answer, so that it was given back and is to be begun again in a while.
+    jobs.put_back(job.id, reason="no answer", counts=True)
+    Jobs(journal.store).release(claim, again_in=300)
+    jobs.cancel(job.id, by="ann")
+    work(journal)
+    assert cluster.told == [(job.id, "http://ray:8265")]
+
+
+def test_a_cluster_that_does_not_answer_is_told_again_and_the_job_is_not_forgotten(
+    journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(monkeypatch, answers=False)
+    job, _ = on_ray(journal, jobs)
+    jobs.cancel(job.id, by="ann")
+    work(journal)
+    assert jobs.get(job.id).cluster == "http://ray:8265"
+    with pytest.raises(JobStateError, match="may run on the Ray cluster at 'http://ray:8265'"):
+        jobs.remove(job.id, by="ann")
+    cluster.answers = True
+    Jobs(journal.store).hurry(train_key(job.id))
+    work(journal)
+    assert (len(cluster.told), jobs.get(job.id).cluster) == (2, "")
+
+
+def test_the_sweep_finds_what_is_left_of_jobs_that_nobody_is_to_end(
+    journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(monkeypatch)
+    job, _ = on_ray(journal, jobs)
+    Jobs(journal.store).cancel(train_key(job.id))  # as where the queue put it aside
+    runs = TrainingRuns(journal, ROOM, host=None)
+    runs.sweep()
+    assert jobs.get(job.id).status is TrainingStatus.FAILED
+    Jobs(journal.store).cancel(train_key(job.id))
+    runs.sweep()
+    work(journal)
+    assert cluster.told == [(job.id, "http://ray:8265")]
+
+
+def test_a_job_that_failed_while_its_cluster_was_silent_is_stopped_there(
+    journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(monkeypatch)
+    job = jobs.submit(spec().model_copy(update={"runs_on": "ray", "retries": 0}), by="ann")
+
+    def silent(_: JobFolder, number: int, **__: object) -> Ending:
+        return Ending(attempt=number, how="crashed", reason="no answer", left=True)
+
+    monkeypatch.setattr(training_runs, "supervise_on_ray", silent)
+    runs = TrainingRuns(journal, ROOM, host=None, ray_address="http://ray:8265")
+    Worker(Jobs(journal.store), journal.halts, runs.handlers(), name="w").run(once=True)
+    assert jobs.get(job.id).status is TrainingStatus.FAILED
+    assert cluster.told == [(job.id, "http://ray:8265")]
+
+
+def test_one_that_is_resumed_before_it_was_stopped_goes_on(
+    journal: Journal, jobs: TrainingJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = on_ray(journal, jobs)
+    jobs.cancel(job.id, by="ann")
+    cluster = Cluster(monkeypatch)
+    monkeypatch.setattr(
+        training_runs, "stop_on_ray", lambda *_, **__: jobs.resume(job.id, by="ann", attended=True)
+    )
+    done: list[str] = []
+
+    def ends(folder: JobFolder, number: int, **_: object) -> Ending:
+        done.append(folder.path.name)
+        return Ending(attempt=number, how="done")
+
+    monkeypatch.setattr(training_runs, "supervise_on_ray", ends)
+    work(journal)
+    assert (done, cluster.told, jobs.get(job.id).status) == ([job.id], [], TrainingStatus.DONE)
 
 
 def work(journal: Journal, *, host: str | None = "here") -> TrainingRuns:

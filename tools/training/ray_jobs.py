@@ -1,7 +1,8 @@
 """Training jobs on a Ray cluster, by Ray's Jobs API.
 
 The cluster sees the job's folder and data under the same paths (a shared file system), and has Watchkeeper
-installed. What runs there is what runs here, so that limits, checkpoints and artefacts are the same.
+installed. What runs there is what runs here, so that limits, checkpoints and artefacts are the same. What was
+submitted bears the path of the job's folder, so that anybody finds it again who knows the job.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from watchkeeper.tools.errors import MissingExtraError
+from watchkeeper.tools.errors import ClusterError, MissingExtraError
 from watchkeeper.tools.training.folder import Ending, JobFolder
 from watchkeeper.tools.training.spec import JobSpec
 
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _POLL_SECONDS = 0.5
+_FAILURES = (OSError, RuntimeError)
+"""What the client raises where the cluster does not answer, or answers that it cannot."""
 _SILENT_SECONDS = 60.0
 """Time for which the cluster may not answer."""
+
+_STOPPING_SECONDS = 30.0
+"""Time for which the end of what is stopped is waited for."""
 
 _JOB = "watchkeeper_job"
 _ATTEMPT = "watchkeeper_attempt"
@@ -51,18 +57,18 @@ def supervise_on_ray(
         running = _running(client, folder)
     except MissingExtraError as error:
         return Ending(attempt=attempt, how="spec", reason=str(error))
-    except (ConnectionError, RuntimeError) as error:
+    except _FAILURES as error:
         return _unreachable(attempt, address, error)
     if running is None:
         folder.reserve_ending()
         try:
             running = _submit(client, folder, spec, attempt), attempt
-        except (ConnectionError, RuntimeError) as error:
+        except _FAILURES as error:
             return _unreachable(attempt, address, error)
     submission, number = running
     try:
         asked, said = _wait(client, submission, wanted)
-    except (ConnectionError, RuntimeError) as error:
+    except _FAILURES as error:
         return _unreachable(attempt, address, error)
     ending = folder.ending(number)
     if ending is not None and (ending.how != "done" or folder.artefacts.is_dir()):
@@ -74,6 +80,33 @@ def supervise_on_ray(
     if asked:
         return Ending(attempt=attempt, how="stopped", reason="it was told to end")
     return Ending(attempt=attempt, how="crashed", reason=f"Ray says of {submission}: {said}")
+
+
+def stop_on_ray(folder: JobFolder, *, address: str) -> None:
+    """Stop whatever of a job runs or waits on a Ray cluster, whoever submitted it; returns once it has ended.
+
+    Args:
+        folder: The job's folder; nothing of it is read.
+        address: Of the cluster's dashboard.
+
+    Raises:
+        ClusterError: If the cluster cannot be asked, or does not do it in time.
+    """
+    deadline = time.monotonic() + _STOPPING_SECONDS
+    try:
+        client = _client(address)
+        while (running := _running(client, folder)) is not None:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the Ray cluster at {address!r} was told to stop {running[0]} and it still runs after "
+                    f"{_STOPPING_SECONDS:g} s"
+                )
+            client.stop_job(running[0])
+            time.sleep(_POLL_SECONDS)
+    except MissingExtraError as error:
+        raise ClusterError(str(error)) from error
+    except _FAILURES as error:
+        raise ClusterError(_does_not(address, error)) from error
 
 
 def _wait(client: JobSubmissionClient, submission: str, wanted: Callable[[], bool]) -> tuple[bool, str]:
@@ -93,7 +126,7 @@ def _wait(client: JobSubmissionClient, submission: str, wanted: Callable[[], boo
             heard = time.monotonic()
             if info.status.is_terminal():
                 return asked, " ".join(str(info.message or info.status.value).split())
-        except (ConnectionError, RuntimeError):
+        except _FAILURES:
             if time.monotonic() - heard > _SILENT_SECONDS:
                 raise
         time.sleep(_POLL_SECONDS)
@@ -132,7 +165,9 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 def _unreachable(attempt: int, address: str, error: Exception) -> Ending:
+    return Ending(attempt=attempt, how="crashed", reason=_does_not(address, error), left=True)
+
+
+def _does_not(address: str, error: Exception) -> str:
     said = " ".join(str(error).split())[:300]
-    return Ending(
-        attempt=attempt, how="crashed", reason=f"the Ray cluster at {address!r} does not do it: {said}"
-    )
+    return f"the Ray cluster at {address!r} does not do it: {said}"
