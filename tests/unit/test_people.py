@@ -389,9 +389,9 @@ def test_users_are_managed_by_commands_and_every_change_is_audited(
     assert (code, secret[:3]) == (0, "wk_")
     assert "shown once" in told
     assert People(home).at_terminal(token=secret.strip()).name == "bob"
-    assert "is a user already" in run("add", "BOB")[2]
+    assert "is a user already" in run("add", "BOB", "--role", "viewer")[2]
     assert "is no role: there are viewer" in run("add", "cat", "--role", "king")[2]
-    assert "account 'bob' is there twice" in run("add", "cat", "--account", "bob")[2]
+    assert "account 'bob' is there twice" in run("add", "cat", "--role", "viewer", "--account", "bob")[2]
     assert "bob   approver  1       bob" in run("list")[1]
     assert run("add", "fay", "--role", "admin")[0] == 0
     # From now on an admin must; this process's account is nobody's.
@@ -404,6 +404,25 @@ def test_users_are_managed_by_commands_and_every_change_is_audited(
     log = [entry.data for entry in AuditLog(home).entries()]
     assert {"by": current_person(), "what": "make a token of 'bob'"} in log
     assert secret.strip() not in AuditLog(home).path.read_text()
+
+
+def test_roles_and_accounts_are_set_and_a_role_is_asked_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home, ann="admin", bob="approver")
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    monkeypatch.delenv("WATCHKEEPER_TOKEN", raising=False)
+    assert "'cat' is: there are viewer, operator, approver, admin" in run("add", "cat")[2]
+    assert "'bob' is from now on: there are viewer" in run("roles", "bob")[2]
+    assert run("roles", "bob", "operator", "--role", "viewer")[1] == "bob: operator, viewer\n"
+    assert "or --none" in run("accounts", "bob")[2]
+    assert run("accounts", "bob", "bob", "robert", "--account", "bob")[1] == "bob: bob, robert\n"
+    users = load_users(home)
+    bob = None if users is None else users.of_account("robert")
+    assert bob is not None
+    assert (bob.name, bob.roles) == ("bob", (Role.OPERATOR, Role.VIEWER))
+    assert run("accounts", "bob", "--none")[1] == "bob: no account\n"
+    assert f"account {current_person()!r} is there twice" in run("accounts", "bob", current_person())[2]
 
 
 def test_a_token_answers_from_the_environment_or_a_prompt(

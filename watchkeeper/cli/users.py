@@ -9,7 +9,7 @@ import typer
 from watchkeeper.cli.records import Json, mistakes, print_json, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from watchkeeper.runtime.roles import Role
     from watchkeeper.runtime.users import User, Users
@@ -20,6 +20,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="For example alice.")]
 Roles = Annotated[
     list[str] | None,
     typer.Option("--role", help="viewer, operator, approver or admin; give it several times for several."),
+]
+Accounts = Annotated[
+    list[str] | None,
+    typer.Option("--account", help="A system account that is theirs; may be given several times."),
 ]
 
 
@@ -49,20 +53,17 @@ def list_(as_json: Json = False) -> None:
 def add(
     name: Name,
     role: Roles = None,
-    account: Annotated[
-        list[str] | None, typer.Option(help="A system account that is theirs; may be given several times.")
-    ] = None,
+    account: Accounts = None,
 ) -> None:
     """Add a user; with the first one, roles begin to count."""
     with mistakes():
-        from watchkeeper.runtime.roles import Role
         from watchkeeper.runtime.users import User
 
-        given = tuple(dict.fromkeys(_role(one) for one in role or [Role.VIEWER.value]))
+        given = _roles(role, f"say with --role what {name!r} is")
 
         def change(users: Users) -> Users:
             _refuse_known(users, name)
-            user = User(name=name, roles=given, accounts=tuple(account or ()))
+            user = User(name=name, roles=given, accounts=_once(account or ()))
             return users.model_copy(update={"users": (*users.users, user)})
 
         _change(change, f"add {name!r}")
@@ -85,17 +86,45 @@ def remove(name: Name) -> None:
 @app.command()
 def roles(
     name: Name,
-    role: Annotated[list[str], typer.Argument(metavar="ROLE...", help="The roles from now on.")],
+    role: Annotated[
+        list[str] | None, typer.Argument(metavar="ROLE...", help="The roles from now on.")
+    ] = None,
+    option: Roles = None,
 ) -> None:
     """Set the roles of a user."""
     with mistakes():
-        given = tuple(dict.fromkeys(_role(one) for one in role))
+        given = _roles([*(role or ()), *(option or ())], f"say what {name!r} is from now on")
 
         def change(users: Users) -> Users:
             return _replaced(users, _known(users, name), roles=given)
 
         _change(change, f"set the roles of {name!r}")
     typer.echo(f"{name}: {', '.join(given)}")
+
+
+@app.command()
+def accounts(
+    name: Name,
+    account: Annotated[
+        list[str] | None, typer.Argument(metavar="ACCOUNT...", help="Their system accounts from now on.")
+    ] = None,
+    option: Accounts = None,
+    *,
+    none: Annotated[bool, typer.Option("--none", help="From now on none is theirs.")] = False,
+) -> None:
+    """Set the system accounts of a user."""
+    with mistakes():
+        from watchkeeper.runtime.errors import IdentityError
+
+        given = _once([*(account or ()), *(option or ())])
+        if none == bool(given):
+            raise IdentityError(f"name all accounts that are {name!r}'s from now on, or --none")
+
+        def change(users: Users) -> Users:
+            return _replaced(users, _known(users, name), accounts=given)
+
+        _change(change, f"set the accounts of {name!r}")
+    typer.echo(f"{name}: {', '.join(given) or 'no account'}")
 
 
 @app.command()
@@ -148,6 +177,19 @@ def _change(change: Callable[[Users], Users], what: str) -> None:
         return changed
 
     change_users(home, allowed)
+
+
+def _once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _roles(names: list[str] | None, ask: str) -> tuple[Role, ...]:
+    from watchkeeper.runtime.errors import IdentityError
+    from watchkeeper.runtime.roles import Role
+
+    if not names:
+        raise IdentityError(f"{ask}: there are {', '.join(Role)}")
+    return tuple(dict.fromkeys(_role(one) for one in names))
 
 
 def _role(name: str) -> Role:
