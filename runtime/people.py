@@ -15,7 +15,7 @@ from watchkeeper.runtime.approval_types import Answer, Approval, same_person
 from watchkeeper.runtime.errors import IdentityError
 from watchkeeper.runtime.roles import Permission, Role, needed_for, permitted, roles_with
 from watchkeeper.runtime.settings import Settings
-from watchkeeper.runtime.users import FILE, User, Users, load_users
+from watchkeeper.runtime.users import FILE, FIRST_ADMIN, User, Users, load_users
 
 TOKEN_VARIABLE = "WATCHKEEPER_TOKEN"  # noqa: S105 (the name of a variable)
 
@@ -132,7 +132,7 @@ class People:
             if token is not None:
                 raise IdentityError(
                     f"a token was given, but there is no users file {str(self._home / FILE)!r}: "
-                    "make one with `watchkeeper users add`, or give no token"
+                    f"make one with `{FIRST_ADMIN}`, or give no token"
                 )
             account = current_person()
             return Person(account, Proof.ACCOUNT) if by is None else Person(by, Proof.SAID)
@@ -181,7 +181,7 @@ class People:
         if users is None:
             raise IdentityError(
                 f"requests are answered for users only, and there is no users file "
-                f"{str(self._home / FILE)!r}: make one with `watchkeeper users add`"
+                f"{str(self._home / FILE)!r}: make one with `{FIRST_ADMIN}`"
             )
         bearers = _values(headers, "authorization")
         named = _values(headers, self._header) if self._header else []

@@ -19,6 +19,9 @@ from watchkeeper.runtime.tokens import StoredToken, spend_as_much, split_token
 from watchkeeper.tools.documents import DocumentError, read_document
 
 FILE = "users.yaml"
+FIRST_ADMIN = "watchkeeper users add NAME --role admin --account ACCOUNT"
+"""What is typed where there is no admin, for messages."""
+
 _NAME = r"^[A-Za-z][A-Za-z0-9._@-]{0,63}$"
 
 
@@ -112,12 +115,19 @@ def load_users(home: Path) -> Users | None:
         ) from error
 
 
-def change_users(home: Path, change: Callable[[Users], Users]) -> Users:
+def change_users(
+    home: Path,
+    change: Callable[[Users], Users],
+    *,
+    record: Callable[[Users, Users], None] = lambda _before, _after: None,
+) -> Users:
     """Change the users file; it is the old one or the new one, whole, at any moment.
 
     Args:
         home: Folder of Watchkeeper's state.
         change: Makes the new users from those there are; raising leaves the file as it is.
+        record: Told the users before and after when all that can be checked is right and the new file is
+            written, before it takes the place of the old one; raising leaves that as it is.
 
     Raises:
         IdentityError: If the file is not usable or cannot be written.
@@ -127,7 +137,8 @@ def change_users(home: Path, change: Callable[[Users], Users]) -> Users:
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _held(home):
-            users = change(load_users(home) or Users())
+            before = load_users(home) or Users()
+            users = change(before)
             # Built anew, so that what is written is what can be read.
             users = Users.model_validate(users.model_dump(mode="json"))
             text = yaml.safe_dump(users.model_dump(mode="json"), sort_keys=False)
@@ -137,6 +148,7 @@ def change_users(home: Path, change: Callable[[Users], Users]) -> Users:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            record(before, users)
             temporary.replace(path)
             _sync_folder(home)
     except OSError as error:

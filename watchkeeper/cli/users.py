@@ -54,20 +54,33 @@ def add(
     name: Name,
     role: Roles = None,
     account: Accounts = None,
+    with_token: Annotated[
+        bool, typer.Option("--with-token", help="Make a token for them, too; it is printed once.")
+    ] = False,
 ) -> None:
-    """Add a user; with the first one, roles begin to count."""
+    """Add a user; with the first one, who must be an admin, roles begin to count."""
     with mistakes():
+        from watchkeeper.runtime.clock import utc_now
+        from watchkeeper.runtime.tokens import new_token
         from watchkeeper.runtime.users import User
 
         given = _roles(role, f"say with --role what {name!r} is")
+        secret, kept = new_token(utc_now()) if with_token else (None, None)
 
         def change(users: Users) -> Users:
             _refuse_known(users, name)
-            user = User(name=name, roles=given, accounts=_once(account or ()))
+            user = User(
+                name=name,
+                roles=given,
+                accounts=_once(account or ()),
+                tokens=() if kept is None else (kept,),
+            )
             return users.model_copy(update={"users": (*users.users, user)})
 
-        _change(change, f"add {name!r}")
-    typer.echo(f"{name}: {', '.join(given)}")
+        _change(name, change, f"add {name!r}")
+    typer.echo(f"{name}: {', '.join(given)}", err=with_token)
+    if secret is not None:
+        _show(secret)
 
 
 @app.command()
@@ -79,7 +92,7 @@ def remove(name: Name) -> None:
             gone = _known(users, name)
             return users.model_copy(update={"users": tuple(u for u in users.users if u is not gone)})
 
-        _change(change, f"remove {name!r}")
+        _change(name, change, f"remove {name!r}")
     typer.echo(f"{name}: removed")
 
 
@@ -98,7 +111,7 @@ def roles(
         def change(users: Users) -> Users:
             return _replaced(users, _known(users, name), roles=given)
 
-        _change(change, f"set the roles of {name!r}")
+        _change(name, change, f"set the roles of {name!r}")
     typer.echo(f"{name}: {', '.join(given)}")
 
 
@@ -123,7 +136,7 @@ def accounts(
         def change(users: Users) -> Users:
             return _replaced(users, _known(users, name), accounts=given)
 
-        _change(change, f"set the accounts of {name!r}")
+        _change(name, change, f"set the accounts of {name!r}")
     typer.echo(f"{name}: {', '.join(given) or 'no account'}")
 
 
@@ -143,40 +156,26 @@ def token(
             user = _known(users, name)
             return _replaced(users, user, tokens=() if revoke else (*user.tokens, kept))
 
-        _change(change, f"{'revoke the tokens' if revoke else 'make a token'} of {name!r}")
+        _change(name, change, f"{'revoke the tokens' if revoke else 'make a token'} of {name!r}")
     if revoke:
         typer.echo(f"{name}: no token is valid any more")
         return
+    _show(secret)
+
+
+def _show(secret: str) -> None:
     typer.echo(
         "This is shown once; its user gives it in WATCHKEEPER_TOKEN or where they are asked.", err=True
     )
     typer.echo(secret)
 
 
-def _change(change: Callable[[Users], Users], what: str) -> None:
-    """Change the users file where an admin asks, and write into the audit log who did what."""
+def _change(name: str, change: Callable[[Users], Users], what: str) -> None:
     from watchkeeper.cli.identity import given_token
-    from watchkeeper.runtime.audit import AuditLog
-    from watchkeeper.runtime.people import People, current_person
-    from watchkeeper.runtime.roles import Permission, permitted
     from watchkeeper.runtime.settings import load_settings
-    from watchkeeper.runtime.users import change_users
+    from watchkeeper.runtime.user_changes import manage_users
 
-    home = load_settings().home
-    people = People(home)
-
-    def allowed(users: Users) -> Users:
-        # Who can make the file in the home may say who the first users are.
-        by = current_person()
-        if any(permitted(user.roles, Permission.MANAGE) for user in users.users):
-            person = people.at_terminal(token=given_token(ask=False))
-            person.check(Permission.MANAGE, what)
-            by = person.name
-        changed = change(users)
-        AuditLog(home).append("users-changed", {"by": by, "what": what})
-        return changed
-
-    change_users(home, allowed)
+    manage_users(load_settings().home, name, what, change, token=given_token(ask=False))
 
 
 def _once(names: Iterable[str]) -> tuple[str, ...]:
