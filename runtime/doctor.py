@@ -24,13 +24,22 @@ from watchkeeper.runtime.audit_keys import PRIVATE
 from watchkeeper.runtime.backup import DATABASE
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.doctor_records import Suspicion, examine_records
-from watchkeeper.runtime.errors import AuditError, ConfigurationError, OperationError, StoreError
+from watchkeeper.runtime.errors import (
+    AuditError,
+    ConfigurationError,
+    IdentityError,
+    OperationError,
+    StoreError,
+)
 from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.migrations import newest_schema
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.runs import RunFile
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.runtime.store import Store
+from watchkeeper.runtime.user_changes import lacks_admin, owner_of
+from watchkeeper.runtime.users import FILE as USERS
+from watchkeeper.runtime.users import FIRST_ADMIN
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import PluginError, ToolError
 from watchkeeper.tools.inventory import Inventory
@@ -89,7 +98,8 @@ def examine(home: Path, *, models: bool = False, now: Clock = utc_now) -> tuple[
         now: The time.
     """
     doctor = _Doctor(home, now())
-    found = [*doctor.home(), *doctor.sandbox(), *doctor.configuration(), *doctor.audit(), *doctor.database()]
+    found = [*doctor.home(), *doctor.users(), *doctor.sandbox(), *doctor.configuration()]
+    found += [*doctor.audit(), *doctor.database()]
     if models:
         found += doctor.models()
     order = [Gravity.ERROR, Gravity.WARNING, Gravity.NOTE]
@@ -120,6 +130,19 @@ class _Doctor:
             report = _error if free < NO_ROOM else _warning
             said = f"its file system has {free / 1e6:.0f} MB left"
             yield report("disk", self._home, said, "free some space: nothing goes on unrecorded")
+
+    def users(self) -> Iterator[Found]:
+        """The users file, and whether somebody may say who the users are."""
+        path = self._home / USERS
+        try:
+            lacking = lacks_admin(self._home)
+        except IdentityError as error:
+            yield _error("users", path, str(error), "mend the file")
+            return
+        if lacking:
+            advice = f"as the home's owner ({owner_of(self._home)}) or root: `{FIRST_ADMIN}`"
+            said = "names no admin who can sign in: nobody else may say who the users are"
+            yield _warning("users", path, said, advice)
 
     def sandbox(self) -> Iterator[Found]:
         """What holds the commands of facts on this machine."""

@@ -98,6 +98,16 @@ def admins_who_can_sign_in(users: Users) -> tuple[User, ...]:
     )
 
 
+def lacks_admin(home: Path) -> bool:
+    """Whether a home has users and no admin who can sign in, as earlier releases allowed.
+
+    Raises:
+        IdentityError: If the users file is not usable.
+    """
+    users = load_users(home)
+    return users is not None and bool(users.users) and not admins_who_can_sign_in(users)
+
+
 def owner_of(home: Path) -> str:
     """Return the account that owns a home."""
     number = home.stat().st_uid

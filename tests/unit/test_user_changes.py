@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from tests.lamp import folder_in_memory
 from watchkeeper.cli import users as commands
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.doctor import Gravity, examine
 from watchkeeper.runtime.errors import AuditError
 from watchkeeper.runtime.people import People, current_person
 from watchkeeper.runtime.roles import Role
@@ -113,9 +114,13 @@ def test_without_an_admin_the_owner_of_the_home_adds_one_and_nothing_else(home: 
     for command in ("add mallory --role approver", "token ann", "roles ann operator approver", "remove ann"):
         assert TYPE in refused(command)
     assert [one["by"] for one in told(home, "refused")] == ["ann"] * 4
+    (found,) = [one for one in examine(home) if one.area == "users"]
+    assert (found.gravity, TYPE in found.advice) == (Gravity.WARNING, True)
+    assert f"owner ({ME})" in found.advice
     assert run("add fay --role admin --with-token")[0] == 0
     assert names(home) == ["ann", "fay"]
     assert [one["by"] for one in told(home, "users-changed")] == ["ann"]
+    assert [one for one in examine(home) if one.area == "users"] == []
 
 
 def test_without_an_admin_nobody_else_adds_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +137,7 @@ def test_without_an_admin_nobody_else_adds_one(home: Path, monkeypatch: pytest.M
 
 def test_an_admin_who_was_locked_out_is_let_in_by_the_owner(home: Path) -> None:
     earlier(home, User(name="fay", roles=(Role.ADMIN,)))
+    assert [one.gravity for one in examine(home) if one.area == "users"] == [Gravity.WARNING]
     assert run(f"accounts fay {ME}")[:2] == (0, f"fay: {ME}\n")
     assert People(home).at_terminal().name == "fay"
 
@@ -274,3 +280,4 @@ def test_a_users_file_that_is_not_usable_refuses_changes_too(home: Path) -> None
     (home / FILE).write_text("users: [{name: ann")
     assert "nobody may answer" in refused("add eve --role admin --with-token")
     assert [one["what"] for one in told(home, "refused")] == ["add 'eve'"]
+    assert [one.gravity for one in examine(home) if one.area == "users"] == [Gravity.ERROR]
