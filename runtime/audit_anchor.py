@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_keys import PUBLIC, fingerprint, is_signed, load_public
-from watchkeeper.runtime.audit_records import GENESIS, AuditEntry, AuditProblem, Checkpoint
+from watchkeeper.runtime.audit_records import GENESIS, RESTORED, AuditEntry, AuditProblem, Checkpoint
 from watchkeeper.runtime.errors import AuditError
 
 ANCHORS = "anchors.jsonl"
+_FORGED = "is not signed by the anchored key"
 
 
 class Anchored(BaseModel):
@@ -28,6 +29,7 @@ class Anchored(BaseModel):
         checkpoints: How many checkpoints are anchored.
         key: SHA-256 of the key that signed them.
         fresh: Whether this call added one.
+        begun: Whether the folder held none before, so that the log was compared with nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +38,7 @@ class Anchored(BaseModel):
     checkpoints: int
     key: str
     fresh: bool
+    begun: bool
 
 
 def anchor(log: AuditLog, folder: Path) -> Anchored:
@@ -53,9 +56,10 @@ def anchor(log: AuditLog, folder: Path) -> Anchored:
     problems = (*report.problems, *check_anchors(log, folder))
     if problems:
         first = problems[0]
+        way_on = restored_since(log, folder, problems) or "see `watchkeeper audit verify --anchor`"
         raise AuditError(
             f"audit log {str(log.path)!r} is not anchored: {first.file} line {first.line}: {first.what}; "
-            "see `watchkeeper audit verify`"
+            f"{way_on}"
         )
     signed = _checkpoints(log.checkpoints_path)
     if not signed:
@@ -72,7 +76,29 @@ def anchor(log: AuditLog, folder: Path) -> Anchored:
             _append(folder / ANCHORS, newest.line() + b"\n")
     except OSError as error:
         raise AuditError(f"anchor folder {str(folder)!r} cannot be written: {error.strerror}") from error
-    return Anchored(count=newest.count, checkpoints=len(kept) + fresh, key=fingerprint(public), fresh=fresh)
+    return Anchored(
+        count=newest.count,
+        checkpoints=len(kept) + fresh,
+        key=fingerprint(public),
+        fresh=fresh,
+        begun=not kept,
+    )
+
+
+def count_anchors(folder: Path) -> int:
+    """Count the anchors of a folder.
+
+    Raises:
+        AuditError: If it holds none, or they cannot be read.
+    """
+    kept = _checkpoints(folder / ANCHORS)
+    if not kept:
+        state = "holds none" if folder.is_dir() else "is not there"
+        raise AuditError(
+            f"no anchors in {str(folder)!r}: the folder {state}, and the log was compared with nothing; name "
+            "the folder that `watchkeeper audit anchor` was given, or begin one with it"
+        )
+    return len(kept)
 
 
 def check_anchors(log: AuditLog, folder: Path) -> tuple[AuditProblem, ...]:
@@ -95,7 +121,7 @@ def check_anchors(log: AuditLog, folder: Path) -> tuple[AuditProblem, ...]:
     for line, checkpoint in enumerate(kept, start=1):
         content = Checkpoint.content(checkpoint.count, checkpoint.head, checkpoint.at)
         if not is_signed(public, checkpoint.signature, content):
-            problems.append(AuditProblem(file=ANCHORS, line=line, what="is not signed by the anchored key"))
+            problems.append(AuditProblem(file=ANCHORS, line=line, what=_FORGED))
         elif checkpoint.count > max(hashes):
             what = f"{checkpoint.count} entries were anchored, the log ends with entry {max(hashes)}"
             problems.append(AuditProblem(file=ANCHORS, line=line, what=what))
@@ -103,6 +129,42 @@ def check_anchors(log: AuditLog, folder: Path) -> tuple[AuditProblem, ...]:
             what = f"entry {checkpoint.count} of the log is not the one that was anchored"
             problems.append(AuditProblem(file=ANCHORS, line=line, what=what))
     return tuple(problems)
+
+
+def restored_since(log: AuditLog, folder: Path, problems: tuple[AuditProblem, ...]) -> str:
+    """Say that a restore of an older backup may be why, and how to go on; empty where it cannot be all.
+
+    Such an anchor is of an entry that the restore took the place of, and was made before it.
+
+    Args:
+        log: The log.
+        folder: Of the anchors.
+        problems: All that was found, in the log and with the anchors.
+
+    Raises:
+        AuditError: If a file cannot be read or is not what it should be.
+    """
+    restores = [entry for entry in log.entries() if entry.kind == RESTORED]
+    kept = _checkpoints(folder / ANCHORS)
+    new_key = any(isinstance(entry.data, dict) and "earlier_log" in entry.data for entry in restores)
+    since: AuditEntry | None = None
+    for problem in problems:
+        if problem.file == PUBLIC and new_key:
+            continue
+        if problem.file != ANCHORS or problem.what == _FORGED:
+            return ""
+        missing = kept[problem.line - 1]
+        since = next((e for e in restores if e.seq <= missing.count and e.at >= missing.at), None)
+        if since is None:
+            return ""
+    if since is None:
+        return ""
+    return (
+        f"entry {since.seq} tells of a restore of an older backup at {since.at:%Y-%m-%d %H:%M:%S} UTC: what "
+        "was anchored after that backup was made no longer fits; where you know of that restore, keep "
+        f"{str(folder)!r} as it is and begin another folder: `watchkeeper audit anchor NEW_FOLDER`; "
+        "otherwise somebody replaced the log"
+    )
 
 
 def _hashes(log: Path) -> dict[int, str]:

@@ -134,6 +134,7 @@ class AuditReport(BaseModel):
         checkpoints: Signed checkpoints that fit.
         signed: Entries that the last of them covers.
         key: SHA-256 of the public key; compare it with a copy kept elsewhere.
+        anchors: Anchors that it was compared with; 0 where that was not asked for.
         problems: What is not right.
         notes: What is right, but worth knowing (a line torn by a crash).
     """
@@ -147,6 +148,7 @@ class AuditReport(BaseModel):
     signed: int
     pruned: int = 0
     key: str = ""
+    anchors: int = 0
     problems: tuple[AuditProblem, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -12,11 +12,11 @@ import typer
 
 from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.moments import given, moment
-from watchkeeper.cli.records import Json, mistakes, plain, print_json, upper, when
+from watchkeeper.cli.records import Json, count_of, mistakes, plain, print_json, upper, when
 
 if TYPE_CHECKING:
     from watchkeeper.runtime.audit import AuditLog
-    from watchkeeper.runtime.audit_records import AuditEntry, AuditProblem
+    from watchkeeper.runtime.audit_records import AuditEntry, AuditProblem, AuditReport
 
 app = typer.Typer(no_args_is_help=True, help="Read, check, export and shorten the audit log.")
 
@@ -52,16 +52,15 @@ def verify(
         log = _log()
         report = log.verify()
         if anchors is not None:
-            from watchkeeper.runtime.audit_anchor import check_anchors
-
-            problems = (*report.problems, *check_anchors(log, anchors))
-            report = report.model_copy(update={"ok": not problems, "problems": problems})
+            report = _compared(log, report, anchors)
         if as_json:
             print_json(report)
         else:
             state = "sound" if report.ok else "CHANGED"
             dropped = f", {report.pruned} exported and dropped" if report.pruned else ""
             typer.echo(f"{log.path}: {state}, {report.entries} entries, {report.signed} signed{dropped}")
+            if anchors is not None:
+                typer.echo(f"compared with {count_of(report.anchors, 'anchor')} in {anchors}")
             if report.key:
                 typer.echo(f"key SHA-256 {report.key} (compare it with your own copy)")
             for note in report.notes:
@@ -87,9 +86,14 @@ def anchor(
             print_json(kept)
             return
         typer.echo(
-            f"{folder}: {kept.count} entries anchored by {kept.checkpoints} checkpoints"
-            + ("" if kept.fresh else ", nothing new")
+            f"{folder}: {count_of(kept.count, 'entry', 'entries')} anchored by "
+            f"{count_of(kept.checkpoints, 'checkpoint')}" + ("" if kept.fresh else ", nothing new")
         )
+        if kept.begun:
+            typer.echo(
+                f"NO ANCHORS WERE IN {folder}: this is the first, and the log was compared with nothing",
+                err=True,
+            )
         typer.echo(f"key SHA-256 {kept.key}")
 
 
@@ -197,6 +201,18 @@ def _log() -> AuditLog:
     from watchkeeper.runtime.audit import AuditLog
 
     return AuditLog(_home())
+
+
+def _compared(log: AuditLog, report: AuditReport, folder: Path) -> AuditReport:
+    """Compare a log with the anchors of a folder, and add what is found to its report."""
+    from watchkeeper.runtime.audit_anchor import check_anchors, count_anchors, restored_since
+
+    count = count_anchors(folder)
+    problems = (*report.problems, *check_anchors(log, folder))
+    why = restored_since(log, folder, problems) if problems else ""
+    notes = (*report.notes, why) if why else report.notes
+    found = {"ok": not problems, "anchors": count, "problems": problems, "notes": notes}
+    return report.model_copy(update=found)
 
 
 def _verify_export(file: Path, key: str, as_json: bool) -> None:

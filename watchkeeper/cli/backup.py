@@ -143,6 +143,10 @@ def restore(
             typer.echo(
                 "nobody has the key of its audit log: it is closed, still verified, and a new one is begun"
             )
+        typer.echo(
+            "anchors of its audit log that were made after the backup no longer fit: keep their folder, and "
+            "begin another: watchkeeper audit anchor NEW_FOLDER"
+        )
         if done.safe.expired:
             typer.echo(f"expired, since they may have been used: {', '.join(done.safe.expired)}")
         if done.safe.in_doubt:

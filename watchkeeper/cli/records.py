@@ -71,6 +71,11 @@ def day(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M}"
 
 
+def count_of(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun; more than one are ``one`` with an s, unless ``many`` is given."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
     """Print records as JSON."""
     output.print_json(value if isinstance(value, dict) else _dumped(value))
