@@ -67,7 +67,7 @@ def examine_records(store: Store, now: datetime, *, locks: Path) -> tuple[Suspic
             *_approvals(connection, now),
             *_incidents(connection, running),
             *_jobs(connection),
-            *_calls(connection),
+            *_calls(connection, now),
             *_times(connection, now),
         )
 
@@ -163,7 +163,7 @@ def _jobs(connection: Connection) -> Iterator[Suspicion]:
         yield Suspicion("note", "stop", str(row.id), what, "lift it when it may go on")
 
 
-def _calls(connection: Connection) -> Iterator[Suspicion]:
+def _calls(connection: Connection, now: datetime) -> Iterator[Suspicion]:
     table = schema.escalations
     ended = [status.value for status in EscalationStatus if status.ended]
     for body in connection.execute(select(table.c.body).where(table.c.status.not_in(ended))).scalars():
@@ -171,6 +171,13 @@ def _calls(connection: Connection) -> Iterator[Suspicion]:
         if escalation.held_since is not None:
             what = f"is held since a restore at {escalation.held_since:%Y-%m-%d %H:%M} UTC: nobody is told"
             advice = f"where people do not know of it: watchkeeper escalations release {escalation.id}"
+            yield Suspicion("warning", "escalation", escalation.id, what, advice)
+        elif escalation.is_overdue(now):
+            what = f"was to call people again at {escalation.due_at:%Y-%m-%d %H:%M} UTC, and no process did"
+            advice = (
+                "keep `watchkeeper serve` running, which makes calls whose time has come; or say that "
+                f"you are on it: watchkeeper escalations ack {escalation.id}"
+            )
             yield Suspicion("warning", "escalation", escalation.id, what, advice)
 
 

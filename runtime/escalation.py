@@ -75,7 +75,7 @@ class Escalations:
     ) -> None:
         self._store = store
         self._audit = audit
-        self._now = now or store.now
+        self.now = now or store.now
         self._short = short
         self._listeners = listeners
         self._users = users
@@ -271,7 +271,7 @@ class Escalations:
                 policy=rules.choose(incident.severity, labels),
                 rules=rules,
                 subject=subject,
-                at=self._now(),
+                at=self.now(),
                 ends_at=ends_at,
             )
             connection.execute(
@@ -307,7 +307,7 @@ class Escalations:
         while True:
             with self._store.transaction() as connection:
                 before, version = self._read(escalation_id)
-                after = advance(before, signal, self._now())
+                after = advance(before, signal, self.now())
                 if after == before:
                     return after
                 written = connection.execute(
@@ -363,7 +363,7 @@ class Escalations:
             _ways(escalation),
             title=escalation.subject,
             text="\n".join(self._lines(escalation)),
-            at=self._now(),
+            at=self.now(),
         ):
             self._jobs.add(NOTIFY, {"notification": put.id}, key=put.id)
         if escalation.due_at is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from watchkeeper.runtime.errors import EscalationError
 from watchkeeper.runtime.escalation_rules import EscalationRules, Level
 from watchkeeper.runtime.oncall import first_level, people_of
+
+_GRACE = timedelta(seconds=30)
+"""Time in which a call is still made by itself: another worker takes over what one that died had begun."""
 
 
 class EscalationStatus(StrEnum):
@@ -82,6 +85,11 @@ class Escalation(BaseModel):
     held_since: datetime | None = None
     ended_at: datetime | None = None
     reason: str = ""
+
+    def is_overdue(self, at: datetime) -> bool:
+        """Whether the next call should have been made by now, and no process did."""
+        waits = self.status is EscalationStatus.WAITING and self.held_since is None
+        return waits and self.due_at is not None and self.due_at + _GRACE <= at
 
     @property
     def levels(self) -> tuple[Level, ...]:

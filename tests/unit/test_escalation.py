@@ -7,7 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from tests.calls import RULES, Listing, ask, jobs_of
 from tests.clocks import START, FakeClock
 from tests.lamp import folder_in_memory
-from watchkeeper.cli import escalations
+from watchkeeper.cli import build_app, escalations
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import Answer, ApprovalKind, ApprovalStatus
+from watchkeeper.runtime.doctor import Found, examine
 from watchkeeper.runtime.errors import (
     ApprovalError,
     AuditError,
@@ -42,6 +43,7 @@ from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.notify import NOTIFICATIONS, FileSink, Message, TerminalSink
 from watchkeeper.runtime.outbox import ATTEMPTS, NotificationStatus
 from watchkeeper.runtime.people import current_person
+from watchkeeper.runtime.store import Store
 from watchkeeper.runtime.worker import Worker
 
 
@@ -514,7 +516,9 @@ def test_escalations_are_shown_acknowledged_and_handed_on(
     assert row[:5] == [escalation.id, "waiting", escalation.incident_id, "1", "alice"]
     assert "restart api" in run("show", escalation.id.lower())
     assert f"{escalation.id}-1-1  alice  file  sent" in run("show", escalation.id)
-    assert "bob is called" in run("delegate", escalation.id, "--to", "bob", "--reason", "a train")
+    said = run("delegate", escalation.id, "--to", "bob", "--reason", "a train")
+    assert "bob is called next" in said
+    assert "`watchkeeper serve`, or a run, sends what waits" in said
     assert f"{current_person()} is on it" in run("ack", escalation.id)
     shown = json.loads(run("show", escalation.id, "--json"))
     assert (shown["status"], shown["step"]) == ("acknowledged", 2)
@@ -526,3 +530,40 @@ def test_escalations_are_shown_acknowledged_and_handed_on(
         ended = CliRunner().invoke(escalations.app, arguments)
         assert (ended.exit_code, ended.stderr.count("\n")) == (2, 1)
         assert said in ended.stderr
+
+
+def test_a_call_that_no_process_made_is_overdue_and_the_doctor_names_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    with Journal(home) as journal:
+        _, escalation = ask(journal)
+
+    def run(*arguments: str) -> str:
+        ended = CliRunner().invoke(build_app(), arguments)
+        assert ended.exit_code in {0, 1}, ended.stderr
+        return " ".join(ended.output.split())
+
+    def found(after: timedelta) -> list[Found]:
+        at = datetime.now(UTC) + after
+        return [one for one in examine(home, now=lambda: at) if one.area == "escalation"]
+
+    assert "overdue" not in run("escalations", "list").lower()
+    assert "overdue" not in run("escalations", "show", escalation.id).lower()
+    assert found(timedelta(minutes=5)) == []  # a worker makes it in that moment
+    (late,) = found(timedelta(minutes=7))
+    assert (late.wrong, escalation.id in late.place) == (True, True)
+    assert "was to call people again at" in late.what
+    assert "`watchkeeper serve`" in late.advice
+    later = datetime.now(UTC) + timedelta(minutes=7)
+    monkeypatch.setattr(Store, "now", lambda _: later)
+    listed = run("escalations", "list")
+    assert " overdue " in listed
+    assert "overdue: no process makes the call; `watchkeeper serve`, or a run, does" in listed
+    assert "OVERDUE: no process makes the call" in run("escalations", "show", escalation.id)
+    assert json.loads(run("escalations", "list", "--json"))["escalations"][0]["overdue"] is True
+    assert json.loads(run("escalations", "show", escalation.id, "--json"))["overdue"] is True
+    with Journal(home) as journal:
+        journal.escalations.acknowledge(escalation.id, by="bob")
+    assert found(timedelta(minutes=7)) == []
+    assert "overdue" not in run("escalations", "list").lower()

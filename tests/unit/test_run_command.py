@@ -85,6 +85,29 @@ def test_what_was_before_is_told_apart_and_a_question_of_a_shared_run_stays_one(
     assert said.count("approval  ") == 1
 
 
+TWICE = """version: 1
+people: {bob: {channels: [file]}}
+policies: {p: {levels: [{who: {users: [bob]}, wait: 5m, repeat: 1}]}}
+default: p
+"""
+
+
+@pytest.mark.parametrize("rules", [TWICE, None])
+def test_a_run_that_ends_says_who_makes_the_next_call(tmp_path: Path, home: Path, rules: str | None) -> None:
+    lamp, console = Lamp.dark(tmp_path, switch="off"), paper()
+    with orchestrator(home, lamp, prefers("switch"), escalation=rules) as o:
+        incident = o.open(ALERT).id
+        handle(o, incident, console, approve="ask", wait=False)
+        (called,) = o.journal.escalations.list()
+    said = [line for line in written(console).splitlines() if "is made by" in line]
+    if rules is None:  # whoever is at the terminal was called, and nobody is called again
+        assert (called.due_at, said) == (None, [])
+    else:
+        (line,) = said
+        assert line.startswith(f"{called.id}: the next call at {called.due_at:%Y-%m-%d %H:%M:%S} UTC")
+        assert line.endswith("is made by `watchkeeper serve` or the next run, and by nobody else")
+
+
 def test_a_sandbox_that_is_missing_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=30)
     monkeypatch.setattr(sandbox, "find_sandbox", lambda: sandbox.Sandbox("", "/usr/bin/prlimit", "no bwrap"))

@@ -36,6 +36,9 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the timeline
 File = Annotated[Path | None, typer.Option("--file", help="The rules (default: those in use).")]
 
 
+_NOBODY_CALLS = "no process makes the call; `watchkeeper serve`, or a run, does, and it must keep running"
+
+
 @app.command("list")
 def list_(
     all_: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
@@ -45,8 +48,9 @@ def list_(
     """List the escalations that wait for somebody, or that somebody is on."""
     with _escalations() as escalations:
         found = escalations.list(live=None if all_ else True, incident_id=incident, limit=1000)
+        now = escalations.now()
         if as_json:
-            print_json({"escalations": [_summary(one) for one in found]})
+            print_json({"escalations": [_summary(one) | {"overdue": one.is_overdue(now)} for one in found]})
             return
         print_table(
             ("ID", "STATUS", "INCIDENT", "LEVEL", "CALLED", "NEXT CALL (UTC)", "ABOUT"),
@@ -57,13 +61,15 @@ def list_(
                     one.incident_id,
                     str(one.level),
                     one.acknowledged_by or ", ".join(one.called),
-                    "held" if one.held_since else day(one.due_at) if one.due_at else "-",
+                    _next_call(one, now),
                     one.subject,
                 )
                 for one in found
             ],
             empty="no escalations" if all_ else "nobody is waited for",
         )
+        if any(one.is_overdue(now) for one in found):
+            typer.echo(f"overdue: {_NOBODY_CALLS}", err=True)
 
 
 @app.command()
@@ -72,9 +78,10 @@ def show(escalation_id: Id, as_json: Json = False) -> None:
     with _escalations() as escalations:
         one = escalations.get(escalation_id)
         notifications = escalations.outbox.list(escalation_id)
+        overdue = one.is_overdue(escalations.now())
         if as_json:
             told = [notification.model_dump(mode="json") for notification in notifications]
-            print_json({**one.model_dump(mode="json"), "notifications": told})
+            print_json({**one.model_dump(mode="json"), "overdue": overdue, "notifications": told})
             return
         print_pairs(
             [
@@ -87,7 +94,12 @@ def show(escalation_id: Id, as_json: Json = False) -> None:
                 ("level", f"{one.level} of {len(one.levels)}, call {one.step}"),
                 ("called", ", ".join(one.called)),
                 ("begun", f"{when(one.started_at)} UTC"),
-                ("next call", f"{when(one.due_at)} UTC" if one.due_at and not one.held_since else ""),
+                (
+                    "next call",
+                    f"{when(one.due_at)} UTC" + (f", OVERDUE: {_NOBODY_CALLS}" if overdue else "")
+                    if one.due_at and not one.held_since
+                    else "",
+                ),
                 ("expires", f"{when(one.ends_at)} UTC" if one.ends_at and not one.status.ended else ""),
                 (
                     "on it",
@@ -153,7 +165,7 @@ def delegate(
             print_json(_summary(now))
             return
         due = f"; the next call is due at {when(now.due_at)} UTC" if now.due_at else ""
-        typer.echo(f"{now.id}: {to} is called{due}")
+        typer.echo(f"{now.id}: {to} is called next{due}; `watchkeeper serve`, or a run, sends what waits")
 
 
 @app.command()
@@ -320,6 +332,15 @@ def _person(what: str, *, ask_token: bool) -> str:
 
     home = load_settings().home
     return permitted_person(home, Permission.ACKNOWLEDGE, what, ask_token=ask_token).name
+
+
+def _next_call(escalation: Escalation, now: datetime) -> str:
+    """When the next call is due, for a table."""
+    if escalation.held_since:
+        return "held"
+    if escalation.due_at is None:
+        return "-"
+    return day(escalation.due_at) + (" overdue" if escalation.is_overdue(now) else "")
 
 
 def _summary(escalation: Escalation) -> dict[str, Any]:

@@ -104,8 +104,26 @@ def handle(
             if isinstance(event, ApprovalRequested):
                 answerer(orchestrator, orchestrator.journal.approvals.get(event.approval_id))
     except KeyboardInterrupt:
+        say_who_makes_the_next_call(orchestrator, incident_id, console)
         console.print(f"\nstopped; go on with: {again} --resume {incident_id}")
         raise typer.Exit(130) from None
+    say_who_makes_the_next_call(orchestrator, incident_id, console)
+
+
+def say_who_makes_the_next_call(orchestrator: Orchestrator, incident_id: str, console: Console) -> None:
+    """Say that people are called on by a process alone, and this one ends."""
+    from watchkeeper.runtime.escalation_states import EscalationStatus
+
+    for one in orchestrator.journal.escalations.list(live=True, incident_id=incident_id):
+        if one.status is EscalationStatus.WAITING and one.due_at is not None and not one.held_since:
+            console.print(
+                f"{one.id}: the next call at {one.due_at:%Y-%m-%d %H:%M:%S} UTC is made by "
+                "`watchkeeper serve` or the next run, and by nobody else",
+                style="yellow",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def say_what_sandbox_is_missing(console: Console) -> None:
