@@ -39,6 +39,7 @@ from watchkeeper.runtime.events import (
     EscalationEnded,
     EscalationStarted,
     LevelReached,
+    WouldHaveCalled,
 )
 from watchkeeper.runtime.incident_jobs import go_on
 from watchkeeper.runtime.incidents import Incidents
@@ -61,6 +62,8 @@ class Escalations:
         short: Source of random names.
         listeners: Who is told of each new event once it is on the disk.
         users: The users of the home, whose roles levels may name.
+        observe_only: Whether nobody is called: what begins an escalation is written down, with who would
+            have been called, and begins none.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Escalations:
         short: Callable[[int], str] = short_id,
         listeners: Listeners | None = None,
         users: Callable[[], Users | None] = lambda: None,
+        observe_only: bool = False,
     ) -> None:
         self._store = store
         self._audit = audit
@@ -79,6 +83,7 @@ class Escalations:
         self._short = short
         self._listeners = listeners
         self._users = users
+        self._observe_only = observe_only
         self._incidents = Incidents(store, now=now)
         self._approvals = Approvals(store, now=now)
         self._jobs = Jobs(store, now=now)
@@ -86,8 +91,10 @@ class Escalations:
 
     def start_question(
         self, approval: Approval, rules: EscalationRules, *, labels: dict[str, str]
-    ) -> Escalation:
+    ) -> Escalation | None:
         """Call people about a question; for one about which they were called this returns that escalation.
+
+        None where Watchkeeper only observes.
 
         Args:
             approval: The question.
@@ -106,8 +113,8 @@ class Escalations:
 
     def start_hand_over(
         self, incident_id: str, rules: EscalationRules, *, labels: dict[str, str], reason: str
-    ) -> Escalation:
-        """Call people about an incident that was handed to them, once.
+    ) -> Escalation | None:
+        """Call people about an incident that was handed to them, once; None where Watchkeeper only observes.
 
         Args:
             incident_id: The incident.
@@ -126,8 +133,10 @@ class Escalations:
             subject=f"{incident_id} was handed to people: {reason}",
         )
 
-    def start_unclaimed(self, incident_id: str, rules: EscalationRules, *, reason: str) -> Escalation:
+    def start_unclaimed(self, incident_id: str, rules: EscalationRules, *, reason: str) -> Escalation | None:
         """Call people about an incident that no worker takes, once, until one does (see `claimed`).
+
+        None where Watchkeeper only observes.
 
         Args:
             incident_id: The incident.
@@ -233,14 +242,16 @@ class Escalations:
 
     def record(self, escalation: Escalation, event: BaseEvent, *, key: str | None = None) -> None:
         """Write an event of an escalation into its incident's timeline and the audit log, and tell it."""
+        self._write(escalation.incident_id, event, key)
 
+    def _write(self, incident_id: str, event: BaseEvent, key: str | None) -> None:
         def witness(new: BaseEvent) -> None:
             body: JsonValue = new.model_dump(mode="json")
             self._audit.append(getattr(new, "kind", "event"), body)
             if self._listeners is not None:
                 self._listeners.promise(new)  # type: ignore[arg-type]
 
-        self._incidents.append_event(escalation.incident_id, event, key=key, witness=witness)
+        self._incidents.append_event(incident_id, event, key=key, witness=witness)
 
     def _start(
         self,
@@ -252,7 +263,7 @@ class Escalations:
         subject: str,
         approval_id: str = "",
         ends_at: datetime | None = None,
-    ) -> Escalation:
+    ) -> Escalation | None:
         subject = visible(redact_text(subject))
         users = None
         # A users file that is not usable lets nobody answer; somebody at the terminal must know.
@@ -274,6 +285,10 @@ class Escalations:
                 at=self.now(),
                 ends_at=ends_at,
             )
+            if self._observe_only:
+                called = WouldHaveCalled(policy=escalation.policy, subject=subject, called=escalation.called)
+                self._write(incident_id, called, f"would-have-called:{key}")
+                return None
             connection.execute(
                 schema.escalations.insert().values(
                     id=escalation.id,

@@ -311,6 +311,21 @@ class Escalated(BaseEvent):
     spent: Spent | None = None
 
 
+class WouldHaveCalled(BaseEvent):
+    """Watchkeeper only observes: these people would have been called, and were not.
+
+    Attributes:
+        policy: Name of the policy that chooses them.
+        subject: What they would have been called about.
+        called: Who would have been called first.
+    """
+
+    kind: Literal["would-have-called"] = "would-have-called"
+    policy: str
+    subject: str
+    called: tuple[str, ...]
+
+
 class EscalationStarted(BaseEvent):
     """People are called about a question, or about the incident (no ``approval_id``)."""
 
@@ -462,6 +477,7 @@ Event = Annotated[
     | Verified
     | RolledBack
     | Escalated
+    | WouldHaveCalled
     | EscalationStarted
     | LevelReached
     | Notified

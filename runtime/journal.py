@@ -41,7 +41,7 @@ class Journal:
         store: Where the store is, a file or a URL (default: a SQLite file in the folder).
         solo: Whether one person alone may approve low tiers of what is asked here.
         now: The time; by default the store's, which is one for all machines.
-        observe_only: Whether no effect may begin.
+        observe_only: Whether no effect may begin, and nobody is called.
 
     Raises:
         StoreError: If the state cannot be opened.
@@ -72,7 +72,12 @@ class Journal:
         self.people = People(home)
         self._listeners = Listeners(self.store)
         self.escalations = Escalations(
-            self.store, self.audit, now=now, listeners=self._listeners, users=lambda: self.people.users
+            self.store,
+            self.audit,
+            now=now,
+            listeners=self._listeners,
+            users=lambda: self.people.users,
+            observe_only=observe_only,
         )
         self.now = now
 

@@ -17,6 +17,7 @@ from watchkeeper.runtime.events import (
     PlanRefused,
     SuspiciousText,
     Verified,
+    WouldHaveCalled,
     WouldHaveDone,
 )
 from watchkeeper.runtime.incidents import Incident
@@ -96,6 +97,7 @@ class Report(_Part):
     suspicious: tuple[SuspiciousText, ...]
     timeline: tuple[Event, ...]
     would_have_done: tuple[WouldHaveDone, ...] = ()
+    would_have_called: tuple[WouldHaveCalled, ...] = ()
     counts: Counts
     cost: Cost
 
@@ -134,6 +136,7 @@ def build_report(journal: Journal, incident_id: str, *, watts: float) -> Report:
         suspicious=tuple(event for event in events if isinstance(event, SuspiciousText)),
         timeline=tuple(event for event in events if not isinstance(event, DecisionMade)),
         would_have_done=tuple(event for event in events if isinstance(event, WouldHaveDone)),
+        would_have_called=tuple(event for event in events if isinstance(event, WouldHaveCalled)),
         counts=Counts(
             first_choice_right=(
                 (first.cause, first.subject) == (confirmed[-1].cause, confirmed[-1].subject)

@@ -118,12 +118,16 @@ def _diagnosis(report: Report) -> Iterator[str]:
 
 
 def _observed(report: Report) -> Iterator[str]:
-    if not report.would_have_done:
+    if not report.would_have_done and not report.would_have_called:
         return
     yield ""
     yield "## What would have been done"
     yield ""
-    yield "Watchkeeper only observed: nothing was applied and nobody was asked."
+    yield "Watchkeeper only observed: nothing was applied, and nobody was asked or called."
+    for call in report.would_have_called:
+        people = plain(", ".join(call.called))
+        yield ""
+        yield f"Called: {people} would have been called (policy {plain(call.policy)}): {plain(call.subject)}"
     for event in report.would_have_done:
         yield ""
         yield f"### {event.step_id}: {event.action} on {plain(event.host)}"

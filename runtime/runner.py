@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -141,7 +142,8 @@ class Runner:
         checkpoints = Checkpoints(self._journal.store, deferred=True)
         with (
             self._journal.incidents.lock(incident_id, on_lost=run.stop, seconds=self._lease_seconds),
-            EscalationWorker(self._escalation_jobs),
+            # Whoever only observes calls nobody, about what others left to be called neither.
+            nullcontext() if self._changes.observe_only else EscalationWorker(self._escalation_jobs),
             self._journal.incidents.working(incident_id),
         ):
             graph = lifecycle_graph(context, incident_id, checkpoints, self._changes_of) or build_graph(

@@ -30,6 +30,7 @@ from watchkeeper.runtime.events import (
     SuspiciousText,
     TriageDone,
     Verified,
+    WouldHaveCalled,
     WouldHaveDone,
 )
 
@@ -79,6 +80,9 @@ def describe_event(event: Event) -> str:
             return f"rollback of {event.step_id}: {event.detail}"
         case Escalated():
             return f"escalated to a person: {event.reason}"
+        case WouldHaveCalled():
+            people = ", ".join(event.called)
+            return f"only observed: {people} would have been called by policy {event.policy}: {event.subject}"
         case EscalationStarted():
             return f"escalation {event.escalation_id} by policy {event.policy}: {event.subject}"
         case LevelReached():

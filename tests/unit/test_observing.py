@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from typer.testing import CliRunner
 
 from tests.lamp import ALERT, ALLOW, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper import Orchestrator, Settings
+from watchkeeper.cli import build_app
 from watchkeeper.runtime.errors import ObserveOnlyError
-from watchkeeper.runtime.events import ApprovalRequested, WouldHaveDone
+from watchkeeper.runtime.events import ApprovalRequested, EscalationStarted, LevelReached, WouldHaveDone
+from watchkeeper.runtime.handing_over import hand_over
 from watchkeeper.runtime.ledger import EffectState, effect_key
+from watchkeeper.runtime.notify import NOTIFICATIONS
 from watchkeeper.runtime.report import Report
 from watchkeeper.runtime.report_markdown import render_markdown
 from watchkeeper.runtime.runs import RunFile
@@ -231,3 +235,67 @@ def test_outcomes_are_kept_where_only_new_effects_are_refused(home: Path, lamp: 
         assert o.journal.ledger.complete(effect.key, ok=True, outcome=Outcome(detail="x")).state is (
             EffectState.DONE
         )
+
+
+PAGED = """version: 1
+people: {bob: {channels: [file]}, eve: {channels: [file]}}
+policies: {p: {levels: [{who: {users: [bob]}, wait: 5m}, {who: {users: [eve]}}]}}
+default: p
+"""
+
+
+def test_nobody_is_called_and_the_report_says_who_would_have_been(home: Path, lamp: Lamp) -> None:
+    with orchestrator(home, lamp, prefers("switch"), escalation=PAGED, observe_only=True) as o:
+        report = run_through(o, o.open(ALERT).id)
+        assert o.journal.escalations.list() == ()
+    assert report.outcome == "escalated"
+    assert not (home / NOTIFICATIONS).exists()
+    (call,) = report.would_have_called
+    assert (call.policy, call.called) == ("p", ("bob",))
+    assert report.incident.id in call.subject
+    text = (home / "reports" / f"{report.incident.id}.md").read_text()
+    assert "Called: bob would have been called (policy p): " in text
+    assert not any(isinstance(event, EscalationStarted | LevelReached) for event in report.timeline)
+
+
+def test_an_incident_that_is_handed_over_outside_of_its_run_calls_nobody_either(
+    home: Path, lamp: Lamp
+) -> None:
+    with orchestrator(home, lamp, prefers("switch"), escalation=PAGED, observe_only=True) as o:
+        incident = o.open(ALERT).id
+        hand_over(o, incident, "no worker goes on with it")
+        rules = o.site.escalation
+        for _ in range(2):
+            assert (
+                o.journal.escalations.start_unclaimed(incident, rules, reason="none knows its host") is None
+            )
+        assert o.journal.escalations.list() == ()
+        assert [call.called for call in o.report(incident).would_have_called] == [("bob",), ("bob",)]
+
+
+def test_what_others_left_to_be_sent_is_not_sent_by_who_only_observes(home: Path, lamp: Lamp) -> None:
+    with orchestrator(home, lamp, prefers("switch"), escalation=PAGED) as o:
+        hand_over(o, o.open(ALERT).id, "unclear")
+        (waiting,) = o.journal.escalations.list()
+    with orchestrator(home, lamp, prefers("switch"), escalation=PAGED, observe_only=True) as o:
+        run_through(o, o.open(ALERT).id)
+        assert not (home / NOTIFICATIONS).exists()
+    with orchestrator(home, lamp, prefers("switch"), escalation=PAGED) as o:
+        run_through(o, o.open(ALERT).id, wait=False)
+    assert waiting.id in (home / NOTIFICATIONS).read_text()
+
+
+@pytest.mark.parametrize("observing", [True, False])
+def test_a_worker_that_only_observes_leaves_calls_to_others(
+    home: Path, lamp: Lamp, monkeypatch: pytest.MonkeyPatch, observing: bool
+) -> None:
+    with orchestrator(home, lamp, prefers("switch"), escalation=PAGED) as o:
+        hand_over(o, o.open(ALERT).id, "unclear")
+    (home / "inventory.yaml").write_text("hosts: [{name: house}]\n")
+    (home / "config.yaml").write_text(f"observe_only: {str(observing).lower()}\n")
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    monkeypatch.setattr("watchkeeper.cli.models.ensure_pulled", lambda *_: None)
+    ended = CliRunner().invoke(build_app(), ["serve", "--once"])
+    assert ended.exit_code == 0, ended.output
+    assert ("it calls nobody" in ended.output) is observing
+    assert (home / NOTIFICATIONS).exists() is not observing

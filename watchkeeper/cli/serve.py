@@ -87,12 +87,14 @@ def serve(
         def say(text: str) -> None:
             console.print(text, style="yellow", highlight=False, markup=False)
 
+        if settings.observe_only:
+            say("this worker only observes: it calls nobody, and leaves calls that are due to other workers")
         runs = IncidentRuns(orchestrator, show=_shower(console), say=say)
         runs.sweep()
         worker = Worker(
             Jobs(journal.store),
             journal.halts,
-            {RUN: runs, **orchestrator.escalation_jobs.tasks()},
+            {RUN: runs, **({} if settings.observe_only else orchestrator.escalation_jobs.tasks())},
             lease_seconds=lease,
             say=say,
             idle=runs.sweep,

@@ -35,6 +35,7 @@ from watchkeeper.runtime.events import (
     SuspiciousText,
     TriageDone,
     Verified,
+    WouldHaveCalled,
     WouldHaveDone,
 )
 from watchkeeper.runtime.wording import describe_event, visible
@@ -106,6 +107,8 @@ class EventView:
                 self._line("yellow", "rollback", event.detail)
             case Escalated():
                 self._line("bold red", "escalated", event.reason)
+            case WouldHaveCalled():
+                self._line("bold magenta", "observed", f"would call: {', '.join(event.called)}")
             case LevelReached() if event.called != (EVERYONE,):
                 self._line("bold yellow", "call", describe_event(event))
             case NotificationLost():
