@@ -33,6 +33,7 @@ from watchkeeper.runtime.settings import Settings
 DATABASE = "watchkeeper.db"
 _MAGIC = b"SQLite format 3\0"
 MODELS = "models"
+_SUFFIX = ".tar.gz"
 _STAGING = ".watchkeeper-backup-"
 _APART = {MODELS, "locks", "cache", "audit", "keys"}
 """Folders of the home that are not copied as they are, or not at all."""
@@ -71,7 +72,8 @@ def back_up(
 
     Args:
         settings: Of the site.
-        target: The archive, or the folder to write it into under a name with the time.
+        target: The archive, whose name ends in ``.tar.gz`` and whose folder is there, or the folder to write
+            it into under a name with the time.
         by: Who makes it.
         version: Of Watchkeeper.
         with_key: Include the key that signs the audit log: who has the archive can then forge that log.
@@ -79,17 +81,19 @@ def back_up(
         now: The time.
 
     Raises:
-        BackupError: If there is nothing to back up, the archive is there already, or it cannot be written.
+        BackupError: If there is nothing to back up, the target is no place for an archive, the archive is
+            there already, or it cannot be written.
         AuditError: If the audit log is not as it was written.
     """
     at = now()
-    path = target / f"watchkeeper-{at:%Y%m%dT%H%M%SZ}.tar.gz" if target.is_dir() else target
+    path = target / f"watchkeeper-{at:%Y%m%dT%H%M%SZ}{_SUFFIX}" if target.is_dir() else target
     home = settings.home
     database = settings.store_place
     if isinstance(database, Path) and not database.is_file():
         raise BackupError(
             f"home {str(home)!r} has no database {str(database)!r}: there is nothing to back up"
         )
+    _check_place(path)
     if path.exists():
         raise BackupError(f"archive {str(path)!r} is there already: name another, nothing is replaced")
     try:
@@ -123,10 +127,27 @@ def back_up(
         ) from error
 
 
+def _check_place(path: Path) -> None:
+    """Refuse what is probably a mistake: a disk that is not mounted, or a folder that is not there.
+
+    Raises:
+        BackupError: If the folder of the archive is not there, or its name is not one of an archive.
+    """
+    if not path.name.endswith(_SUFFIX):
+        raise BackupError(
+            f"{str(path)!r} is no folder that is there, and no name of an archive, which ends in "
+            f"{_SUFFIX!r}: make the folder first, or name {str(path.with_name(path.stem + _SUFFIX))!r}"
+        )
+    if not path.parent.is_dir():
+        raise BackupError(
+            f"folder {str(path.parent)!r} of archive {path.name!r} is not there: make it first, or mount its "
+            "disk; no folder is made for a backup"
+        )
+
+
 @contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
     """Make a folder that is gone at the end; what a killed backup left of its own is removed, too."""
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for old in parent.glob(f"{_STAGING}*"):
         with contextlib.suppress(OSError), _locked(old):
             shutil.rmtree(old, ignore_errors=True)

@@ -99,11 +99,13 @@ def restore(
         now: The time.
 
     Raises:
-        BackupError: If the archive is damaged, the home is in use, or there and not to be replaced.
+        BackupError: If the archive is missing or damaged, the home is in use, or there and not to be
+            replaced.
         StoreError: If its database is damaged or of a newer Watchkeeper.
         AuditError: If its audit log is not as it was written.
     """
     home = home.absolute()
+    _check_readable(archive)
     _refuse_occupied(home, replace=replace)
     try:
         home.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -152,6 +154,18 @@ def restore(
         elsewhere=moved,
         archive_sha256=sha256,
     )
+
+
+def _check_readable(archive: Path) -> None:
+    try:
+        archive.open("rb").close()
+    except OSError as error:
+        what = (
+            "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        )
+        raise BackupError(
+            f"archive {str(archive)!r} {what}: name a file that `watchkeeper backup` wrote"
+        ) from error
 
 
 def _refuse_occupied(home: Path, *, replace: bool) -> None:

@@ -396,3 +396,32 @@ def test_the_commands(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert f"run --resume {told['live_incidents'][0]}" in done.stdout
     assert "watchkeeper stop --lift" in done.stdout
     assert "ann is a user as when the backup was made (tokens: 0)" in done.stdout
+
+
+def test_a_place_that_is_probably_a_mistake_is_refused_and_nothing_is_made(home: Path, folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    missing = folder / "mnt" / "backups"
+    with pytest.raises(
+        BackupError, match=r"folder .*/mnt/backups' of archive 'a.tar.gz' is not there: make it"
+    ):
+        save(home, missing / "a.tar.gz")
+    with pytest.raises(
+        BackupError, match=r"/backups' is no folder that is there.*ends in '.tar.gz'.*'.*/backups.tar.gz'"
+    ):
+        save(home, folder / "backups")
+    with pytest.raises(BackupError, match=r"or name '.*/a.tar.gz'"):
+        save(home, folder / "a.zip")
+    assert sorted(folder.iterdir()) == before
+    (folder / "backups").mkdir()
+    assert save(home, folder / "backups").path.parent == folder / "backups"
+
+
+def test_an_archive_that_is_missing_is_said_to_be(folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    with pytest.raises(
+        BackupError, match=r"archive '.*/none.tar.gz' is not there: name a file that `watchkeeper"
+    ):
+        restore(folder / "none.tar.gz", folder / "deep" / "home", by="bob")
+    with pytest.raises(BackupError, match=r"cannot be read .Is a directory."):
+        restore(folder, folder / "deep" / "home", by="bob")
+    assert sorted(folder.iterdir()) == before

@@ -14,7 +14,9 @@ from watchkeeper.cli.records import Json, mistakes, print_json, when
 def backup(
     target: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER_OR_FILE", help="Where the archive is written; nothing is replaced."),
+        typer.Argument(
+            metavar="FOLDER_OR_FILE", help="A folder that is there, or a new file in one: NAME.tar.gz."
+        ),
     ],
     *,
     with_key: Annotated[
