@@ -315,7 +315,8 @@ def _loaded(area: str, path: Path, load: Callable[[], object]) -> Iterator[Found
 
 def _of(suspicion: Suspicion, shown: str) -> Found:
     report = {"error": _error, "warning": _warning, "note": _note}[suspicion.gravity]
-    return report(suspicion.area, f"{shown} {suspicion.place}", suspicion.what, suspicion.advice)
+    place = f"{shown} {suspicion.place}".rstrip()
+    return report(suspicion.area, place, suspicion.what, suspicion.advice)
 
 
 def _note(area: str, place: Path | str, what: str, advice: str = "") -> Found:

@@ -37,7 +37,7 @@ class Suspicion:
     Attributes:
         gravity: How bad it is.
         area: What was looked at.
-        place: Which record.
+        place: Which record; empty where it is about all of them.
         what: What is found.
         advice: What to do.
     """
@@ -159,8 +159,9 @@ def _jobs(connection: Connection) -> Iterator[Suspicion]:
         what = f"failed too often and was put aside: {row.error:.120}"
         yield Suspicion("warning", "job", f"{row.kind} {row.id}", what, "mend the cause, and begin it again")
     for row in connection.execute(select(halts).where(halts.c.lifted_at.is_(None))):
-        what = f"everything was stopped by {row.by!r} at {row.at:%Y-%m-%d %H:%M} UTC: {row.reason}"
-        yield Suspicion("note", "stop", str(row.id), what, "lift it when it may go on")
+        why = f": {row.reason}" if row.reason else ""
+        what = f"is stopped as a whole, by {row.by!r} since {row.at:%Y-%m-%d %H:%M} UTC{why}"
+        yield Suspicion("note", "stop", "", what, "when work may go on: watchkeeper stop --lift")
 
 
 def _calls(connection: Connection, now: datetime) -> Iterator[Suspicion]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, select
@@ -27,6 +29,9 @@ BATCH = 20
 
 _IN_DOUBT = (EffectState.INTENDED.value, EffectState.ROLLING_BACK.value)
 _CHECKPOINTS = (schema.checkpoint_writes, schema.checkpoints)
+_CALLING = select(schema.escalations.c.incident_id).where(
+    schema.escalations.c.status == EscalationStatus.WAITING.value
+)
 
 
 class Pruned(BaseModel):
@@ -36,7 +41,11 @@ class Pruned(BaseModel):
         incidents: Ended incidents that are gone.
         kept_in_doubt: Old ones that stay, since it is not known whether an effect of theirs took place.
         kept_for_limits: Old ones that stay, since limits may still count what was done.
+        kept_for_calls: Old ones that stay, since people are still called about them.
+        kept_live: Those that have not ended.
+        kept_younger: Those that ended at the moment or after it.
         rows: Rows that are gone.
+        rows_of: How many of them were of which table.
         reviews: Reviews of decisions among them.
     """
 
@@ -45,7 +54,11 @@ class Pruned(BaseModel):
     incidents: tuple[str, ...]
     kept_in_doubt: tuple[str, ...]
     kept_for_limits: tuple[str, ...]
+    kept_for_calls: tuple[str, ...]
+    kept_live: tuple[str, ...]
+    kept_younger: tuple[str, ...]
     rows: int
+    rows_of: dict[str, int]
     reviews: int
 
 
@@ -89,13 +102,13 @@ def prune_incidents(
             "export --reviewed FILE.jsonl`, and then say --with-reviews"
         )
     gone: list[str] = []
-    rows = 0
+    rows: Counter[str] = Counter()
     for start in range(0, len(old), BATCH):
         batch = old[start : start + BATCH]
         with store.transaction() as connection:
             # What was taken up again meanwhile is not old any more.
             batch = [name for name in batch if name in _old_of(connection, before, batch)]
-            rows += _remove(connection, batch)
+            rows.update(_remove(connection, batch))
             audit.append(
                 "incidents-pruned", {"incidents": list(batch), "before": before.isoformat(), "by": by}
             )
@@ -104,14 +117,43 @@ def prune_incidents(
             for path in (home / "runs" / f"{name}.json", home / "locks" / f"{name}.lock"):
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
-    rows += _remove_jobs(store, before)
+    rows[schema.jobs.name] += _remove_jobs(store, before)
+    left = _left(store, before)
     return Pruned(
         incidents=tuple(gone),
         kept_in_doubt=tuple(doubtful),
         kept_for_limits=tuple(name for name in ended if name in counted),
-        rows=rows,
+        kept_for_calls=tuple(left.calling),
+        kept_live=tuple(left.live),
+        kept_younger=tuple(left.younger),
+        rows=rows.total(),
+        rows_of={table: count for table, count in sorted(rows.items()) if count},
         reviews=reviews,
     )
+
+
+class _Left(NamedTuple):
+    """Incidents that were no candidates, by why."""
+
+    live: list[str]
+    younger: list[str]
+    calling: list[str]
+
+
+def _left(store: Store, before: datetime) -> _Left:
+    table = schema.incidents
+    left = _Left([], [], [])
+    with store.reading() as connection:
+        calling = set(connection.execute(_CALLING).scalars())
+        query = select(table.c.id, table.c.status, table.c.ended_at).order_by(table.c.opened_at, table.c.id)
+        for row in connection.execute(query):
+            if row.status not in schema.ENDED:
+                left.live.append(row.id)
+            elif row.ended_at is None or row.ended_at >= before:
+                left.younger.append(row.id)
+            elif row.id in calling:
+                left.calling.append(row.id)
+    return left
 
 
 def _old(store: Store, before: datetime) -> tuple[list[str], list[str]]:
@@ -136,10 +178,7 @@ def _old_of(
     )
     if among is not None:
         query = query.where(table.c.id.in_(among))
-    calling = select(schema.escalations.c.incident_id).where(
-        schema.escalations.c.status == EscalationStatus.WAITING.value
-    )
-    query = query.where(table.c.id.not_in(calling))
+    query = query.where(table.c.id.not_in(_CALLING))
     if not in_doubt:
         doubtful = select(effects.c.incident_id).where(effects.c.state.in_(_IN_DOUBT))
         query = query.where(table.c.id.not_in(doubtful))
@@ -156,15 +195,16 @@ def _count_reviews(store: Store, incidents: Sequence[str]) -> int:
     return sum(count for incident_id, count in rows if incident_id in wanted)
 
 
-def _remove(connection: Connection, incidents: Sequence[str]) -> int:
-    """Remove every row that belongs to these incidents, what depends on others first."""
-    rows = 0
+def _remove(connection: Connection, incidents: Sequence[str]) -> Counter[str]:
+    """Remove every row that belongs to these incidents, what depends on others first; counts by table."""
+    rows: Counter[str] = Counter()
     for table in reversed(schema.metadata.sorted_tables):
         condition = _belonging(table, incidents)
         if condition is not None:
-            rows += connection.execute(delete(table).where(condition)).rowcount
+            rows[table.name] += connection.execute(delete(table).where(condition)).rowcount
     for table in _CHECKPOINTS:
-        rows += connection.execute(delete(table).where(table.c.thread_id.in_(incidents))).rowcount
+        gone = connection.execute(delete(table).where(table.c.thread_id.in_(incidents))).rowcount
+        rows[table.name] += gone
     held = [f"incident:{name}" for name in incidents]
     connection.execute(delete(schema.leases).where(schema.leases.c.name.in_(held)))
     left = [f"{STEPS_AFTER}{name}" for name in incidents]

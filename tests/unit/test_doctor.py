@@ -218,10 +218,13 @@ def test_a_model_that_is_not_whole_is_found_where_that_is_asked(home: Path) -> N
 def test_the_command_ends_with_1_if_anything_is_wrong(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
     well = CliRunner().invoke(build_app(), ["doctor"], catch_exceptions=False)
-    assert (well.exit_code, well.stdout.splitlines()[-1]) == (0, f"{home}: all is well")
+    notes = sum(line.startswith("note: ") for line in well.stdout.splitlines())
+    told = {1: "1 note"}.get(notes, f"{notes} notes")
+    assert notes > 0
+    assert (well.exit_code, well.stdout.splitlines()[-1]) == (0, f"{home}: all is well, {told}")
     home.chmod(0o777)
     ill = CliRunner().invoke(build_app(), ["doctor"], catch_exceptions=False)
-    assert (ill.exit_code, ill.stdout.splitlines()[-1]) == (1, f"{home}: 1 things are wrong")
+    assert (ill.exit_code, ill.stdout.splitlines()[-1]) == (1, f"{home}: 1 thing is wrong, {told}")
     told = json.loads(CliRunner().invoke(build_app(), ["doctor", "--json"]).stdout)
     assert (told["ok"], told["found"][0]["gravity"]) == (False, "warning")
 
@@ -231,3 +234,34 @@ def test_a_sandbox_that_is_missing_is_noted(home: Path, monkeypatch: pytest.Monk
     (found,) = [one for one in examine(home) if one.area == "sandbox"]
     assert "WITHOUT a full sandbox: bubblewrap is not installed" in found.what
     assert not found.wrong
+
+
+def test_a_stop_is_named_with_the_command_that_lifts_it(home: Path) -> None:
+    with Journal(home) as journal:
+        journal.halts.stop(by="ann", reason="smoke")
+    (found,) = [one for one in examine(home) if one.area == "stop"]
+    assert found.place == str(home / "watchkeeper.db")
+    assert found.what.startswith("is stopped as a whole, by 'ann' since ")
+    assert found.what.endswith(" UTC: smoke")
+    assert found.advice == "when work may go on: watchkeeper stop --lift"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "notes", "said"),
+    [
+        (0, 0, "all is well"),
+        (0, 1, "all is well, 1 note"),
+        (1, 0, "1 thing is wrong"),
+        (2, 3, "2 things are wrong, 3 notes"),
+    ],
+)
+def test_what_was_found_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int, notes: int, said: str
+) -> None:
+    def made(gravity: Gravity) -> Found:
+        return Found(gravity=gravity, area="home", place="x", what="is so")
+
+    found = (*[made(Gravity.ERROR)] * wrong, *[made(Gravity.NOTE)] * notes)
+    monkeypatch.setattr(doctor, "examine", lambda *_, **__: found)
+    ended = CliRunner().invoke(build_app(), ["doctor", "--home", str(tmp_path)])
+    assert (ended.exit_code, ended.stdout.splitlines()[-1]) == (min(wrong, 1), f"{tmp_path}: {said}")

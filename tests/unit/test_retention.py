@@ -161,4 +161,38 @@ def test_the_command(o: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(command.app, ["prune", "--before", before, "--json"], catch_exceptions=False)
     assert json.loads(result.stdout)["incidents"] == [ended]
     again = CliRunner().invoke(command.app, ["prune", "--before", "1d"], catch_exceptions=False)
-    assert again.stdout == "0 incidents removed, 0 rows\n"
+    live = o.journal.incidents.list()[0].id
+    assert again.stdout == f"0 incidents removed, 0 rows\nkept, since it has not ended: {live}\n"
+
+
+def test_the_command_says_what_was_removed_and_for_each_that_was_kept_why(
+    o: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(before: str, *more: str) -> str:
+        ended = CliRunner().invoke(command.app, ["prune", "--before", before, *more], catch_exceptions=False)
+        return ended.stdout
+
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(o.journal.home))
+    live, ended = (incident.id for incident in o.journal.incidents.list())
+    before, early = f"{LATER:%Y-%m-%d}", f"{AGO - timedelta(days=9):%Y-%m-%d}"
+    assert f"kept, since it did not end before {early} 00:00:00 UTC: {ended}\n" in run(early)
+    incidents, calls = schema.incidents, schema.escalations
+    with o.journal.store.transaction() as connection:
+        connection.execute(
+            incidents.update().where(incidents.c.id == live).values(status="closed", ended_at=AGO)
+        )
+        connection.execute(calls.update().values(status="waiting"))
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "_NAMED", 1)
+        assert f" UTC: {ended} and 1 more (all with --json)\n" in run(early)
+    events = len(o.journal.incidents.events(ended))
+    said = run(before)
+    first, second = said.splitlines()
+    assert first.startswith("1 incident removed, ")
+    assert f" events {events}," in first
+    rows = [part.rsplit(" ", 1) for part in first.partition(": ")[2].split(", ")]
+    assert sum(int(count) for _, count in rows) == int(first.split()[3])
+    assert {"incidents", "evidence", "decisions", "effects"} <= {name for name, _ in rows}
+    why = "people are still called about it (see `watchkeeper escalations list`)"
+    assert second == f"kept, since {why}: {live}"
+    assert json.loads(run(before, "--json"))["kept_for_calls"] == [live]

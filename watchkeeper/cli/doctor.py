@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from watchkeeper.cli.records import Json, mistakes, plain, print_json
+from watchkeeper.cli.records import Json, count_of, mistakes, plain, print_json
 
 
 def doctor(
@@ -37,6 +37,12 @@ def doctor(
                 typer.echo(f"{item.gravity.value}: {item.area}: {plain(item.place)} {plain(item.what)}")
                 if item.advice:
                     typer.echo(f"    {plain(item.advice)}")
-            typer.echo(f"{place}: {f'{len(wrong)} things are wrong' if wrong else 'all is well'}")
+            typer.echo(f"{place}: {_judgement(len(wrong), len(found) - len(wrong))}")
         if wrong:
             raise typer.Exit(1)
+
+
+def _judgement(wrong: int, notes: int) -> str:
+    """Sum up what was found."""
+    said = count_of(wrong, "thing is wrong", "things are wrong") if wrong else "all is well"
+    return f"{said}, {count_of(notes, 'note')}" if notes else said

@@ -10,6 +10,7 @@ from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.moments import given
 from watchkeeper.cli.records import (
     Json,
+    count_of,
     day,
     opened,
     plain,
@@ -21,6 +22,9 @@ from watchkeeper.cli.records import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="Look at incidents.")
+
+_NAMED = 20
+"""Ids in one line; the rest is counted."""
 
 
 @app.command("list")
@@ -149,11 +153,18 @@ def prune(
         if as_json:
             print_json(gone)
             return
-        typer.echo(f"{len(gone.incidents)} incidents removed, {gone.rows} rows")
-        if gone.kept_in_doubt:
-            typer.echo(f"kept, since an effect is in doubt: {', '.join(gone.kept_in_doubt)}")
-        if gone.kept_for_limits:
-            typer.echo(
-                f"kept, since limits, breakers or loops may still count their actions: "
-                f"{', '.join(gone.kept_for_limits)}"
-            )
+        removed = ", ".join(f"{table} {count}" for table, count in gone.rows_of.items())
+        typer.echo(
+            f"{count_of(len(gone.incidents), 'incident')} removed, {count_of(gone.rows, 'row')}"
+            + (f": {removed}" if removed else "")
+        )
+        for why, names in (
+            ("an effect is in doubt", gone.kept_in_doubt),
+            ("limits, breakers or loops may still count their actions", gone.kept_for_limits),
+            ("people are still called about it (see `watchkeeper escalations list`)", gone.kept_for_calls),
+            ("it has not ended", gone.kept_live),
+            (f"it did not end before {when(limit)} UTC", gone.kept_younger),
+        ):
+            if names:
+                more = f" and {len(names) - _NAMED} more (all with --json)" if len(names) > _NAMED else ""
+                typer.echo(f"kept, since {why}: {', '.join(names[:_NAMED])}{more}")
