@@ -88,6 +88,11 @@ def heaviest_processes(host: HostSpec, subject: str) -> tuple[tuple[str, dict[st
     return (("process.list", {}),)
 
 
+def holders_of_ports(host: HostSpec, subject: str) -> tuple[tuple[str, dict[str, Any]], ...]:  # noqa: ARG001
+    """Look which processes hold the ports on which checks rely."""
+    return (("socket.list", {}),)
+
+
 PROCESS_STOPPED = Cause(
     id="process-stopped",
     text="service {subject} was killed or stopped",
@@ -152,6 +157,7 @@ PORT_TAKEN = Cause(
     text="the port of service {subject} is taken",
     supported_by=(FindingKind.LOG_PORT_TAKEN,),
     remedies=("process.end",),
+    examine=holders_of_ports,
 )
 JOB_CRASHED = Cause(
     id="job-crashed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from watchkeeper.agents import Attempt, Case, Diagnosis, Hypothesis, Team
@@ -18,6 +19,8 @@ from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Finding
 from watchkeeper.tools.passages import Trusted, passage
+
+_NUMBERS = re.compile(r"[0-9]+(@[0-9.]+)?")  # nobody names anything with these: a process' number and start
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Context:
                 found |= dict.fromkeys(finding.names)
             fact = known[item.fact]
             for values in fact.offers(fact.result_type.model_validate(item.result)).values():
-                found |= dict.fromkeys(value for value in values if not value.isdigit())
+                found |= dict.fromkeys(value for value in values if not _NUMBERS.fullmatch(value))
         return tuple(found)
 
     def _answers(self, incident_id: str) -> tuple[Trusted, ...]:

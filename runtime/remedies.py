@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import JsonValue
 
@@ -18,7 +18,7 @@ from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.narrowing import without_denied
 from watchkeeper.tools.passages import Trusted, passage, stand_in
 from watchkeeper.tools.registry import AnyAction
-from watchkeeper.tools.schema import argument_schema, vocabulary_of, words_of
+from watchkeeper.tools.schema import Vocabulary, argument_schema, open_arguments, vocabulary_of, words_of
 
 
 def examinations(context: Context, spec: HostSpec, hypothesis: Hypothesis) -> tuple[FactCall, ...]:
@@ -38,12 +38,17 @@ def narrowed_vocabulary(
 ) -> dict[str, list[str]]:
     """Return the values that the arguments of a remedy may take.
 
-    The inventory's values and what facts offer (log-like files that were found, processes that were seen),
-    narrowed to the hypothesis' subject where that is one of them, or to what lies below it.
+    The inventory's values and what facts offer that were read on this host (log-like files that were found,
+    processes that were seen), narrowed to the hypothesis' subject where that is one of them, or to what lies
+    below it. Every vocabulary is there: one that nothing offers is empty, and never means "anything".
     """
-    values = vocabulary_of(spec)
+    values: dict[str, list[str]] = {name: [] for name in get_args(Vocabulary)} | vocabulary_of(spec)
     for item in evidence:
-        if item.result is None or item.fact not in {fact.name for fact in context.site.registry.facts}:
+        if (
+            item.result is None
+            or item.host != spec.name
+            or item.fact not in {fact.name for fact in context.site.registry.facts}
+        ):
             continue
         fact = context.site.registry.fact(item.fact)
         for name, found in fact.offers(fact.result_type.model_validate(item.result)).items():
@@ -61,6 +66,8 @@ def narrowed_vocabulary(
 def remedies(context: Context, spec: HostSpec, hypothesis: Hypothesis, case: Case) -> tuple[Remedial, ...]:
     """Return the actions that may mend a hypothesis, without what is always denied on its host.
 
+    An action is offered only where each of its arguments can be chosen from a closed set: one that needs
+    anything else, or a value that nothing offers, is left out, and an argument that may be left out is.
     Values that others named stand in the schema of the call as stand-ins.
     """
     evidence = case.evidence
@@ -83,18 +90,14 @@ def remedies(context: Context, spec: HostSpec, hypothesis: Hypothesis, case: Cas
         if not context.site.policy.allows_ever(action, spec):
             continue
         try:
-            narrowed = sayable(context.site.policy, action, spec, told, stands_for=stands_for)
+            narrowed = closed(name, sayable(context.site.policy, action, spec, told, stands_for=stands_for))
         except ArgumentError:
             continue
         found.append(
             Remedial(
                 spec=ToolSpec(name=name, description=action.summary, parameters=argument_schema(action)),
                 narrowed=_at_most_once(narrowed),
-                about=passage(
-                    "{summary}: {subject}",
-                    summary=Trusted(action.summary),
-                    subject=case.subject(hypothesis.subject),
-                ),
+                about=_about(action.summary, narrowed, case, hypothesis.subject, stands_for),
                 names=stands_for,
             )
         )
@@ -132,6 +135,48 @@ def sayable(
         admits=lambda name, value: policy.allows_ever(action, spec, {name: real(value)}),
         admits_element=lambda name, value: policy.allows_element(action, spec, name, real(value)),
     )
+
+
+def closed(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an action without the arguments that a model would have to make up.
+
+    Raises:
+        ArgumentError: If one of them cannot be left out.
+    """
+    made_up = open_arguments(schema)
+    for argument in made_up:
+        if argument in schema["required"]:
+            raise ArgumentError(
+                f"{name}: {argument}: nothing to choose from (it is neither of a vocabulary, nor a list of "
+                "values, nor a number between two bounds)"
+            )
+    return schema | {"properties": {k: v for k, v in schema["properties"].items() if k not in made_up}}
+
+
+def _about(
+    summary: str, narrowed: dict[str, Any], case: Case, subject: str, stands_for: Mapping[str, str]
+) -> Trusted:
+    """Say what an action would do, and to what where that is sure: its only value, or the subject.
+
+    A subject that the call cannot name is not said: a process is not ended "on" the host that is short of
+    memory, and no service is restarted by the name of one.
+    """
+    values = [
+        value
+        for name, part in narrowed["properties"].items()
+        if name in narrowed["required"]
+        for value in part.get("enum") or part.get("items", {}).get("enum", [])
+    ]
+    below = subject.rstrip("/") + "/"
+    shown = case.subject(subject)
+    if str(shown) in values or any(
+        stands_for.get(str(value), str(value)).startswith(below) for value in values
+    ):
+        return passage("{summary}: {subject}", summary=Trusted(summary), subject=shown)
+    if len(values) == 1:
+        # It is the inventory's, a stand-in, or numbers: the vocabulary was told without others' names.
+        return passage("{summary}: {value}", summary=Trusted(summary), value=Trusted(str(values[0])))
+    return Trusted(summary)
 
 
 def _at_most_once(schema: dict[str, Any]) -> dict[str, Any]:

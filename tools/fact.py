@@ -27,8 +27,8 @@ class Arguments(BaseModel):
     """Arguments of a tool; unknown ones are refused.
 
     A field that names something of the inventory carries ``vocabulary`` in its JSON schema extra, one of
-    ``service``, ``path``, ``config``, ``log``, ``data``, ``url``, ``pid``, ``job``, ``jobspec``,
-    ``metric``, ``filling``: the schema that an agent sees is narrowed to the values known there.
+    ``service``, ``path``, ``config``, ``log``, ``data``, ``url``, ``pid``, ``process``, ``job``,
+    ``jobspec``, ``metric``, ``filling``: the schema that an agent sees is narrowed to the values known there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -17,7 +17,7 @@ from watchkeeper.tools.text import shown_path, shown_url
 
 Tool = Fact[Any, Any] | Action[Any]
 Vocabulary = Literal[
-    "service", "path", "config", "log", "data", "url", "pid", "job", "jobspec", "metric", "filling"
+    "service", "path", "config", "log", "data", "url", "pid", "process", "job", "jobspec", "metric", "filling"
 ]
 
 _KEPT = (
@@ -61,7 +61,7 @@ def known(vocabulary: Vocabulary, *, description: str | None = None) -> Any:
     Args:
         vocabulary: Name of the set of values: ``service``, ``config``, ``log``, ``data``, ``url``,
             ``jobspec``, ``metric`` and ``filling`` come from the inventory (``vocabulary_of``); ``path``,
-            ``pid`` and ``job`` from what facts found.
+            ``pid``, ``process`` and ``job`` from what facts found.
         description: What the field is, for the model.
 
     Raises:
@@ -102,9 +102,9 @@ def words_of(spec: HostSpec) -> frozenset[str]:
 def vocabulary_of(spec: HostSpec) -> dict[str, list[str]]:
     """Return the values that a host's inventory knows, by vocabulary.
 
-    ``path``, ``pid`` and ``job`` are left out: they come from evidence, and whoever holds it adds them.
-    ``data`` is every folder worth looking at: data folders, and the folders of logs. ``metric`` is every
-    series whose anomalies are known, and ``filling`` every one whose disk is forecast.
+    ``path``, ``pid``, ``process`` and ``job`` are left out: they come from evidence, and whoever holds it
+    adds them. ``data`` is every folder worth looking at: data folders, and the folders of logs. ``metric``
+    is every series whose anomalies are known, and ``filling`` every one whose disk is forecast.
     """
     services = spec.services
     return {
@@ -164,6 +164,38 @@ def argument_schema(tool: Tool, vocabulary: Mapping[str, Sequence[str]] | None =
         "required": [name for name in properties if name in required],
         "additionalProperties": False,
     }
+
+
+def open_arguments(schema: Mapping[str, Any]) -> list[str]:
+    """Return the arguments of a schema that may be any text, or a number without bounds.
+
+    What a model writes into such an argument was not read anywhere: it can come from an unrelated line. An
+    argument is closed where its values are listed, where it is true or false, or a number between two bounds,
+    and where that holds for all of its parts.
+    """
+    return [name for name, part in schema["properties"].items() if not _is_closed(part)]
+
+
+def _is_closed(part: Mapping[str, Any]) -> bool:
+    if "enum" in part or "const" in part:
+        return True
+    choices = [*part.get("anyOf", ()), *part.get("oneOf", ())]
+    if choices:
+        return all(_is_closed(choice) for choice in choices)
+    match part.get("type"):
+        case "boolean" | "null":
+            return True
+        case "integer" | "number":
+            lowest = "minimum" in part or "exclusiveMinimum" in part
+            return lowest and ("maximum" in part or "exclusiveMaximum" in part)
+        case "array":
+            parts = [*part.get("prefixItems", ()), *([part["items"]] if part.get("items") else ())]
+            return bool(parts) and all(_is_closed(item) for item in parts)
+        case "object":
+            inner = part.get("properties", {}).values()
+            return part.get("additionalProperties") is False and all(_is_closed(item) for item in inner)
+        case _:
+            return False
 
 
 def candidate_calls(fact: Fact[Any, Any], spec: HostSpec) -> list[dict[str, Any]]:
@@ -235,6 +267,7 @@ def _narrow(
             branches = [inner(branch) for branch in schema[keyword]]
             result[keyword] = [branch for branch in branches if branch is not None]
     if values is not None:
+        result.pop("pattern", None)  # the values say more
         result["enum"] = [int(v) for v in values] if schema.get("type") == "integer" else values
     return result
 

@@ -35,6 +35,11 @@ def shown_url(url: str, limit: int = 200) -> str:
     return _middle_out(_PLAIN_URL.sub(lambda m: _escape(m.group()), url), limit)
 
 
+def process_identity(pid: int, start_time: float) -> str:
+    """Name one process for good: its number, and when it was started (seconds since 1970)."""
+    return f"{pid}@{start_time:.2f}"
+
+
 def shown_name(name: str) -> str:
     """Write a process name as the kernel bounds it, with ``?`` for what is not plain."""
     return _PLAIN.sub("?", name[:COMM_LENGTH]) or "?"

@@ -247,7 +247,9 @@ def incidents(home: Path) -> list[object]:
 
 
 def test_an_action_on_a_host_that_is_not_in_the_inventory(home: Path) -> None:
-    done = watchkeeper(home, "policy", "explain", "process.end", "web-9", "--arguments", '{"pid": 1}')
+    done = watchkeeper(
+        home, "policy", "explain", "process.end", "web-9", "--arguments", '{"process": "1@1764000000.25"}'
+    )
     mistake(done, "'web-9' is not in the inventory", "it has: web-1")
 
 

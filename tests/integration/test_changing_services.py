@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.killing import killed_at
@@ -33,6 +34,7 @@ from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec, Service, Supervisord, Systemd
 from watchkeeper.tools.supervisord import SupervisordService
 from watchkeeper.tools.supervisors import RunState, ServiceState, supervisor_of
+from watchkeeper.tools.text import process_identity
 
 SLEEPER = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
@@ -328,9 +330,11 @@ def test_systemd_tells_the_state_of_its_own_journal(tmp_path: Path) -> None:
     assert state(target, "journal").state is RunState.RUNNING
 
 
-def process_plan(target: Target, pid: int, **more: float) -> ActionPlan:
+def process_plan(target: Target, pid: int, start_time: float | None = None) -> ActionPlan:
     action = ProcessEnd()
-    plan = action.plan(target, action.parse_arguments({"pid": pid, **more}), key="k")
+    started = psutil.Process(pid).create_time() if start_time is None else start_time
+    values = {"process": process_identity(pid, started)}
+    plan = action.plan(target, action.parse_arguments(values), key="k")
     return ActionPlan.model_validate_json(plan.model_dump_json())
 
 

@@ -84,7 +84,14 @@ def test_init_writes_files_that_are_accepted(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
     (host,) = Inventory.load(home / "inventory.yaml").hosts
     explained = run(
-        home, "policy", "explain", "process.end", host.name, "--arguments", '{"pid": 1}', "--json"
+        home,
+        "policy",
+        "explain",
+        "process.end",
+        host.name,
+        "--arguments",
+        '{"process": "1@1764000000.25"}',
+        "--json",
     )
     decided = json.loads(explained.stdout)
     assert (decided["decision"], decided["tier"]) == ("ask", 2)

@@ -34,12 +34,26 @@ _SUPERVISORS = frozenset(
 
 
 class ProcessArguments(Arguments):
-    """Which process, and optionally which one of those that may have had its number."""
+    """Which process: its number and its start in one value, so that they cannot be taken from two places."""
 
-    pid: Annotated[int, Field(ge=1), known("pid", description="number of the process")]
-    start_time: float | None = Field(
-        default=None, description="when it was started, in seconds since 1970, where that is known"
-    )
+    process: Annotated[
+        str,
+        Field(pattern=r"^[1-9][0-9]{0,9}@[0-9]{1,12}(\.[0-9]{1,6})?$"),
+        known(
+            "process",
+            description="process as NUMBER@START, with its start in seconds since 1970 (see process.list)",
+        ),
+    ]
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return int(self.process.partition("@")[0])
+
+    @property
+    def start_time(self) -> float:
+        """When it was started, in seconds since 1970."""
+        return float(self.process.partition("@")[2])
 
 
 class ProcessEnd(ObservedAction[ProcessArguments]):
@@ -50,6 +64,7 @@ class ProcessEnd(ObservedAction[ProcessArguments]):
     """
 
     name: ClassVar[str] = "process.end"
+    version: ClassVar[int] = 2  # number and start were two arguments
     summary: ClassVar[str] = "end a process for good"
     reversibility: ClassVar[Reversibility] = Reversibility.IRREVERSIBLE
     arguments_type = ProcessArguments
@@ -90,19 +105,15 @@ class ProcessEnd(ObservedAction[ProcessArguments]):
         """Say which process would be ended.
 
         Raises:
-            PlanError: If there is no such process, or it must not be ended.
+            PlanError: If it must not be ended.
         """
         pid = arguments.pid
         process = raw["process"]
         if not isinstance(process, dict):
-            if arguments.start_time is None:
-                raise PlanError(f"there is no process {pid}: look at the processes again")
             return ActionPlan(key=key, summary=f"process {pid} has ended already")
         name = shown_name(str(process["name"]))
         start_time = float(str(process["start_time"]))
-        if arguments.start_time is not None and (
-            abs(start_time - arguments.start_time) > START_TOLERANCE_SECONDS
-        ):
+        if abs(start_time - arguments.start_time) > START_TOLERANCE_SECONDS:
             return ActionPlan(
                 key=key,
                 summary=f"process {pid} of that start has ended already; another one has its number",

@@ -230,8 +230,10 @@ class ServiceRestart(_ServiceAction):
 
     def _change(self, name: str, before: ServiceState) -> tuple[str, str, str]:
         risk = (
-            "nobody is answered for a moment; requests in flight and the old process with all that it held "
-            "in memory do not come back"
+            "what it does while it runs is not undone by stopping it again"
+            if before.is_down
+            else "nobody is answered for a moment; requests in flight and the old process with all that it "
+            "held in memory do not come back"
         )
         diff = f"service {name}: {before.state}{_pid(before)} -> running with a new process\n"
         return diff, f"restart service {name}", risk

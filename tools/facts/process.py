@@ -14,7 +14,7 @@ from watchkeeper.tools.fact import Arguments, Fact, Provenance, Raw, Result
 from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.local import require_local
-from watchkeeper.tools.text import shown_name, size_text, visible
+from watchkeeper.tools.text import process_identity, shown_name, size_text, visible
 
 SAMPLE_SECONDS = 0.5  # short, so that an incident does not wait; long enough for 50 clock ticks
 HEAVY_CPU = 90.0  # per cent of one core: busy without a pause
@@ -192,6 +192,12 @@ class ProcessList(Fact[ProcessListArguments, ProcessListResult]):
                 severity=Severity.CRITICAL if pid in critical else Severity.WARNING,
                 told=f"Process {pid} uses {' and '.join(uses)}.",
             )
+
+    def offers(self, result: ProcessListResult) -> dict[str, list[str]]:
+        """Offer the processes that were seen, but for this program's own, to actions that take one."""
+        seen = [item for item in (*result.by_cpu, *result.by_memory) if not item.own]
+        identities = [process_identity(item.pid, item.start_time) for item in seen]
+        return {"process": list(dict.fromkeys(identities))}
 
 
 def sample_processes(seconds: float, *, details: bool) -> Sample:

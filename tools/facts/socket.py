@@ -15,7 +15,7 @@ from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.inventory import HttpCheck
 from watchkeeper.tools.local import endpoint, is_loopback, require_local
-from watchkeeper.tools.text import shown_name
+from watchkeeper.tools.text import process_identity, shown_name
 
 LIMIT = 100  # sockets kept
 
@@ -37,6 +37,7 @@ class ListeningSocket(_Part):
         port: Likewise.
         pid: Of a process that holds it; None if that cannot be seen.
         process: Its name, which it chooses itself.
+        start_time: When it was started (seconds since 1970); with the number it names one process for good.
     """
 
     protocol: Literal["tcp", "udp"]
@@ -44,6 +45,7 @@ class ListeningSocket(_Part):
     port: int
     pid: int | None
     process: str | None
+    start_time: float | None = None
 
 
 class ExpectedPort(_Part):
@@ -86,7 +88,7 @@ class SocketList(Fact[SocketListArguments, SocketListResult]):
             connections = psutil.net_connections("inet")
         except psutil.AccessDenied as error:
             raise CollectError("the table of sockets cannot be read: run as root") from error
-        names: dict[int, str | None] = {}
+        holders: dict[int, tuple[str | None, float | None]] = {}
         sockets: list[Any] = []
         for item in connections:
             if not item.laddr:
@@ -95,15 +97,17 @@ class SocketList(Fact[SocketListArguments, SocketListResult]):
             # A datagram socket with a peer is a client's.
             if item.raddr or (tcp and item.status != psutil.CONN_LISTEN):
                 continue
-            if item.pid is not None and item.pid not in names:
-                names[item.pid] = _name(item.pid)
+            if item.pid is not None and item.pid not in holders:
+                holders[item.pid] = _holder(item.pid)
+            name, start_time = (None, None) if item.pid is None else holders[item.pid]
             sockets.append(
                 {
                     "protocol": "tcp" if tcp else "udp",
                     "address": item.laddr.ip,
                     "port": item.laddr.port,
                     "pid": item.pid,
-                    "process": names.get(item.pid) if item.pid is not None else None,
+                    "process": name,
+                    "start_time": start_time,
                 }
             )
         expected: list[Any] = []
@@ -159,9 +163,22 @@ class SocketList(Fact[SocketListArguments, SocketListResult]):
                     "should answer.",
                 )
 
+    def offers(self, result: SocketListResult) -> dict[str, list[str]]:
+        """Offer the processes that hold ports on which checks rely to actions that take one."""
+        ports = {item.port for item in result.expected}
+        holding = [s for s in result.sockets if s.protocol == "tcp" and s.port in ports]
+        identities = [
+            process_identity(s.pid, s.start_time)
+            for s in holding
+            if s.pid is not None and s.start_time is not None
+        ]
+        return {"process": list(dict.fromkeys(identities))}
 
-def _name(pid: int) -> str | None:
+
+def _holder(pid: int) -> tuple[str | None, float | None]:
+    """Return the name of a process and when it was started; None where it has ended."""
     try:
-        return psutil.Process(pid).name().encode("utf-8", "backslashreplace").decode()
+        process = psutil.Process(pid)
+        return process.name().encode("utf-8", "backslashreplace").decode(), process.create_time()
     except psutil.Error:
-        return None
+        return None, None
