@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from watchkeeper.runtime.errors import ConfigurationError
-from watchkeeper.tools.documents import DocumentError, read_document
+from watchkeeper.tools.documents import Document, DocumentError, read_document
 from watchkeeper.tools.errors import ArgumentError, InventoryError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.evidence import digest_json
 from watchkeeper.tools.findings import FindingKind, Severity
@@ -109,8 +109,13 @@ class Alert(_Strict):
             }
         )
 
-    def check(self, inventory: Inventory, registry: Registry) -> None:
-        """Check that the alert speaks of what is there.
+    def check(self, inventory: Inventory, registry: Registry, *, document: Document | None = None) -> None:
+        """Check that the alert speaks of what is there, and that its condition can be read.
+
+        Args:
+            inventory: The hosts.
+            registry: The facts.
+            document: The file it was read from, for messages.
 
         Raises:
             ConfigurationError: If its host, service or fact is unknown, the fact's arguments are not
@@ -123,7 +128,14 @@ class Alert(_Strict):
                 host.service(self.service)
             fact = registry.fact(self.condition.fact)
             parse(fact, dict(self.condition.arguments))
-        except (ArgumentError, InventoryError, UnknownHostError, UnknownToolError) as error:
+        except ArgumentError as error:
+            if document is None:
+                raise ConfigurationError(f"alert {self.title!r:.80}: {error}") from error
+            written = "arguments" in document.data["condition"]
+            place = ("condition", *(("arguments",) if written else ()), *error.place)
+            line = document.where(place).rpartition(": ")[0]
+            raise ConfigurationError(f"alert {line}: {error}") from error
+        except (InventoryError, UnknownHostError, UnknownToolError) as error:
             raise ConfigurationError(f"alert {self.title!r:.80}: {error}") from error
         for kind in self.condition.firing:
             # Otherwise it would be closed as one that fires no more, whatever is wrong.
@@ -149,14 +161,39 @@ class Alert(_Strict):
         Raises:
             ConfigurationError: If the file is missing, is not YAML, or does not describe an alert.
         """
+        return cls.read(path)[0]
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[Alert, Document]:
+        """Read an alert from a YAML file, with the file: it knows the line of what `check` finds wrong.
+
+        Raises:
+            ConfigurationError: If the file is missing, is not YAML, or does not describe an alert.
+        """
         try:
             document = read_document(path, "alert")
         except DocumentError as error:
             raise ConfigurationError(str(error)) from error
+        _check_short_form(document)
         try:
-            return cls.model_validate(document.data)
+            return cls.model_validate(document.data), document
         except ValidationError as error:
             raise ConfigurationError(f"alert {document.explain(error)}") from error
+
+
+def _check_short_form(document: Document) -> None:
+    """Check a condition in its short form by itself, so that the line of a wrong value is known.
+
+    Raises:
+        ConfigurationError: If it is not a check.
+    """
+    written = document.data.get("condition") if isinstance(document.data, dict) else None
+    if not isinstance(written, dict) or "kind" not in written or "fact" in written:
+        return
+    try:
+        _CHECK.validate_python(written)
+    except ValidationError as error:
+        raise ConfigurationError(f"alert {document.explain(error, within=('condition',))}") from error
 
 
 def expected_status(host: HostSpec, url: str) -> int:

@@ -45,14 +45,18 @@ class Document:
         name = ".".join(str(part) for part in place)
         return f"{str(self.path)!r}{line}" + (f": {name}" if name else "")
 
-    def explain(self, error: ValidationError) -> str:
+    def explain(self, error: ValidationError, *, within: Place = ()) -> str:
         """Say what is wrong first, where, and with which value.
 
         An unknown key goes before a missing one: it is mostly that one, misspelled.
+
+        Args:
+            error: What is wrong.
+            within: Where the part stands that was validated; of a choice among kinds, without its kind.
         """
         errors = error.errors()
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        where = self.where(first["loc"])
+        where = self.where((*within, *first["loc"][1 if within else 0 :]))
         match first["type"]:
             case "missing":
                 return f"{where}: missing"

@@ -18,7 +18,15 @@ class PluginError(ToolError):
 
 
 class ArgumentError(ToolError):
-    """Arguments of a tool are not valid (the model or the caller can mend them)."""
+    """Arguments of a tool are not valid (the model or the caller can mend them).
+
+    Attributes:
+        place: Which argument, and where in it; empty if all of them together.
+    """
+
+    def __init__(self, message: str, *, place: tuple[int | str, ...] = ()) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class UnenforceableError(ToolError):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from watchkeeper.tools.addresses import HttpAddress
 from watchkeeper.tools.documents import DocumentError, read_document
 from watchkeeper.tools.errors import InventoryError, UnknownHostError
 
@@ -22,7 +23,7 @@ class HttpCheck(_Strict):
     """An HTTP address that answers with an expected status while all is well."""
 
     kind: Literal["http"] = "http"
-    url: str
+    url: HttpAddress
     expect: int = 200
     timeout: float = Field(default=3.0, gt=0, le=60, description="seconds")
 

@@ -6,14 +6,12 @@ import ipaddress
 import os
 import stat
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from watchkeeper.tools.addresses import parts_of_address
 from watchkeeper.tools.errors import CollectError
 from watchkeeper.tools.host import Target
 from watchkeeper.tools.inventory import HostSpec, HttpCheck
 from watchkeeper.tools.schema import folders_of
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def require_local(target: Target, fact: str) -> None:
@@ -41,13 +39,9 @@ def endpoint(url: str) -> tuple[str, str, int]:
         CollectError: If it is not an HTTP address.
     """
     try:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+        return parts_of_address(url)
     except ValueError as error:
-        raise CollectError(f"{url!r:.200} is not an HTTP address: {error}") from error
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise CollectError(f"{url!r:.200} is not an HTTP address: use http://host:port/path")
-    return parts.scheme, parts.hostname, port
+        raise CollectError(f"{url!r:.200}: {error}") from error
 
 
 def require_known_endpoint(spec: HostSpec, host: str, port: int) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -150,7 +151,33 @@ def parse(tool: AnyFact | AnyAction, values: dict[str, Any]) -> Arguments:
     try:
         arguments: Arguments = tool.parse_arguments(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "arguments"
-        raise ArgumentError(f"{tool.name}: {place}: {first['msg']} (got {first['input']!r:.80})") from error
+        place, message = explain_arguments(tool, error)
+        named = ".".join(str(part) for part in place) or "arguments"
+        raise ArgumentError(f"{tool.name}: {named}: {message}", place=place) from error
     return arguments
+
+
+def explain_arguments(tool: AnyFact | AnyAction, error: ValidationError) -> tuple[tuple[int | str, ...], str]:
+    """Say what is wrong first with the arguments of a tool, where, and what to write.
+
+    An unknown argument goes before a missing one: it is mostly that one, misspelled.
+    """
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    place = first["loc"]
+    fields = {
+        name: field
+        for name, field in tool.arguments_type.model_fields.items()
+        if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("internal"))
+    }
+    if len(place) == 1 and first["type"] in {"extra_forbidden", "missing"}:
+        taken = ", ".join(
+            name if field.is_required() else f"{name} (may be left out)" for name, field in fields.items()
+        )
+        takes = f"it takes {taken}" if taken else "it takes none"
+        if first["type"] == "missing":
+            return place, f"missing; {takes} (see `watchkeeper tools show {tool.name}`)"
+        near = get_close_matches(str(place[0]), fields, n=1)
+        meant = f" (is {near[0]!r} meant?)" if near else ""
+        return place, f"there is no such argument{meant}; {takes} (got {first['input']!r:.80})"
+    return place, f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80})"

@@ -216,7 +216,7 @@ def test_a_policy_that_is_malformed_or_names_an_unknown_tool(
         ),
         (
             ALERT.replace("{kind: http, url: 'http://127.0.0.1:1/'}", "{fact: disk.usage}"),
-            ("disk.usage: path", "Field required"),
+            ("disk.usage: path", "missing; it takes path"),
         ),
         (ALERT + "service: shop\n", ("service 'shop' is not on host 'web-1'",)),
     ],

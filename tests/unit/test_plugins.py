@@ -208,7 +208,7 @@ def test_an_edit_that_makes_no_sense_is_told_and_the_question_stays(home: Path) 
         ("position=on", "has these arguments already"),
         ("position", "'position' is not NAME=VALUE"),
         ("position=[", "its value is not YAML"),
-        ("lamp=on", "switch.set: lamp: Extra inputs are not permitted"),
+        ("lamp=on", "switch.set: lamp: there is no such argument; it takes"),
     ):
         done = invoke("approvals", "edit", approval_id, given)
         assert (done.exit_code, said in done.stderr) == (2, True), done.stderr

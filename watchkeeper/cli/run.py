@@ -221,7 +221,7 @@ def run(
             settings = load_settings(**(kept.options() | given))
         # All that a user wrote is read before libraries are loaded, and before a model is fetched: that takes
         # seconds, or minutes.
-        raised = Alert.load(alert) if alert is not None else None
+        raised, written = Alert.read(alert) if alert is not None else (None, None)
         engine = lazy_engine(console, settings)
         stack.callback(engine.close)
         hosts, registry = (
@@ -231,7 +231,7 @@ def run(
         path = settings.policy_path
         rules = Policy.load(path, registry) if path else Policy.default(registry)
         if raised is not None:
-            raised.check(hosts, registry)
+            raised.check(hosts, registry, document=written)
         from watchkeeper.runtime.orchestrator import Orchestrator
         from watchkeeper.runtime.people import token_from_environment
 

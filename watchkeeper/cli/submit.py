@@ -27,9 +27,11 @@ def submit(
 
     with mistakes():
         settings = load_settings(inventory=inventory)
-        raised = Alert.load(alert)
+        raised, written = Alert.read(alert)
         raised.check(
-            Inventory.load(settings.inventory_path), load_registry(settings.tools, settings.log_predictor)
+            Inventory.load(settings.inventory_path),
+            load_registry(settings.tools, settings.log_predictor),
+            document=written,
         )
         with Journal(settings.home, store=settings.store_place, solo=settings.solo) as journal:
             person = journal.people.at_terminal(token=token_from_environment())
