@@ -80,6 +80,16 @@ class ConditionText:
                 return None
         return frozenset(fields)
 
+    def read_of(self, variable: str) -> frozenset[str]:
+        """The fields of a variable that it names, whatever else it does with it."""
+        fields: set[str] = set()
+        for at in self._all(variable):
+            if self._token(at + 1) == "." and self._kind(at + 2) == "name" and self._token(at + 3) != "(":
+                fields.add(self._token(at + 2))
+            elif self._token(at + 1) == "[" and self._kind(at + 2) == "string" and self._token(at + 3) == "]":
+                fields.add(_written(self._token(at + 2)) or "")
+        return frozenset(fields - {""})
+
     def asks_for_one(self, variable: str, field: str) -> bool:
         """Whether all it asks of a list is that some element is there or fits: more elements change nothing.
 

@@ -261,9 +261,12 @@ class Policy:
             blast=moment.blast,
         )
 
+    def where(self, number: int, *place: int | str) -> str:
+        """Name a place within a rule: the file, the line and the part."""
+        return self._document.where(("rules", number, *place)) if self._document else "rules"
+
     def _error(self, number: int, rule: Rule, place: Place, message: str) -> PolicyError:
-        where = self._document.where(("rules", number, *place)) if self._document else "rules"
-        return PolicyError(f"policy {where}: rule {rule.name!r}: {message}")
+        return PolicyError(f"policy {self.where(number, *place)}: rule {rule.name!r}: {message}")
 
     def _compile(
         self, number: int, rule: Rule, compile_condition: Callable[[str], Condition]

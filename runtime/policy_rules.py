@@ -44,7 +44,15 @@ class Match(_Strict):
 
     def fits(self, action: str, labels: dict[str, str]) -> bool:
         """Whether an action on a host with these labels is meant at some time; no label, no fit."""
-        return any(fnmatchcase(action, pattern) for pattern in self.tools) and all(
+        return self.fits_action(action) and self.fits_host(labels)
+
+    def fits_action(self, action: str) -> bool:
+        """Whether an action is meant on some host."""
+        return any(fnmatchcase(action, pattern) for pattern in self.tools)
+
+    def fits_host(self, labels: dict[str, str]) -> bool:
+        """Whether a host with these labels is meant; no label, no fit."""
+        return all(
             name in labels and fnmatchcase(labels[name], pattern) for name, pattern in self.hosts.items()
         )
 

@@ -259,3 +259,75 @@ def test_the_policy_to_begin_with_says_how_differently_groups_may_be_treated(hom
     ):
         (home / "policy.yaml").write_text((files(package) / name).read_text())
         assert "bias between groups: equalized odds 0.2" in run("check").stdout
+
+
+DOUBTFUL = """version: 1
+rules:
+  - {name: rest, match: {tools: ["disk.*", "config.*", "job.*", "process.*", service.start]}, decision: ask}
+  - name: webs
+    match:
+      tools: [service.restart]
+      hosts:
+        rle: web
+    decision: ask
+  - {name: stores, match: {tools: [service.stop], hosts: {role: stor}}, decision: ask}
+  - {name: both, match: {hosts: {role: web, rack: "7"}}, decision: deny}
+  - name: db
+    match: {tools: [service.*]}
+    when: has(arguments.servce) && arguments["servce"] == "db"
+    decision: deny
+"""
+
+
+def test_what_rules_speak_of_and_is_not_there_is_named_with_its_line(home: Path) -> None:
+    (home / "policy.yaml").write_text(DOUBTFUL)
+    (home / "inventory.yaml").write_text(INVENTORY.replace("{role: store}", '{role: store, rack: "7"}'))
+    file = str(home / "policy.yaml")
+    for strict in ((), ("--strict",)):
+        shown = run("check", *strict, code=1 if strict else 0).stdout
+        assert "all is well" not in shown.replace("not all is well", "")
+        assert f"'{file}' line 8: rules.1.match.hosts.rle: rule 'webs'" in shown
+        assert "no host has a label 'rle' (is 'role' meant?)" in shown
+        assert "line 10: rules.2.match.hosts.role: rule 'stores': no host's label 'role' fits 'stor'" in shown
+        assert "(is 'store' meant?)" in shown
+        assert "rule 'both': each of these labels is there, but no host has all of them" in shown
+        assert "line 14: rules.4.when: rule 'db': it reads arguments.servce, which none of its" in shown
+        assert "(is 'service' meant?)" in shown
+        assert ("--strict fails: " in shown) is bool(strict)
+    told = json.loads(run("check", "--strict", "--json", code=1).stdout)
+    assert [one["rule"] for one in told["doubts"]] == ["webs", "stores", "both", "db"]
+
+
+def test_strict_says_why_it_fails(home: Path) -> None:
+    (home / "policy.yaml").write_text(DOUBTFUL.split("  - {name: stores")[0].replace("rle", "role"))
+    shown = run("check", "--strict", code=1).stdout
+    assert "all is well" not in shown.replace("not all is well", "")
+    assert "denied by default only, since no rule speaks of them:" in shown
+    assert re.search(r"service.restart +store-1", shown)
+    assert "--strict fails: 3 actions on hosts are denied by default only, and 0 parts of rules" in shown
+
+
+def test_the_example_of_the_docs_does_what_the_docs_say(home: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (home / "policy.yaml").write_text(next(block for block in blocks if block.startswith("version: 1")))
+    (home / "cases.yaml").write_text(next(block for block in blocks if block.startswith("cases:")))
+    (home / "inventory.yaml").write_text("hosts: [{name: web-1, labels: {environment: production}}]\n")
+    assert "all is well" in run("check", "--strict").stdout
+    assert "5 cases, 0 failed" in run("test", str(home / "cases.yaml")).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "{}",
+            "service.start: service: missing; it takes service (see `watchkeeper tools show service.start`)",
+        ),
+        ('{"servce": "api"}', "servce: there is no such argument (is 'service' meant?); it takes service"),
+    ],
+)
+def test_explain_says_which_arguments_there_are(home: Path, arguments: str, said: str) -> None:
+    stderr = run("explain", "service.start", "web-1", "--arguments", arguments, code=2).stderr
+    assert said in stderr
+    assert """write it as --arguments '{"service": ...}'""" in stderr

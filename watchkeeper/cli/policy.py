@@ -30,13 +30,18 @@ def check(
     ] = None,
     *,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail if an action on a host is denied by default only.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Fail if an action on a host is denied by default only, or a rule names what is not there.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Check a policy: its form, its examples, and whether it speaks of every action on every host."""
     with mistakes():
         from watchkeeper.runtime.policy_coverage import Covered, coverage
+        from watchkeeper.runtime.policy_doubts import doubts
         from watchkeeper.runtime.policy_people import too_few_people
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.runtime.users import load_users
@@ -47,12 +52,14 @@ def check(
         registry = load_registry(settings.tools, settings.log_predictor)
         policy = _load(file, settings, registry)
         few = too_few_people(policy.rules, load_users(settings.home))
-        covered = None
+        covered, inventory = None, None
         if strict or settings.inventory_path.exists():
-            covered = coverage(policy, registry, Inventory.load(settings.inventory_path))
+            inventory = Inventory.load(settings.inventory_path)
+            covered = coverage(policy, registry, inventory)
+        doubtful = doubts(policy, registry, inventory)
         gaps = [one for one in covered or () if one.covered is Covered.NEVER]
         sometimes = [one for one in covered or () if one.covered is Covered.SOMETIMES]
-        ok = not (strict and gaps)
+        ok = not (strict and (gaps or doubtful))
         if as_json:
             print_json(
                 {
@@ -61,6 +68,7 @@ def check(
                     "rules": [rule.model_dump(mode="json") for rule in policy.rules],
                     "decisions": None if covered is None else len(covered),
                     "bias": policy.bias.model_dump(mode="json"),
+                    "doubts": [one.model_dump(mode="json") for one in doubtful],
                     "denied_by_default": [one.model_dump(mode="json") for one in gaps],
                     "too_few_people": [one.model_dump(mode="json") for one in few],
                     "depends": [one.model_dump(mode="json") for one in sometimes],
@@ -68,8 +76,9 @@ def check(
             )
         else:
             examples = sum(len(r.examples.match) + len(r.examples.no_match) for r in policy.rules)
+            well = "all is well" if ok and not doubtful else "not all is well, see below"
             typer.echo(
-                f"{len(policy.rules)} rules, {examples} examples: all is well (digest {policy.digest[:16]})"
+                f"{len(policy.rules)} rules, {examples} examples: {well} (digest {policy.digest[:16]})"
             )
             typer.echo(f"bias between groups: {plain(policy.bias.told())}")
             for name, limits in policy.bias.predictors.items():
@@ -80,7 +89,14 @@ def check(
                     f"note: rule {one.rule!r} (tier {one.tier}) waits for {one.wanted} users who are "
                     f"{one.role}, and {there}: add them with `watchkeeper users`"
                 )
+            for doubt in doubtful:
+                typer.echo(f"doubt: {plain(doubt.place)}: rule {doubt.rule!r}: {plain(doubt.message)}")
             _tell_coverage(settings, covered, gaps, len(sometimes))
+            if not ok:
+                typer.echo(
+                    f"--strict fails: {len(gaps)} actions on hosts are denied by default only, and "
+                    f"{len(doubtful)} parts of rules speak of what is not there: add rules, or correct them"
+                )
     if not ok:
         raise typer.Exit(1)
 
@@ -163,10 +179,12 @@ def explain(
 ) -> None:
     """Ask what a policy says about one action, and why: rules, windows, and what was touched lately."""
     with mistakes():
+        from watchkeeper.runtime.errors import ConfigurationError
         from watchkeeper.runtime.people import current_person
         from watchkeeper.runtime.policy_bias import MeasuredBias
         from watchkeeper.runtime.policy_types import PolicyRequest
         from watchkeeper.runtime.settings import load_settings
+        from watchkeeper.tools.errors import ArgumentError
         from watchkeeper.tools.findings import Severity
         from watchkeeper.tools.inventory import Inventory
         from watchkeeper.tools.plugins import load_registry
@@ -178,7 +196,12 @@ def explain(
         tool = registry.action(action)
         inventory = Inventory.load(settings.inventory_path)
         spec = inventory.host(host)
-        parsed = parse(tool, _parse_json(arguments))
+        try:
+            parsed = parse(tool, _parse_json(arguments))
+        except ArgumentError as error:
+            needed = [name for name, one in tool.arguments_type.model_fields.items() if one.is_required()]
+            written = ", ".join(f'"{name}": ...' for name in needed)
+            raise ConfigurationError(f"{error}: write it as --arguments '{{{written}}}'") from error
         given = parsed.model_dump(mode="json")
         policy, moment = _load(file, settings, registry), _moment(at)
         decision = policy.decide(
@@ -231,6 +254,7 @@ def _tell_coverage(
         typer.echo(f"there is no inventory at {str(settings.inventory_path)!r}: nothing is said about hosts")
         return
     if gaps:
+        typer.echo("denied by default only, since no rule speaks of them:")
         print_table(("action", "host"), [(one.action, one.host) for one in gaps], empty="")
     typer.echo(
         f"{len(covered)} actions on hosts: {len(gaps)} denied by default only, {depends} depending on "
