@@ -6,7 +6,7 @@ import json
 from datetime import datetime, timedelta
 
 from pydantic import JsonValue
-from sqlalchemy import Connection, or_, update
+from sqlalchemy import Connection, or_, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approval_types import (
@@ -49,7 +49,7 @@ def take_answer(
     _check_answer(asked, answer, reason, arguments)
     if asked.status is not ApprovalStatus.PENDING:
         raise ApprovalError(f"approval {asked.id!r} {standing(asked)}")
-    _check_person(asked, answer, by, accounts)
+    _check_person(connection, asked, answer, by, accounts)
     if answer is Answer.APPROVE:
         _vote(connection, asked, by=by, accounts=accounts, at=at, reason=reason)
         if len(asked.votes) + 1 < asked.quorum:
@@ -117,7 +117,9 @@ def _check_answer(
         )
 
 
-def _check_person(asked: Approval, answer: Answer, by: str, accounts: tuple[str, ...]) -> None:
+def _check_person(
+    connection: Connection, asked: Approval, answer: Answer, by: str, accounts: tuple[str, ...]
+) -> None:
     if not by.strip():
         raise ApprovalError(f"approval {asked.id!r}: who answers is not said")
     if answer is not Answer.APPROVE:
@@ -132,6 +134,13 @@ def _check_person(asked: Approval, answer: Answer, by: str, accounts: tuple[str,
     if not same_person(names, asked.requester_names):
         return
     who = one_of(asked.requester, by)
+    first = _asked_before_edit(connection, asked)
+    if first and (not asked.solo or asked.quorum > 1):
+        count = "another person" if asked.quorum == 1 else f"{asked.quorum} other people"
+        raise ApprovalError(
+            f"approval {asked.id!r} is the edit of {who} of what {first!r} asked for: who edits asks for the "
+            f"edited action, so their own yes does not count: {count} must approve it"
+        )
     if not asked.solo:
         raise ApprovalError(
             f"approval {asked.id!r} was asked for by {who}, who may not approve it: another person must "
@@ -142,3 +151,22 @@ def _check_person(asked: Approval, answer: Answer, by: str, accounts: tuple[str,
             f"approval {asked.id!r} is of tier {asked.tier}, for {asked.quorum} to approve: {who} asked for "
             f"it and even in solo mode may approve tier {SOLO_TIER} only; another person must"
         )
+
+
+def _asked_before_edit(connection: Connection, asked: Approval) -> str:
+    """Return who asked for what the requester of a question edited; empty where it is no edit."""
+    table = schema.approvals
+    step = connection.execute(select(schema.steps.c.body).where(schema.steps.c.id == asked.step_id)).scalar()
+    if step is None:
+        return ""
+    arguments = json.loads(step)["arguments"]
+    edits = connection.execute(
+        select(table.c.edited, table.c.decided_by, table.c.requester)
+        .where(table.c.incident_id == asked.incident_id, table.c.answer == Answer.EDIT.value)
+        .order_by(table.c.decided_at.desc())
+    )
+    for edited, editor, requester in edits:
+        of_requester = same_person(editor, asked.requester_names)
+        if of_requester and json.loads(edited) == arguments:
+            return str(requester)
+    return ""

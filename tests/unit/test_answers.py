@@ -47,7 +47,7 @@ def test_an_edit_is_planned_and_asked_anew_and_the_old_question_allows_nothing(
         if asked.requester == "ann":
             o.answer(asked.id, "edit", by="bob", arguments={"position": "on"}, reason="on, not off")
             return
-        with pytest.raises(ApprovalError, match="asked for by 'bob', who may not approve it"):
+        with pytest.raises(ApprovalError, match="the edit of 'bob' of what 'ann' asked for"):
             o.answer(asked.id, "approve", by="bob")
         o.answer(asked.id, "approve", by="cat")
 
@@ -170,6 +170,32 @@ def test_alone_ones_own_edit_is_self_approved_and_another_persons_is_not(tmp_pat
         report = handle(o, answering)
     assert report.outcome == "resolved"
     assert [(a.requester, a.self_approved) for a in report.approvals] == [("ann", False), ("ann", True)]
+
+
+def test_who_edits_is_none_of_the_people_who_must_say_yes_and_is_told_why(tmp_path: Path, home: Path) -> None:
+    lamp = Lamp.dark(tmp_path, switch="dim")
+    refused: list[str] = []
+
+    def answering(o: Orchestrator, asked: Approval) -> None:
+        if len(steps(o, asked)) == 1:
+            o.answer(asked.id, "edit", by="bob", arguments={"position": "on"})
+            return
+        assert asked.quorum == 2
+        with pytest.raises(ApprovalError) as error:
+            o.answer(asked.id, "approve", by="bob")
+        refused.append(str(error.value))
+        o.answer(asked.id, "approve", by="cat")
+        with pytest.raises(ApprovalError, match="'ann'"):
+            o.answer(asked.id, "approve", by="ann")
+        o.answer(asked.id, "approve", by="eve")
+
+    rules = "version: 1\nrules:\n  - {name: pairs, decision: ask, tier: 3}\n"
+    with orchestrator(home, lamp, sets_it_off(), rules=rules) as o:
+        report = handle(o, answering)
+    assert report.outcome == "resolved"
+    assert [vote.by for vote in report.approvals[-1].votes] == ["cat", "eve"]
+    assert "is the edit of 'bob' of what 'ann' asked for" in refused[0]
+    assert "their own yes does not count: 2 other people must approve it" in refused[0]
 
 
 def steps(o: Orchestrator, asked: Approval) -> list[str]:
