@@ -28,10 +28,15 @@ def parts_of_address(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme]
 
 
-def _checked(url: str) -> str:
+def checked_address(url: str) -> str:
+    """Return an address as it is.
+
+    Raises:
+        ValueError: If it is not an HTTP address.
+    """
     parts_of_address(url)
     return url
 
 
-HttpAddress = Annotated[str, AfterValidator(_checked)]
+HttpAddress = Annotated[str, AfterValidator(checked_address)]
 """An address that something could answer at."""

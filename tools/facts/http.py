@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from watchkeeper.tools.addresses import HttpAddress
+from watchkeeper.tools.addresses import checked_address
 from watchkeeper.tools.fact import Arguments, Fact, Raw, Result
 from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.host import Target
@@ -90,7 +90,7 @@ class HttpCheckArguments(Arguments):
         timeout: Seconds after which the attempt is given up; likewise.
     """
 
-    url: Annotated[HttpAddress, known("url"), Field(max_length=2000)]
+    url: Annotated[str, known("url"), Field(max_length=2000), AfterValidator(checked_address)]
     expect: int | None = Field(default=None, ge=100, le=599, json_schema_extra={"internal": True})
     timeout: float | None = Field(default=None, gt=0, le=60, json_schema_extra={"internal": True})
 
