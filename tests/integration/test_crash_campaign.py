@@ -10,7 +10,7 @@ from tests.crash_campaign import BY_THE_MOMENT, Campaign, End, faults, plan, run
 from tests.crashes import Crashes, Job
 from tests.lamp import Lamp, folder_in_memory
 
-KILLS = 40
+KILLS = 20
 
 
 @pytest.mark.timeout(1800)

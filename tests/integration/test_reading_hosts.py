@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from watchkeeper.tools.errors import ArgumentError
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.facts import builtin_facts
 from watchkeeper.tools.host import CommandResult, LocalHost, Target
@@ -200,9 +201,15 @@ def test_a_proxy_of_the_environment_is_not_used(
     assert result(read(target(tmp_path), "http.check", url=f"http://127.0.0.1:{port}/health"))["ok"]
 
 
-@pytest.mark.parametrize("url", ["http://example.com/", "ftp://127.0.0.1/", "http://[::1", "/health"])
+@pytest.mark.parametrize("url", ["http://example.com/", "https://192.0.2.1/health"])
 def test_an_address_that_nobody_named_is_never_asked(tmp_path: Path, url: str) -> None:
     assert read(target(tmp_path), "http.check", url=url).result is None
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://[::1", "/health"])
+def test_what_is_no_http_address_is_not_taken(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ArgumentError, match="not an HTTP address"):
+        read(target(tmp_path), "http.check", url=url)
 
 
 def test_an_address_whose_certificate_is_not_accepted_fails_for_that_reason(tmp_path: Path) -> None:

@@ -532,6 +532,7 @@ def test_escalations_are_shown_acknowledged_and_handed_on(
         assert said in ended.stderr
 
 
+@pytest.mark.sqlite  # the doctor looks for the file itself
 def test_a_call_that_no_process_made_is_overdue_and_the_doctor_names_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
