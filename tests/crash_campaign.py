@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,11 +199,12 @@ class Campaign:
 
     Args:
         memory: Folder for the incidents.
+        scenarios: What is killed.
     """
 
-    def __init__(self, memory: Path) -> None:
+    def __init__(self, memory: Path, scenarios: Sequence[Scenario] = SCENARIOS) -> None:
         self._memory = memory
-        self._scenarios = {scenario.name: scenario for scenario in SCENARIOS}
+        self._scenarios = {scenario.name: scenario for scenario in scenarios}
         self._whole: dict[str, End] = {}
         self._seconds: dict[str, float] = {}
         self._prepared = memory / "prepared"
@@ -213,7 +214,7 @@ class Campaign:
     def survey(self, crashes: Crashes) -> list[Kill]:
         """Run every scenario undisturbed, and list the places that it comes by."""
         found: list[Kill] = []
-        for scenario in SCENARIOS:
+        for scenario in self._scenarios.values():
             for place in PLACES:
                 job = self._fresh(scenario, f"{scenario.name} {place}")
                 ran = crashes.ask(dataclasses.replace(job, kill=place, at=_NEVER))
@@ -289,7 +290,7 @@ def plan(places: list[Kill], *, moments: int, limit: int | None, seed: int) -> l
         seed: Of the moments and the order.
     """
     chance = random.Random(seed)
-    names = [scenario.name for scenario in SCENARIOS]
+    names = list(dict.fromkeys(place.scenario for place in places))
     drawn = [Kill(names[n % len(names)], "moment", round(chance.random(), 6)) for n in range(moments)]
     wanted = places + drawn
     chance.shuffle(wanted)
