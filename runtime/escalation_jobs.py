@@ -196,7 +196,7 @@ class EscalationWorker:
 
     def _work(self) -> None:
         while not self._stopping.wait(_POLL):
-            # Calls of people hang on this thread: whatever goes wrong, it tries again.
+            # Calls of people hang on this thread: it tries again, and what lasts is raised by `__exit__`.
             with suppress(Exception):
                 self._work_off()
 

@@ -198,15 +198,17 @@ def redact(value: JsonValue) -> JsonValue:
     if isinstance(value, list):
         return _of_list(value, redact)
     if isinstance(value, dict):
-        return {
-            redact_text(name): _hidden(item)
-            if is_secret_name(name)
-            else item
-            if is_identity(name) and not isinstance(item, dict)
-            else redact(item)
-            for name, item in value.items()
-        }
+        return {redact_text(name): _of_name(name, item) for name, item in value.items()}
     return value
+
+
+def _of_name(name: str, value: JsonValue) -> JsonValue:
+    """Take secrets out of what stands under a name in a record."""
+    if is_secret_name(name):
+        return _hidden(value)
+    if is_identity(name) and not isinstance(value, dict):
+        return value
+    return redact(value)
 
 
 def _of_list(values: list[JsonValue], redacted: Callable[[JsonValue], JsonValue]) -> list[JsonValue]:

@@ -43,6 +43,7 @@ from watchkeeper.runtime.errors import ConfigurationError, IncidentBusyError, St
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.ledger import Effect, Ledger
+from watchkeeper.runtime.lifecycle_rules import Retraining
 from watchkeeper.runtime.lifecycles import TOOLS
 from watchkeeper.runtime.policy_types import PolicyDecision
 from watchkeeper.runtime.restoring_records import make_safe
@@ -369,9 +370,9 @@ def test_the_policy_says_how_differently_groups_may_be_treated(base: Path) -> No
     assert "The policy allows: equalized odds 0.9" in text
 
 
-def asked_to_promote(o: Orchestrator, base: Path, **rules: Any) -> str:
+def asked_to_promote(o: Orchestrator, wanted: Retraining) -> str:
     """Go as far as the question whether the new version may answer, and return the incident."""
-    incident = o.retrain(request(base, trainer=PartialCut, explained=0, **rules)).id
+    incident = o.retrain(wanted).id
     list(o.resume(incident, wait=False))
     (asked,) = o.journal.approvals.list(incident_id=incident)
     o.answer(asked.id, "approve")
@@ -387,7 +388,7 @@ ASK = ALLOW.replace("decision: allow", "decision: ask")
 def test_a_limit_that_changes_after_the_yes_has_it_refused(base: Path) -> None:
     home = base / "home"
     with orchestrator(home, rules=f"{ASK}bias: {{equalized_odds: 0.9}}\n") as o:
-        incident = asked_to_promote(o, base)
+        incident = asked_to_promote(o, request(base, trainer=PartialCut, explained=0))
         asked, _ = o.journal.approvals.list(incident_id=incident)
         step = o.journal.steps.get(asked.step_id)
         assert step.bias is not None
@@ -439,13 +440,7 @@ def test_a_person_and_a_policy_may_refuse(base: Path) -> None:
 def test_a_yes_holds_for_the_files_that_were_judged_alone(base: Path) -> None:
     home = base / "home"
     with orchestrator(home) as o:
-        incident = o.retrain(request(base)).id
-        list(o.resume(incident, wait=False))
-        (asked,) = o.journal.approvals.list(incident_id=incident)
-        o.answer(asked.id, "approve")
-        list(o.resume(incident, wait=False))
-        train(o)
-        list(o.resume(incident, wait=False))
+        incident = asked_to_promote(o, request(base))
         asked, _ = o.journal.approvals.list(incident_id=incident)
         o.answer(asked.id, "approve")
         (Versions(home).get(NAME, 2).folder / "threshold.json").write_text('{"threshold": 0.0}')
@@ -456,13 +451,7 @@ def test_a_yes_holds_for_the_files_that_were_judged_alone(base: Path) -> None:
 def test_a_yes_does_not_hold_once_another_version_answers(base: Path, tmp_path: Path) -> None:
     home = base / "home"
     with orchestrator(home) as o:
-        incident = o.retrain(request(base)).id
-        list(o.resume(incident, wait=False))
-        (asked,) = o.journal.approvals.list(incident_id=incident)
-        o.answer(asked.id, "approve")
-        list(o.resume(incident, wait=False))
-        train(o)
-        list(o.resume(incident, wait=False))
+        incident = asked_to_promote(o, request(base))
         versions = Versions(home)
         other = versions.register(NAME, make(tmp_path / "other", 0.5))
         versions.promote(NAME, other.number, by="bob")

@@ -97,15 +97,6 @@ def test_a_role_is_asked_for(home: Path) -> None:
     assert "there are viewer" in refused("roles fay")
 
 
-def test_only_an_account_that_owns_the_home_adds_the_first_user(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: home.stat().st_uid + 4242)
-    said = refused(f"add mallory --role admin --account {ME}")
-    assert f"only the account '{ME}', which owns the home, or root may add one" in said
-    assert names(home) == []
-
-
 # -- users of an earlier release, without an admin --------------------------------------------------------
 
 
