@@ -3,9 +3,11 @@
 Plays all scenarios of `watchkeeper demo` with different seeds (and with them service names, files, ports and
 wording). The oracle judges from outside. Whenever the model is asked for the root cause, a chooser that picks
 at random is asked the very same question, so that both first choices can be compared in pairs. Random rounds
-let that chooser run whole incidents, to show what the structure around the model does alone.
+let that chooser run whole incidents, to show what the structure around the model does alone. With an adapter
+the model without it is asked the very same questions, too.
 
     python benchmarks/incidents.py --rounds 10 --random-rounds 2 --first-seed 1000
+    python benchmarks/incidents.py --adapter site --random-rounds 0
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from watchkeeper.demo.faults import SCENARIOS
@@ -40,15 +44,24 @@ from watchkeeper.runtime.settings import load_settings
 
 LEAD = "The root cause is that"
 RESAMPLES = 10_000
+RANDOM = "a random chooser"
+UNADAPTED = "the model without the adapter"
+
+
+Shadow = Callable[[ChoiceRequest], Choice]
 
 
 class Shadowed:
-    """An engine whose questions for the root cause are put to a second one as well."""
+    """An engine whose first question for the root cause is put to others as well.
 
-    def __init__(self, engine: Engine, shadow: Engine) -> None:
+    Attributes:
+        firsts: What each of them answered.
+    """
+
+    def __init__(self, engine: Engine, shadows: Mapping[str, Shadow]) -> None:
         self._engine = engine
-        self._shadow = shadow
-        self.first: str | None = None
+        self._shadows = shadows
+        self.firsts: dict[str, str] = {}
 
     @property
     def identity(self) -> ModelIdentity:
@@ -64,13 +77,13 @@ class Shadowed:
         return self._engine.stream(request, cancel=cancel)
 
     def choose(self, request: ChoiceRequest, *, cancel: Cancellation | None = None) -> Choice:
-        """Ask both, and keep what the shadow said first."""
-        if request.lead == LEAD and self.first is None:
-            self.first = request.options[self._shadow.choose(request).best]
+        """Ask all, and keep what the shadows said first."""
+        if request.lead == LEAD and not self.firsts:
+            self.firsts = {name: request.options[ask(request).best] for name, ask in self._shadows.items()}
         return self._engine.choose(request, cancel=cancel)
 
     def close(self) -> None:
-        """Leave both open."""
+        """Leave it open."""
 
 
 def main() -> None:
@@ -100,7 +113,12 @@ def main() -> None:
     figures = {
         "model": _figures([result for result, _ in played]),
         "random alone": _figures([result for result, _ in alone]),
-        "first choices": _paired([(_right(r), guess) for r, guess in played if r.first_choice is not None]),
+        "first choices": {
+            f"against {name}": _paired(
+                [(_right(r), others[name]) for r, others in played if r.first_choice is not None]
+            )
+            for name in (RANDOM, *([UNADAPTED] if options.adapter else []))
+        },
         "peak GiB of this process": round(peak, 2),
     }
     print(json.dumps(figures, indent=2))
@@ -117,14 +135,17 @@ def main() -> None:
 
 def _play(
     engine: Engine | None, rounds: int, first_seed: int, adapter: str | None = None
-) -> list[tuple[ScenarioResult, bool]]:
-    """Play rounds over all scenarios; the second value is whether the random chooser's pick was right."""
-    played: list[tuple[ScenarioResult, bool]] = []
+) -> list[tuple[ScenarioResult, dict[str, bool]]]:
+    """Play rounds over all scenarios; the second value is whether the others' picks were right, by name."""
+    played: list[tuple[ScenarioResult, dict[str, bool]]] = []
     with tempfile.TemporaryDirectory(prefix="wk-bench-") as home:
         for number in range(rounds * len(SCENARIOS)):
             scenario, seed = SCENARIOS[number % len(SCENARIOS)], first_seed + number
             chooser = RandomEngine(seed)
-            shadowed = Shadowed(engine or chooser, chooser)
+            shadows: dict[str, Shadow] = {RANDOM: chooser.choose}
+            if engine is not None and adapter is not None:
+                shadows[UNADAPTED] = partial(_unadapted, engine)
+            shadowed = Shadowed(engine or chooser, shadows)
             player = Player(
                 engine=shadowed,
                 settings=load_settings(home=Path(home), solo=True, adapter=adapter),
@@ -134,20 +155,25 @@ def _play(
             if result.skipped:
                 print(f"{scenario} skipped: {result.skipped}", file=sys.stderr)
                 continue
-            right = shadowed.first is not None and shadowed.first in result.right_options
+            right = {name: shadowed.firsts.get(name) in result.right_options for name in shadows}
             played.append((result, right))
             _show("model" if engine else "random", result, right)
     return played
 
 
-def _show(who: str, result: ScenarioResult, chance: bool) -> None:
+def _unadapted(engine: Engine, request: ChoiceRequest) -> Choice:
+    return engine.choose(replace(request, adapter=None))
+
+
+def _show(who: str, result: ScenarioResult, others: Mapping[str, bool]) -> None:
     first = result.first_choice
     said = {True: "right", False: "wrong"}
     line = (
         f"{who:6} {result.scenario:10} seed {result.seed}: {'ok' if result.ok else 'NOT OK':6} "
         f"{result.state:9} first choice {said[_right(result)]} of {first.options if first else 0}, "
-        f"by chance {said[chance]}, {result.seconds:.0f} s"
+        f"{result.seconds:.0f} s"
     )
+    line += "".join(f"; {name} {said[right]}" for name, right in others.items())
     line += "".join(f"; {check.name}: {check.detail}" for check in result.checks)
     print(line, file=sys.stderr, flush=True)
 
@@ -185,7 +211,7 @@ def _paired(pairs: Sequence[tuple[bool, bool]]) -> dict[str, object]:
     """Compare two choosers on the same questions; the interval is a percentile bootstrap over the pairs."""
     if not pairs:
         return {}
-    differences = [int(ours) - int(chance) for ours, chance in pairs]
+    differences = [int(ours) - int(theirs) for ours, theirs in pairs]
     pick = random.Random(0)
     means = sorted(
         sum(pick.choices(differences, k=len(differences))) / len(differences) for _ in range(RESAMPLES)
@@ -193,7 +219,7 @@ def _paired(pairs: Sequence[tuple[bool, bool]]) -> dict[str, object]:
     return {
         "questions": len(pairs),
         "model right": round(sum(ours for ours, _ in pairs) / len(pairs), 3),
-        "random right": round(sum(chance for _, chance in pairs) / len(pairs), 3),
+        "other right": round(sum(theirs for _, theirs in pairs) / len(pairs), 3),
         "difference": round(sum(differences) / len(differences), 3),
         "95 % interval": [round(means[int(RESAMPLES * 0.025)], 3), round(means[int(RESAMPLES * 0.975)], 3)],
     }

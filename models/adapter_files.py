@@ -136,8 +136,13 @@ def read_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
     if tensors:
         message = f"{folder / WEIGHTS_NAME} holds {min(tensors)!r}, which its configuration does not name"
         raise AdapterError(message)
+    return Adapter(name, layers, digest_adapter(folder))
+
+
+def digest_adapter(folder: Path) -> str:
+    """Return the SHA-256 over an adapter's configuration and its weights."""
     parts = [digest_file(folder / part).sha256 for part in (CONFIG_NAME, WEIGHTS_NAME)]
-    return Adapter(name, layers, hashlib.sha256("\n".join(parts).encode()).hexdigest())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _parents(name: str) -> list[str]:

@@ -190,14 +190,19 @@ def built_in_cases(seed: int = 0) -> tuple[LabelledCase, ...]:
     return tuple(_made(rng))
 
 
-def read_cases(path: Path) -> tuple[LabelledCase, ...]:
+def read_cases(path: Path, *, part: bool = True) -> tuple[LabelledCase, ...]:
     """Read cases from a file of JSON lines; see :class:`LabelledCase` for their fields.
+
+    Args:
+        path: The file.
+        part: Whether every third topic is held out where no case is marked so.
 
     Raises:
         CalibrationError: If it cannot be read, or a line is no case; the line is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not by `splitlines`: JSON may hold other line separators as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path} cannot be read: {error}") from error
     cases: list[LabelledCase] = []
@@ -215,7 +220,7 @@ def read_cases(path: Path) -> tuple[LabelledCase, ...]:
         if case.answer not in case.options:
             raise CalibrationError(f"{path} line {number}: answer {case.answer!r} is none of the options")
         cases.append(case if case.topic else case.model_copy(update={"topic": f"line {number}"}))
-    return _with_held_out(cases)
+    return _with_held_out(cases) if part else tuple(cases)
 
 
 def digest_of(cases: Sequence[LabelledCase]) -> str:

@@ -3,7 +3,8 @@
 What is learned is to choose: the loss is the cross-entropy at each token where the right option and another
 part ways, among the tokens that options go on with there, each corrected as choices are (``log p(token |
 evidence) - w log p(token | no evidence)``). Tokens that are settled once an option is begun teach nothing
-but wording, and are left out. All options ride in one forward pass (see ``scoring``).
+but wording: they are left out, and nothing is computed for them. With the loss over whole options, all ride
+in one forward pass (see ``scoring``).
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from watchkeeper.models import scoring
 from watchkeeper.models.adapter_files import CONFIG_NAME, WEIGHTS_NAME
 from watchkeeper.models.calibration_cases import LabelledCase
 from watchkeeper.models.errors import AdapterError
-from watchkeeper.models.interface import Message
+from watchkeeper.models.interface import ChoiceRequest, Message
 from watchkeeper.models.straight_through import compute_as_served
 from watchkeeper.models.templates import ChatFormat
 
@@ -48,7 +50,7 @@ class Recipe:
     rank: int = 16
     last_layers: int = 0
     learning_rate: float = 3e-4
-    batch: int = 4
+    batch: int = 8
     warmup: float = 0.1
     loss: str = "branches"
     forward: str = "served"
@@ -60,7 +62,7 @@ class StepResult:
 
     Attributes:
         loss: Mean over its questions, in nats.
-        right: Share of them that were answered right before the step.
+        right: Share of them that were answered right before the step: in every token that was learned from.
         norm: Norm of the gradient before it was clipped.
     """
 
@@ -70,44 +72,34 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
-    """Options in tokens.
+class Fork:
+    """A place in the right option where others that began alike go on in another way.
 
     Attributes:
-        tails: Their tokens.
-        scores: Corrected log-probability of each token; one tensor an option, of shape (tokens,).
+        place: Tokens of the right option before it.
+        tokens: What options go on with there, the right option's token first.
     """
 
-    tails: Sequence[Sequence[int]]
-    scores: Sequence[torch.Tensor]
-
-    @property
-    def wholes(self) -> torch.Tensor:
-        """The options' scores; shape (options,)."""
-        return torch.stack([score.sum() for score in self.scores])
-
-    def loss_of_wholes(self, right: int) -> torch.Tensor:
-        """Cross-entropy of the shares that agents compute."""
-        return torch.nn.functional.cross_entropy(self.wholes[None], torch.tensor([right]))
-
-    def loss_of_branches(self, right: int) -> torch.Tensor:
-        """Cross-entropy of the right option's tokens among those of options that began alike, summed."""
-        losses: list[torch.Tensor] = []
-        alike = list(range(len(self.tails)))
-        for place, token in enumerate(self.tails[right]):
-            alike = [option for option in alike if len(self.tails[option]) > place]
-            ways = {token: right}
-            for option in alike:
-                ways.setdefault(self.tails[option][place], option)
-            if len(ways) > 1:
-                scores = torch.stack([self.scores[option][place] for option in ways.values()])
-                losses.append(torch.nn.functional.cross_entropy(scores[None], torch.tensor([0])))
-            alike = [option for option in alike if self.tails[option][place] == token]
-        # An option with which all others begin has no token of its own.
-        return torch.stack(losses).sum() if losses else self.loss_of_wholes(right)
+    place: int
+    tokens: tuple[int, ...]
 
 
-_LOSSES = {"branches": _Scored.loss_of_branches, "options": _Scored.loss_of_wholes}
+def forks(tails: Sequence[Sequence[int]], right: int) -> list[Fork]:
+    """Return the places in which the right option parts from others; none where all others begin with it.
+
+    Args:
+        tails: Tokens of each option.
+        right: Which one is right.
+    """
+    found: list[Fork] = []
+    alike = list(range(len(tails)))
+    for place, token in enumerate(tails[right]):
+        alike = [option for option in alike if len(tails[option]) > place]
+        others = {tails[option][place] for option in alike} - {token}
+        if others:
+            found.append(Fork(place, (token, *sorted(others))))
+        alike = [option for option in alike if tails[option][place] == token]
+    return found
 
 
 class LoraTraining:
@@ -187,10 +179,9 @@ class LoraTraining:
         right = 0
         for case in cases:
             check()
-            scored = self._scored(case)
-            loss = _LOSSES[self._recipe.loss](scored, case.label)
+            loss, answered = self._loss(case)
             losses.append(float(loss.detach()))
-            right += int(scored.wholes.argmax()) == case.label
+            right += answered
             if not math.isfinite(losses[-1]):
                 return StepResult(losses[-1], right / len(cases), math.nan)
             (loss / len(cases)).backward()  # type: ignore[no-untyped-call]
@@ -267,21 +258,53 @@ class LoraTraining:
             return (self._step + 1) / rising
         return max(0.05, (self._steps - self._step) / max(1, self._steps - rising))
 
-    def _scored(self, case: LabelledCase) -> _Scored:
+    def _loss(self, case: LabelledCase) -> tuple[torch.Tensor, bool]:
+        """Return the loss of one case, and whether it was answered right."""
         request = case.corrected()
         parts = scoring.split(self._format.plain, request.lead, request.options)
-        scores = self._logprobs(request.messages, parts)
+        found = forks(parts.tails, case.label) if self._recipe.loss == "branches" else []
+        if found:
+            # Tokens of one place share their norm, which cancels: raw logits do.
+            path = parts.tails[case.label][: found[-1].place]
+            scores = self._corrected(request, lambda messages: self._at_forks(messages, parts, path, found))
+            pairs = [(score, 0) for score in scores]
+        else:
+            # An option with which all others begin has no token of its own.
+            whole = self._corrected(request, lambda messages: [self._wholes(messages, parts)])
+            pairs = [(whole[0], case.label)]
+        losses = [functional.cross_entropy(score[None], torch.tensor([right])) for score, right in pairs]
+        return torch.stack(losses).sum(), all(int(score.argmax()) == right for score, right in pairs)
+
+    def _corrected(
+        self, request: ChoiceRequest, score: Callable[[Sequence[Message]], list[torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        scores = score(request.messages)
         if request.neutral is None or request.neutral_weight == 0:
-            return _Scored(parts.tails, scores)
+            return scores
         # What is said without evidence counts, but is not what is learned: half of the pass is saved.
         with torch.no_grad():
-            without = self._logprobs(request.neutral, parts)
+            without = score(request.neutral)
         weight = request.neutral_weight
-        corrected = [score - weight * other for score, other in zip(scores, without, strict=True)]
-        return _Scored(parts.tails, corrected)
+        return [one - weight * other for one, other in zip(scores, without, strict=True)]
 
-    def _logprobs(self, messages: Sequence[Message], parts: scoring.Continuations) -> list[torch.Tensor]:
-        """Log-probabilities of each option's tokens; shapes (tokens,)."""
+    def _at_forks(
+        self,
+        messages: Sequence[Message],
+        parts: scoring.Continuations,
+        path: Sequence[int],
+        found: Sequence[Fork],
+    ) -> list[torch.Tensor]:
+        """Logits of each fork's tokens; shapes (tokens,). What comes after the last fork is not computed."""
+        before = [*self._format.prompt(messages), *parts.stem]
+        hidden = self._base.get_decoder()(
+            input_ids=torch.tensor([[*before, *path]]), use_cache=False
+        ).last_hidden_state[0]
+        places = [len(before) - 1 + fork.place for fork in found]
+        logits = self._base.get_output_embeddings()(hidden[places]).float()
+        return [row[list(fork.tokens)] for row, fork in zip(logits, found, strict=True)]
+
+    def _wholes(self, messages: Sequence[Message], parts: scoring.Continuations) -> torch.Tensor:
+        """Log-probability of each option; shape (options,)."""
         packed = scoring.pack([*self._format.prompt(messages), *parts.stem], parts.tails, 0)
         hidden = self._base.get_decoder()(
             input_ids=torch.tensor([packed.tokens]),
@@ -294,5 +317,5 @@ class LoraTraining:
         scores: list[torch.Tensor] = []
         for pairs in packed.targets:
             rows, tokens = [row for row, _ in pairs], [token for _, token in pairs]
-            scores.append(logits[rows, tokens] - norms[rows])
-        return scores
+            scores.append((logits[rows, tokens] - norms[rows]).sum())
+        return torch.stack(scores)

@@ -255,6 +255,11 @@ def standing(approval: Approval) -> str:
         case ApprovalStatus.USED:
             return f"was used at {approval.used_at:%Y-%m-%d %H:%M:%S} UTC: an approval is good for one time"
         case ApprovalStatus.EXPIRED:
+            if approval.answer is None and approval.reason:
+                return f"is {approval.reason}; it is put anew when its incident goes on"
             if approval.answer is None:
-                return f"expired unanswered at {approval.expires_at:%Y-%m-%d %H:%M:%S} UTC: ask again"
+                return (
+                    f"expired unanswered at {approval.expires_at:%Y-%m-%d %H:%M:%S} UTC, which is a no: who "
+                    "raises its alert again, or asks for its retraining again, is asked anew"
+                )
             return f"was answered, but not used before {approval.use_by:%Y-%m-%d %H:%M:%S} UTC: ask again"

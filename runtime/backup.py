@@ -94,6 +94,11 @@ def back_up(
             f"home {str(home)!r} has no database {str(database)!r}: there is nothing to back up"
         )
     _check_place(path)
+    if path.resolve().is_relative_to(home.resolve()):
+        raise BackupError(
+            f"{str(path)!r} lies in the home that is backed up, so each archive would hold all before it: "
+            "name a folder outside of it, best on another disk"
+        )
     if path.exists():
         raise BackupError(f"archive {str(path)!r} is there already: name another, nothing is replaced")
     try:

@@ -8,13 +8,14 @@ from typing import Any
 from watchkeeper.agents import FactCall, supported
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.context import Context
-from watchkeeper.runtime.events import DiagnosisMade, Escalated, Spent
+from watchkeeper.runtime.events import CausesRuledOut, DiagnosisMade, Escalated, Spent
 from watchkeeper.runtime.incidents import Incident
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.ledger import Effect, EffectState
 from watchkeeper.runtime.remedies import order_of
 from watchkeeper.runtime.state import IncidentState
 from watchkeeper.runtime.steps import Step, StepStatus
+from watchkeeper.runtime.wording import describe_event
 from watchkeeper.tools.evidence import digest_json
 from watchkeeper.tools.findings import Severity
 from watchkeeper.tools.schema import candidate_calls
@@ -119,11 +120,10 @@ def _circling(context: Context, incident_id: str) -> str:
 def found_out(journal: Journal, incident_id: str) -> list[str]:
     """Say what was found out of an incident."""
     events = journal.incidents.events(incident_id)
-    diagnoses = [event for event in events if isinstance(event, DiagnosisMade)]
+    diagnoses = [event for event in events if isinstance(event, DiagnosisMade | CausesRuledOut)]
     found = []
     if diagnoses:
-        last = diagnoses[-1]
-        found.append(f"{last.status.value}: {last.cause} of {last.subject} (p = {last.probability:.2f})")
+        found.append(describe_event(diagnoses[-1]).removeprefix("diagnosis: "))
     said = [
         f"{finding.text} [{item.id}]"
         for item in journal.incidents.evidence(incident_id)

@@ -206,6 +206,10 @@ class Changes:
         step = self._journal.steps.get(step_id)
         return self._permits.refusal(step)
 
+    def broken(self, step_id: str) -> str:
+        """Say why the circuit breaker forbids a step, though others may be tried; empty if it does not."""
+        return self._permits.broken(self._journal.steps.get(step_id))
+
     def no_room(self, host: str, actions: list[str]) -> str:
         """Say why a plan of so many actions would be stopped by a rate limit; empty if it would not."""
         return self._permits.no_room(host, actions)

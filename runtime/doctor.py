@@ -117,14 +117,15 @@ class _Doctor:
         if not self._home.is_dir():
             yield _note("home", self._home, "is not there yet", "run `watchkeeper init`")
             return
+        owner = self._home.stat().st_uid
+        if os.geteuid() not in {0, owner}:
+            yield _error("home", self._home, f"belongs to another user ({owner})", "run as that user")
+            return
         for path in (self._home, self._home / DATABASE, self._home / "audit", self._home / "keys"):
             if path.exists() and path.stat().st_mode & 0o077:
                 mode = f"{path.stat().st_mode & 0o777:o}"
                 advice = f"chmod go-rwx {path}"
                 yield _warning("home", path, f"can be read or written by others (mode {mode})", advice)
-        owner = self._home.stat().st_uid
-        if os.geteuid() not in {0, owner}:
-            yield _error("home", self._home, f"belongs to another user ({owner})", "run as that user")
         free = shutil.disk_usage(self._home).free
         if free < LEAST_FREE:
             report = _error if free < NO_ROOM else _warning

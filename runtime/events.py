@@ -149,6 +149,25 @@ class DiagnosisMade(BaseEvent):
     claims: tuple[Claim, ...] = ()
 
 
+class RuledOut(Record):
+    """A cause that had its turn.
+
+    Attributes:
+        cause: What was thought.
+        result: What came of it.
+    """
+
+    cause: str
+    result: str
+
+
+class CausesRuledOut(BaseEvent):
+    """No cause is left that evidence supports; the diagnosis is inconclusive."""
+
+    kind: Literal["causes-ruled-out"] = "causes-ruled-out"
+    tried: tuple[RuledOut, ...] = ()
+
+
 class PlanProposed(BaseEvent):
     """A step was planned against the state of its target."""
 
@@ -465,6 +484,7 @@ Event = Annotated[
     | SuspiciousText
     | DecisionMade
     | DiagnosisMade
+    | CausesRuledOut
     | PlanProposed
     | PlanRefused
     | PolicyDecided

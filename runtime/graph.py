@@ -49,7 +49,7 @@ _NEXT: dict[str, dict[str, str]] = {
         "closed": "report",
         "escalate": "escalate",
     },
-    "execute": _CHANGE | {"abandon": "abandon", "observed": "escalate"},
+    "execute": _CHANGE | {"diagnose": "diagnose", "abandon": "abandon", "observed": "escalate"},
     "doubt": {"approve": "approve", "escalate": "escalate"},
     "verify": {"resolved": "report", "rollback": "rollback"},
     "rollback": {"investigate": "investigate", "closed": "report", "escalate": "escalate"},

@@ -16,12 +16,14 @@ from watchkeeper.runtime.budgets import exhausted, remaining_calls, unread
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import (
     Call,
+    CausesRuledOut,
     Claim,
     DiagnosisMade,
     DiagnosisStatus,
     EvidenceGathered,
     FactsChosen,
     PlanRefused,
+    RuledOut,
     StageEntered,
     SuspiciousText,
     TriageDone,
@@ -232,6 +234,7 @@ class Investigation:
             reason = "; ".join(
                 filter(None, [f"INCONCLUSIVE: {_nothing_left(state)}", unread(context, state)])
             )
+            self._tell_what_stands(state)
             stale = not context.fires(
                 context.incident(state), context.read_condition(context.incident(state))
             )
@@ -298,6 +301,26 @@ class Investigation:
             # A model that is asked again after a crash may choose otherwise: what stands is told last.
             key=f"{key}:{diagnosis.cause}:{diagnosis.subject}",
         )
+
+    def _tell_what_stands(self, state: IncidentState) -> None:
+        """Say what is thought where no cause is left: all were tried in vain, or one was not acted on."""
+        journal, turns = self._context.journal, state.get("turns", ())
+        told = [
+            event
+            for event in journal.incidents.events(state["incident"])
+            if isinstance(event, DiagnosisMade) and event.cause != NOTHING_WRONG.id
+        ]
+        waiting = {turn["hypothesis"] for turn in turns if not turn["action"]}
+        standing = [event for event in told if f"{event.cause}:{event.subject}" in waiting]
+        key = f"stands:{len(turns)}"
+        if not standing:
+            tried = tuple(RuledOut(cause=turn["text"], result=turn["result"]) for turn in turns)
+            if tried:
+                journal.record(state["incident"], CausesRuledOut(tried=tried), key=key)
+        elif told[-1] != standing[0]:
+            # What was thought first, and not found out to be wrong.
+            again = standing[0].model_dump(include={"cause", "subject", "status", "probability", "claims"})
+            journal.record(state["incident"], DiagnosisMade.model_validate(again), key=key)
 
     def settle(self, state: IncidentState) -> Update:
         """Look again, several times, before an alert is closed as stale."""

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from pydantic import ValidationError
+
 from watchkeeper.tools.errors import JobStateError
 from watchkeeper.tools.training.folder import JobFolder
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
+from watchkeeper.tools.training.spec import JobSpec
 from watchkeeper.tools.versions.records import JobRecord
+
+SPEC = "spec"
+"""In the details: what the job was to do."""
+
+
+def spec_of(record: JobRecord | None) -> JobSpec | None:
+    """Return what the job of a version was to do; None where that is not known."""
+    try:
+        return None if record is None else JobSpec.model_validate(record.details.get(SPEC))
+    except ValidationError:
+        return None
 
 
 def job_record(job: TrainingJob, folder: JobFolder, *, cpu_watts: float) -> JobRecord:
@@ -42,7 +56,12 @@ def job_record(job: TrainingJob, folder: JobFolder, *, cpu_watts: float) -> JobR
         energy_source=f"estimated from {progress.cpu_seconds:.0f} s of computing on {processors} processors "
         f"that draw {cpu_watts:g} W{gpus}",
         code_version=_own_version(),
-        details={"machine": job.machine, "attempts": job.attempts, "peak_memory": progress.peak_memory},
+        details={
+            "machine": job.machine,
+            "attempts": job.attempts,
+            "peak_memory": progress.peak_memory,
+            SPEC: job.spec.model_dump(mode="json"),
+        },
     )
 
 

@@ -19,7 +19,7 @@ from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.restoring_records import asked_anew, planned_anew
 from watchkeeper.runtime.steps import StepStatus
 from watchkeeper.tools.action import ProbeAnswer
-from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, ToolError
+from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, TermsChangedError, ToolError
 
 ACTIONS = {
     Change.TRAIN: "job.submit",
@@ -136,8 +136,9 @@ class Changing:
             applied = self._changes.apply(state["step"], state["approval"] or None)
         except DriftError as error:
             self._refused(state, str(error))
-            refused = Outcome.BAD_DATA if change is Change.TRAIN else Outcome.CHANGED
-            return ends(refused, str(error))
+            # The target of a training is its data.
+            of_data = change is Change.TRAIN and not isinstance(error, TermsChangedError)
+            return ends(Outcome.BAD_DATA if of_data else Outcome.CHANGED, str(error))
         except ObserveOnlyError:
             return self._observed(state)
         except ApprovalError as error:
@@ -172,12 +173,14 @@ class Changing:
     def rollback(self, state: LifecycleState) -> Update:
         """Take the promotion back, exactly."""
         self._run.enter(state, "rollback")
+        step = self._journal.steps.get(state["steps"][Change.PROMOTE])
         try:
-            outcome = self._changes.rollback(state["steps"][Change.PROMOTE])
+            outcome = self._changes.rollback(step.id)
         except ObserveOnlyError:
-            outcome = None
+            left = f"only observed, so it was not taken back: {step.plan.summary}"
+            return ends(Outcome.ESCALATED, f"{state['reason']}; {left}")
         if outcome is None:
-            step = self._journal.steps.get(state["steps"][Change.PROMOTE])
+            step = self._journal.steps.get(step.id)
             return ends(Outcome.ESCALATED, f"{state['reason']}; it could not be taken back: {step.detail}")
         return {"verdict": "prove"}
 
@@ -187,12 +190,11 @@ class Changing:
         if step_id is None:
             return {}
         try:
-            outcome = self._changes.rollback(step_id)
+            if self._changes.rollback(step_id) is not None:
+                return {}
+            left = f"the challenger could not be taken away: {self._journal.steps.get(step_id).detail}"
         except ObserveOnlyError:
-            outcome = None
-        if outcome is not None:
-            return {}
-        left = f"the challenger could not be taken away: {self._journal.steps.get(step_id).detail}"
+            left = "only observed, so the challenger was not taken away"
         return {"outcome": Outcome.ESCALATED.value, "reason": f"{state['reason']}; {left}"}
 
     def _moved(self, state: LifecycleState) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from langgraph.types import interrupt
 from pydantic import ValidationError
@@ -26,7 +26,7 @@ from watchkeeper.tools.predictors import read_manifest
 from watchkeeper.tools.predictors.bias_report import Verdict
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.training.checking import check_spec
-from watchkeeper.tools.training.interface import DataSummary, Evaluation
+from watchkeeper.tools.training.interface import Evaluation, Trainer
 from watchkeeper.tools.training.record import TrainingStatus
 from watchkeeper.tools.training.shared_rows import count_shared_rows
 from watchkeeper.tools.versions import Notes
@@ -54,7 +54,9 @@ class Judging:
             if missing := lacks_floor(request):
                 self._run.judged(state, "check data", missing, ok=False)
                 return ends(Outcome.ESCALATED, missing)
-            data, held_out = self._summary(request.job.data), self._summary(request.held_out)
+            trainer, parameters = self._trainer()
+            data = trainer.inspect(request.job.data, parameters)
+            held_out = trainer.look_over(request.held_out, parameters)
             shared, of = count_shared_rows(request.job.data, request.held_out)
         except ValidationError as error:
             return self._bad_data(state, f"parameters: {error.errors()[0]['msg']}")
@@ -283,15 +285,17 @@ class Judging:
         change = Change.TRIAL if self._request.trial.labels else Change.PROMOTE
         return {"version": version.number, "change": change.value, "repeat": 0, "verdict": "propose"}
 
-    def _summary(self, data: Path) -> DataSummary:
+    def _trainer(self) -> tuple[Trainer[Any], Any]:
+        """Return the job's trainer and the parameters that it is given."""
         trainer = self._find(self._request.job.trainer)
-        return trainer.inspect(data, trainer.parse_parameters(self._request.job.parameters))
+        return trainer, trainer.parse_parameters(self._request.job.parameters)
 
     def _held_out_moved(self, state: LifecycleState) -> bool:
         """Whether champion and challenger may have been scored on other rows than were looked over."""
         checked = self._run.finding(state, "check data")
         try:
-            found = self._summary(self._request.held_out).sha256
+            trainer, parameters = self._trainer()
+            found = trainer.look_over(self._request.held_out, parameters).sha256
         except (ToolError, OSError):
             return True
         return checked is None or found != checked.values["held_out"]

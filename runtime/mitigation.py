@@ -24,7 +24,7 @@ from watchkeeper.runtime.remedies import examinations, order_of, remedies
 from watchkeeper.runtime.replies import follow_answer
 from watchkeeper.runtime.restoring_records import EXPIRED_BY_RESTORE, asked_anew, planned_anew
 from watchkeeper.runtime.state import IncidentState, Turn
-from watchkeeper.runtime.steps import StepStatus
+from watchkeeper.runtime.steps import Step, StepStatus
 from watchkeeper.tools.action import ProbeAnswer
 from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, ToolError
 
@@ -109,17 +109,18 @@ class Mitigation:
         later = bool(state["applied"])
         if step.plan.is_empty:
             if later:
+                self._refuse(step.id, "it would change nothing any more, and was left out")
                 return {
                     "queue": state["queue"][1:],
                     "verdict": "propose" if len(state["queue"]) > 1 else "verify",
                 }
-            return self._give_up(state, step.action, "it would change nothing")
+            return self._pass_over(state, step, "it would change nothing")
         if not later and not context.fires(incident, context.read_condition(incident)):
             # What was read before says that it fires; what is diagnosed next must know better.
             self._investigation.read_again(state)
-            return self._give_up(
+            return self._pass_over(
                 state,
-                step.action,
+                step,
                 "the alert's condition does not hold any more, so no action could be verified",
             )
         same = [
@@ -131,9 +132,7 @@ class Mitigation:
             and other.plan.preconditions == step.plan.preconditions
         ]
         if same and not later and not state["repeat"]:
-            return self._give_up(
-                state, step.action, f"the same was tried in step {same[0].id} and did not help"
-            )
+            return self._pass_over(state, step, f"the same was tried in step {same[0].id} and did not help")
         return {"verdict": "gate"}
 
     def gate(self, state: IncidentState) -> Update:
@@ -142,18 +141,23 @@ class Mitigation:
         if planned_anew(self._context.journal.steps.get(state["step"])):
             return self._ask_anew(state)
         decision = self._changes.decide(state["step"])
+        step = self._context.journal.steps.get(state["step"])
         if decision.decision is Verdict.DENY:
-            step = self._context.journal.steps.get(state["step"])
             return self._give_up(state, step.action, f"the policy denies it: {decision.reason}")
         if self._changes.observe_only:
             return self._observed(state)
-        refused = self._changes.refusal(state["step"])
+        known = self._context.journal.approvals.about(step.id, step.digest)
+        if known is not None:
+            return self._asked(state, known)  # before a crash; limits are asked again before the effect
+        broken = self._changes.broken(step.id)
+        if broken:
+            return self._pass_over(state, step, broken)
+        refused = self._changes.refusal(step.id)
         if refused:
             return self._stopped(state, refused)
         if decision.decision is Verdict.ALLOW:
             return {"approval": "", "verdict": "execute"}
-        if self._changes.beyond_solo(state["step"]):
-            step = self._context.journal.steps.get(state["step"])
+        if self._changes.beyond_solo(step.id):
             reason = (
                 f"{step.plan.summary}: this needs another person (tier {decision.tier}: {decision.reason}), "
                 "and one person alone runs this"
@@ -161,9 +165,9 @@ class Mitigation:
             self._context.journal.record(
                 state["incident"], PlanRefused(action=step.action, reason=reason), key=f"alone:{step.id}"
             )
-            self._context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=reason)
+            self._refuse(step.id, reason)
             return {"verdict": "abandon", "reason": reason}
-        return self._asked(state, self._changes.ask(state["step"]))
+        return self._asked(state, self._changes.ask(step.id))
 
     def approve(self, state: IncidentState) -> Update:
         """Wait for the answer; this node does nothing else."""
@@ -200,7 +204,7 @@ class Mitigation:
                 PlanRefused(action=step.action, reason=str(error)),
                 key=f"drifted:{step.id}",
             )
-            context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
+            self._refuse(step.id, str(error))
             if state["repeat"] >= 1:
                 return {"verdict": "abandon", "reason": f"the target keeps changing: {error}"}
             return {"repeat": state["repeat"] + 1, "verdict": "propose"}
@@ -209,10 +213,11 @@ class Mitigation:
         except ApprovalError as error:
             if state["approval"] and asked_anew(context.journal.approvals.get(state["approval"])):
                 return self._ask_anew(state)
-            context.journal.steps.update(step.id, status=StepStatus.REFUSED, detail=str(error))
+            self._refuse(step.id, str(error))
             return {"verdict": "abandon", "reason": str(error)}
         except LimitError as error:
-            return self._stopped(state, str(error))
+            broken = self._changes.broken(step.id)
+            return self._pass_over(state, step, broken) if broken else self._stopped(state, str(error))
         return self._after_effect(state, applied.state, applied.detail)
 
     def doubt(self, state: IncidentState) -> Update:
@@ -298,9 +303,7 @@ class Mitigation:
 
     def _ask_anew(self, state: IncidentState) -> Update:
         """Plan a step again against the target as it is: a restore expired its plan or its question."""
-        self._context.journal.steps.update(
-            state["step"], status=StepStatus.REFUSED, detail=EXPIRED_BY_RESTORE
-        )
+        self._refuse(state["step"], EXPIRED_BY_RESTORE)
         return {"repeat": state["repeat"] + 1, "verdict": "propose"}
 
     def _asked(self, state: IncidentState, approval: Approval) -> Update:
@@ -345,7 +348,7 @@ class Mitigation:
         journal.record(
             state["incident"], PlanRefused(action=step.action, reason=reason), key=f"limit:{step.id}"
         )
-        journal.steps.update(step.id, status=StepStatus.REFUSED, detail=reason)
+        self._refuse(step.id, reason)
         return {"verdict": "abandon", "reason": reason}
 
     def _give_up(self, state: IncidentState, action: str, reason: str) -> Update:
@@ -360,6 +363,15 @@ class Mitigation:
         hypothesis, _ = context.hypothesis(state)
         turn = Turn(hypothesis=hypothesis.key, text=hypothesis.text, action="", result=reason)
         return {"verdict": "diagnose", "turns": [turn], "queue": [], "reason": reason}
+
+    def _pass_over(self, state: IncidentState, step: Step, reason: str) -> Update:
+        """Refuse a step that was planned, and with it its hypothesis."""
+        self._refuse(step.id, reason)
+        return self._give_up(state, step.action, reason)
+
+    def _refuse(self, step_id: str, reason: str) -> None:
+        """Close a step that was planned, and is not done."""
+        self._context.journal.steps.update(step_id, status=StepStatus.REFUSED, detail=reason)
 
     def _confirm(self, state: IncidentState, diagnosis: Diagnosis) -> None:
         self._context.journal.record(

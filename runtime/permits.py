@@ -17,7 +17,7 @@ from watchkeeper.runtime.repeats import Repeats
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step
 from watchkeeper.tools.action import ActionPlan
-from watchkeeper.tools.errors import DriftError, ToolError
+from watchkeeper.tools.errors import DriftError, TermsChangedError, ToolError
 from watchkeeper.tools.registry import AnyAction, parse
 
 
@@ -55,6 +55,18 @@ class Permits:
     def refusal(self, step: Step) -> str:
         """Say which limit forbids a step now; empty if none does."""
         return self._limited(step) or self._repeats.refusal(step.incident_id, target_of(step))
+
+    def broken(self, step: Step) -> str:
+        """Say why the circuit breaker forbids a step and nothing else; empty if it does not."""
+        breaker = self._breaker.status(target_of(step))
+        if breaker.state not in {BreakerState.OPEN, BreakerState.TRYING}:
+            return ""
+        until = (
+            f"one try may be asked for at {breaker.retry_at:%Y-%m-%d %H:%M:%S} UTC"
+            if breaker.state is BreakerState.OPEN
+            else "the one try is under way"
+        )
+        return f"circuit breaker: {breaker.history()}; {until}, or after `watchkeeper breaker reset`"
 
     def no_room(self, host: str, actions: list[str]) -> str:
         """Say why a plan of so many actions would be stopped by a rate limit; empty if it would not."""
@@ -100,7 +112,7 @@ class Permits:
             )
             raise DriftError(f"step {step.id!r}: the target changed since it was planned: {changed}")
         if self.digest(tool, step.host, step.arguments, fresh, step.bias) != step.digest:
-            raise DriftError(
+            raise TermsChangedError(
                 f"step {step.id!r}: its tool, arguments or the policy changed since it was planned"
             )
 
@@ -109,7 +121,7 @@ class Permits:
 
         Raises:
             ApprovalError: If people were asked about the step, and their answer is passed over.
-            DriftError: If the policy is stricter now than what people said yes to.
+            TermsChangedError: If the policy is stricter now than what people said yes to.
             LimitError: If a limit is reached.
         """
         if approval_id is None and self._journal.approvals.about(step.id, step.digest) is not None:
@@ -121,11 +133,11 @@ class Permits:
         """Refuse a step about which the policy is stricter now: rules may speak of the moment.
 
         Raises:
-            DriftError: With the reason.
+            TermsChangedError: With the reason.
         """
         now = self.answer(step)
         if now.decision is Verdict.DENY:
-            raise DriftError(f"step {step.id!r}: the policy denies it by now: {now.reason}")
+            raise TermsChangedError(f"step {step.id!r}: the policy denies it by now: {now.reason}")
         if now.decision is Verdict.ALLOW:
             return
         given = None if approval_id is None else self._journal.approvals.get(approval_id)
@@ -133,7 +145,7 @@ class Permits:
             return  # It is not used for this step, and whoever uses it says why.
         if given is None or given.tier < now.tier or given.quorum < now.quorum:
             people = f" and {now.quorum} people" if now.quorum > 1 else ""
-            raise DriftError(
+            raise TermsChangedError(
                 f"step {step.id!r}: the policy asks for an approval of tier {now.tier}{people} by now: "
                 f"{now.reason}"
             )
@@ -141,15 +153,7 @@ class Permits:
     def _limited(self, step: Step) -> str:
         if self._journal.ledger.taken(step.incident_id) >= self._max_actions:
             return f"the budget of {self._max_actions} actions is spent"
-        breaker = self._breaker.status(target_of(step))
-        if breaker.state in {BreakerState.OPEN, BreakerState.TRYING}:
-            until = (
-                f"one try may be asked for at {breaker.retry_at:%Y-%m-%d %H:%M:%S} UTC"
-                if breaker.state is BreakerState.OPEN
-                else "the one try is under way"
-            )
-            return f"circuit breaker: {breaker.history()}; {until}, or after `watchkeeper breaker reset`"
-        return self._rates.refusal(step.host, [step.action])
+        return self.broken(step) or self._rates.refusal(step.host, [step.action])
 
     def _check_limits(self, step: Step, approval_id: str | None) -> None:
         refused = self._limited(step)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.runtime.approvals import Approval
 from watchkeeper.runtime.decisions import DecisionRecord
 from watchkeeper.runtime.events import (
+    CausesRuledOut,
     Claim,
     DecisionMade,
     DiagnosisMade,
@@ -15,6 +18,7 @@ from watchkeeper.runtime.events import (
     Event,
     LifecycleEnded,
     PlanRefused,
+    RuledOut,
     SuspiciousText,
     Verified,
     WouldHaveCalled,
@@ -83,13 +87,19 @@ class Cost(_Part):
 
 
 class Report(_Part):
-    """Everything about one incident."""
+    """Everything about one incident.
+
+    Attributes:
+        diagnoses: What was thought on the way, the last one being what stands, unless it was ruled out.
+        ruled_out: What was tried before no cause was left that evidence supports; empty if one stands.
+    """
 
     incident: Incident
     outcome: str
     reason: str
     summary: str
     diagnoses: tuple[ReportedDiagnosis, ...]
+    ruled_out: tuple[RuledOut, ...] = ()
     evidence: tuple[Evidence, ...]
     steps: tuple[Step, ...]
     approvals: tuple[Approval, ...]
@@ -129,6 +139,7 @@ def build_report(journal: Journal, incident_id: str, *, watts: float) -> Report:
         reason=escalated[-1].reason if escalated else _last_reason(events),
         summary=incident.summary,
         diagnoses=diagnoses,
+        ruled_out=ruled_out(events),
         evidence=journal.incidents.evidence(incident_id),
         steps=journal.steps.list(incident_id),
         approvals=tuple(reversed(journal.approvals.list(incident_id=incident_id))),
@@ -165,8 +176,11 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
     incident = journal.incidents.get(incident_id)
     where = f"service {incident.alert.service}" if incident.alert.service else f"host {incident.alert.host}"
     lines = [f"An alert was raised for {where}."]
-    diagnoses = _diagnoses(journal.incidents.events(incident_id))
-    if diagnoses:
+    events = journal.incidents.events(incident_id)
+    diagnoses = _diagnoses(events)
+    if ruled_out(events):
+        lines.append("The diagnosis is inconclusive.")
+    elif diagnoses:
         last = diagnoses[-1]
         lines.append(f"The diagnosis is {last.cause} of {last.subject} ({last.status}).")
         lines += [f"Evidence: {claim.text}." for claim in diagnoses[-1].claims[:3]]
@@ -174,7 +188,7 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
         what = {
             StepStatus.VERIFIED: "was applied and verified",
             StepStatus.ROLLED_BACK: "was applied, did not help and was taken back",
-            StepStatus.REFUSED: "was refused, so nothing was done",
+            StepStatus.REFUSED: "was not done",
             StepStatus.OBSERVED: "was only proposed: nothing is applied where Watchkeeper observes",
             StepStatus.FAILED: "failed",
             StepStatus.IN_DOUBT: "is in doubt",
@@ -184,6 +198,16 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
     end = {"resolved": "resolved", "closed": "closed", "escalate": "handed to a person"}[verdict]
     lines.append(f"The incident was {end}: {reason}.")
     return lines
+
+
+def ruled_out(events: Sequence[Event]) -> tuple[RuledOut, ...]:
+    """Return the causes that had their turn in vain, if none is left that could be the root."""
+    for event in reversed(events):
+        if isinstance(event, DiagnosisMade):
+            return ()
+        if isinstance(event, CausesRuledOut):
+            return event.tried
+    return ()
 
 
 def _diagnoses(events: tuple[Event, ...]) -> tuple[ReportedDiagnosis, ...]:

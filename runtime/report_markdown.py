@@ -8,9 +8,13 @@ from pathlib import Path
 
 from watchkeeper.runtime.events import Escalated
 from watchkeeper.runtime.report import Report
+from watchkeeper.runtime.steps import StepStatus
 from watchkeeper.runtime.wording import describe_event, visible
 from watchkeeper.tools.findings import Severity
 from watchkeeper.tools.redaction import redact_looks, redact_text
+
+_WITH_REASON = {StepStatus.REFUSED, StepStatus.FAILED, StepStatus.ROLLED_BACK, StepStatus.IN_DOUBT}
+"""Where steps stand of which people ask why."""
 
 
 def render_markdown(report: Report) -> str:
@@ -87,14 +91,17 @@ def _lines(report: Report) -> Iterator[str]:
 def _handed_over(report: Report) -> Iterator[str]:
     """What people take over: the parts of the last escalation."""
     told = [event for event in report.timeline if isinstance(event, Escalated)]
-    if not told or told[-1].spent is None:
+    if not told:
         return
     last, spent = told[-1], told[-1].spent
     yield ""
     yield "## Handed over"
     yield ""
-    for title, lines in (("Found", last.found), ("Left undone", last.left)):
-        yield f"- {title}: {'; '.join(plain(line) for line in lines) or 'nothing'}"
+    left = last.left or ("nothing that agents may do here: the rest is for a person",)
+    for title, lines in (("Found", last.found or ("nothing",)), ("Left undone", left)):
+        yield f"- {title}: {'; '.join(plain(line) for line in lines)}"
+    if spent is None:
+        return
     yield (
         f"- Spent: {spent.tokens} of {spent.max_tokens} tokens, "
         f"{spent.seconds:.1f} of {spent.max_seconds:g} s, "
@@ -108,6 +115,12 @@ def _diagnosis(report: Report) -> Iterator[str]:
     yield ""
     if not report.diagnoses:
         yield "None: no evidence supported any cause."
+        return
+    if report.ruled_out:
+        yield "INCONCLUSIVE: no cause is left that evidence supports. What was tried:"
+        yield ""
+        for turn in report.ruled_out:
+            yield f"- {plain(turn.cause)}: {plain(turn.result)}"
         return
     last = report.diagnoses[-1]
     sure = f"(probability {last.probability:.2f})"
@@ -156,6 +169,8 @@ def _changes(report: Report) -> Iterator[str]:
         yield ""
         kind = step.reversibility.value.capitalize()
         yield f"{plain(step.plan.summary)}. {kind}. {plain(step.plan.risk)}".strip()
+        if step.status in _WITH_REASON and step.detail:
+            yield f"{step.status.value.capitalize()}: {plain(step.detail)}."
         if step.policy:
             yield f"Policy: {step.policy.decision.value}, rule {step.policy.rule}, tier {step.policy.tier}."
         for approval in report.approvals:

@@ -365,7 +365,9 @@ def _swap(new: Path, home: Path, at: datetime) -> Path | None:
     if aside is None:
         return None
     if (aside / MODELS).exists():
-        (aside / MODELS).rename(home / MODELS)
+        # Models that cannot be moved (a mount point, another account's) stay in the folder that is told.
+        with contextlib.suppress(OSError):
+            (aside / MODELS).rename(home / MODELS)
     with contextlib.suppress(OSError):
         aside.rmdir()
     return aside if aside.exists() else None

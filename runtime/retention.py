@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, select, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.audit import AuditLog
@@ -207,6 +207,9 @@ def _remove(connection: Connection, incidents: Sequence[str]) -> Counter[str]:
         rows[table.name] += gone
     held = [f"incident:{name}" for name in incidents]
     connection.execute(delete(schema.leases).where(schema.leases.c.name.in_(held)))
+    # A training job only names the incident that its last failure opened, and outlives it.
+    jobs = schema.training_jobs
+    connection.execute(update(jobs).where(jobs.c.incident_id.in_(incidents)).values(incident_id=""))
     left = [f"{STEPS_AFTER}{name}" for name in incidents]
     connection.execute(delete(schema.meta).where(schema.meta.c.name.in_(left)))
     return rows
@@ -227,7 +230,7 @@ def _belonging(table: Table, incidents: Sequence[str]) -> ColumnElement[bool] | 
     """The rows of a table that belong to incidents, by itself or by what it refers to; None for others."""
     if table is schema.incidents:
         return table.c.id.in_(incidents)
-    if "incident_id" in table.c:
+    if "incident_id" in table.c and table.c.incident_id.foreign_keys:
         return table.c.incident_id.in_(incidents)
     ways = []
     for key in table.foreign_keys:

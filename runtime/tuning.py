@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watchkeeper.agents.drills import drills
-from watchkeeper.models.adapter_files import Adapter
+from watchkeeper.models.adapter_files import Adapter, digest_adapter
 from watchkeeper.models.adapter_store import (
     CARD_NAME,
     EVALUATION_NAME,
@@ -211,6 +211,11 @@ class Tuning:
             calls.append(self._answered(f"calls-{way}", engine.identity, questions, _Right, call, progress))
         return self._verdict(engine.identity.quantization, choices, calls)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the adapter that was trained."""
+        return digest_adapter(self.job.artefacts)
+
     def install(self, entry: CatalogEntry, verdict: TuningVerdict, home: Path | None = None) -> Adapter:
         """Keep the adapter with its card beside its model, if it has earned that.
 
@@ -254,9 +259,8 @@ class Tuning:
         content = path.read_text(encoding="utf-8") if path.exists() else ""
         # A line that was cut off is asked again.
         answers = [kind.model_validate_json(line) for line in content.split("\n")[:-1]][: len(asked)]
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(answer.model_dump_json() + "\n" for answer in answers)
-            file.flush()
+        write_durably(path, "".join(answer.model_dump_json() + "\n" for answer in answers).encode())
+        with path.open("a", encoding="utf-8") as file:
             while len(answers) < len(asked):
                 if progress:
                     progress(f"judge: {name.replace('-', ' ')}", len(answers), len(asked))

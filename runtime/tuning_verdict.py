@@ -38,7 +38,7 @@ class TuningPlan(BaseModel):
 
     model: str
     quantization: str = "auto"
-    drills: int = 320
+    drills: int = 1600
     held_out: int = 200
     calls: int = 60
     seed: int = 0

@@ -6,6 +6,7 @@ from watchkeeper.runtime.events import (
     Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
+    CausesRuledOut,
     Delegated,
     DiagnosisMade,
     EffectDone,
@@ -55,6 +56,8 @@ def describe_event(event: Event) -> str:
         case DiagnosisMade():
             sure = f"{event.status.value} (p = {event.probability:.2f})"
             return f"diagnosis: {event.cause} of {event.subject}, {sure}"
+        case CausesRuledOut():
+            return "diagnosis: inconclusive, no cause is left that evidence supports"
         case PlanProposed():
             return f"plan {event.step_id}: {event.summary}"
         case PlanRefused():

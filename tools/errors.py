@@ -53,6 +53,10 @@ class DriftError(ToolError):
     """The target is no longer as it was when the plan was made."""
 
 
+class TermsChangedError(DriftError):
+    """The target is as it was, and the tool, its arguments or the policy are not."""
+
+
 class RollbackError(ToolError):
     """A change could not be undone (a human must decide)."""
 

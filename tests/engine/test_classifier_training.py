@@ -335,6 +335,12 @@ def test_a_transformer_of_a_folder_is_fitted_and_goes_on_after_a_break(
         assert judge_texts.main([str(whole.artefacts), str(fresh), *options]) == 0
         explained.append(capsys.readouterr().out.partition(f"\n{fresh}, line ")[2])
     assert explained[0] != explained[1] != ""
+    # A head for other classes is not replaced by a random one.
+    described = whole.artefacts / "model.json"
+    known = json.loads(described.read_text())
+    described.write_text(json.dumps(known | {"classes": [*known["classes"], "another"]}))
+    with pytest.raises(ArtefactError, match="classes, and the description names"):
+        open_predictor(whole.artefacts)
 
 
 def test_a_transformer_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests import tiny
-from watchkeeper.models import lora_training
 from watchkeeper.models.calibration_cases import LabelledCase
 from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import AdapterError
 from watchkeeper.models.int8 import Int8Linear
-from watchkeeper.models.lora_training import LoraTraining, Recipe
+from watchkeeper.models.lora_training import Fork, LoraTraining, Recipe, forks
 from watchkeeper.models.straight_through import StraightThroughLinear
 
 # peft's own use of a name that transformers is about to drop.
@@ -146,15 +145,26 @@ def test_what_follows_the_token_in_which_options_part_is_not_learned() -> None:
 
 def test_options_that_begin_alike_part_where_they_differ() -> None:
     tails = ((1, 5, 8), (1, 6, 8), (2, 9))  # "the disk is", "the port is", "a link"
-    shares = ((0.4, 0.3, 0.5), (0.4, 0.1, 0.9), (0.2, 0.7))
-    scored = lora_training._Scored(tails, [torch.tensor(row).log() for row in shares])
-    assert float(scored.loss_of_branches(0)) == pytest.approx(-math.log(0.4 / 0.6) - math.log(0.3 / 0.4))
-    assert float(scored.loss_of_branches(2)) == pytest.approx(-math.log(0.2 / 0.6))
+    assert forks(tails, 0) == [Fork(0, (1, 2)), Fork(1, (5, 6))]
+    assert forks(tails, 2) == [Fork(0, (2, 1))]
 
 
-def test_an_option_with_which_others_begin_is_learned_as_a_whole() -> None:
-    scored = lora_training._Scored(((1,), (1, 2)), [torch.tensor([-1.0]), torch.tensor([-1.0, -0.5])])
-    assert float(scored.loss_of_branches(0)) == pytest.approx(float(scored.loss_of_wholes(0)))
+def test_an_option_with_which_all_others_begin_is_learned_as_a_whole() -> None:
+    case = cases()[0]
+    options = ("the red one", "the red one, or two")
+    case = case.model_copy(update={"options": options, "answer": options[0]})
+    assert training(replace(EXACT, loss="branches")).step([case]).loss == pytest.approx(
+        training().step([case]).loss
+    )
+
+
+def test_the_loss_at_a_fork_is_that_of_the_tokens_which_options_go_on_with() -> None:
+    """Options that part in their last token: the loss of the fork is that of the whole choice."""
+    options = ("1", "2", "3")
+    case = cases()[0].model_copy(update={"options": options, "answer": "2", "lead": "x"})
+    assert training(replace(EXACT, loss="branches")).step([case]).loss == pytest.approx(
+        training().step([case]).loss, abs=1e-5
+    )
 
 
 def test_what_raises_between_two_cases_leaves_no_trace(tmp_path: Path) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from pydantic import JsonValue
 
 from tests.clocks import START
 from tests.killing import killed_at
 from tests.threshold import Threshold
 from watchkeeper.tools.predictors import batch
 from watchkeeper.tools.predictors.batch import predict_file
+from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.recording import Predictions, Recorded
 
 ROWS = 25
@@ -100,3 +104,30 @@ def test_parts_of_any_size_give_the_same_output(tmp_path: Path, part_rows: int) 
     assert done.rows == ROWS
     assert [answer["n"] for answer in answers] == list(range(ROWS))
     assert [answer["busy"] for answer in answers] == [n / ROWS > 0.5 for n in range(ROWS)]
+
+
+class Spoken(Threshold):
+    """Reads texts, and says what it read."""
+
+    columns: ClassVar[dict[str, str]] = {"code": "a text"}
+    reads_texts: ClassVar[bool] = True
+
+    def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:
+        return [{"read": json.dumps(row["code"])} for row in rows]
+
+
+def test_texts_that_look_like_numbers_are_read_as_they_were_in_training(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("code\n0012\n7\n")
+    predict_file(Spoken(0.5), source, tmp_path / "out.jsonl", version="1", digest="d")
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [answer["read"] for answer in answers] == ['"0012"', '"7"']
+
+
+def test_what_is_asked_is_not_overwritten_by_the_answers(tmp_path: Path) -> None:
+    source = rows(tmp_path)
+    before = source.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(source)
+    with pytest.raises(batch.DataError, match="name another file for the answers"):
+        predict_file(Threshold(0.5), source, tmp_path / "link.jsonl", version="1", digest="d")
+    assert source.read_bytes() == before

@@ -50,3 +50,15 @@ def test_a_biased_version_is_refused() -> None:
 def test_a_live_regression_is_taken_back() -> None:
     said = run("live_regression_rolls_back.py")
     assert "outcome: rolled-back\nversion that answers: 1" in said
+
+
+@pytest.mark.model
+@pytest.mark.timeout(600)
+def test_an_adapter_is_used_only_if_it_was_judged_better() -> None:
+    said = run(
+        "tune_the_agents_model.py",
+        *("--model", "smollm2-135m-instruct", "--decisions", "24", "--held-out", "50", "--calls", "4"),
+    )
+    assert "50 held-out decisions: " in said
+    assert "95 % interval of the difference: " in said
+    assert "earned: " in said

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.lamp import ALERT, Lamp, orchestrator, prefers
 from watchkeeper.cli.ask import TerminalAnswerer
-from watchkeeper.runtime.approvals import ApprovalStatus
+from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def wait_for(text: str, shown: io.StringIO) -> None:
     assert text in shown.getvalue()
 
 
-def test_what_was_typed_before_a_question_was_shown_does_not_answer_it(tmp_path: Path, keyboard: int) -> None:
+def answered(tmp_path: Path, keyboard: int, *lines: tuple[str, str]) -> tuple[Approval, str]:
+    """Ask at the terminal, and type each line once its text is shown; what came of it, and all texts."""
     lamp = Lamp.dark(tmp_path, switch="off")
     shown = io.StringIO()
     with orchestrator(tmp_path / "home", lamp, prefers()) as running:
@@ -41,14 +42,43 @@ def test_what_was_typed_before_a_question_was_shown_does_not_answer_it(tmp_path:
         )
         running.changes.decide(step.id)
         asked = running.changes.ask(step.id)
-        os.write(keyboard, b"yes\n")
         answering = threading.Thread(
             target=TerminalAnswerer(Console(file=shown, width=200)), args=(running, asked)
         )
         answering.start()
-        wait_for("watchkeeper approvals approve", shown)
-        os.write(keyboard, b"no not now\n")
+        for text, line in lines:
+            wait_for(text, shown)
+            os.write(keyboard, line.encode() + b"\n")
         answering.join(30)
-        answered = running.journal.approvals.get(asked.id)
-    assert (answered.status, answered.reason) == (ApprovalStatus.REJECTED, "not now")
-    assert "+switch: on" in shown.getvalue()
+        return running.journal.approvals.get(asked.id), shown.getvalue()
+
+
+def test_what_was_typed_before_a_question_was_shown_does_not_answer_it(tmp_path: Path, keyboard: int) -> None:
+    os.write(keyboard, b"yes\n")
+    given, shown = answered(tmp_path, keyboard, ("watchkeeper approvals approve", "no not now"))
+    assert (given.status, given.reason) == (ApprovalStatus.REJECTED, "not now")
+    assert "+switch: on" in shown
+
+
+@pytest.mark.parametrize(("why", "kept"), [("not on a Friday", "not on a Friday"), ("", "")])
+def test_who_says_no_and_no_more_is_asked_why(tmp_path: Path, keyboard: int, why: str, kept: str) -> None:
+    given, _ = answered(tmp_path, keyboard, ("watchkeeper approvals approve", "n"), ("Why?", why))
+    assert (given.status, given.reason) == (ApprovalStatus.REJECTED, kept)
+
+
+def test_who_says_no_and_leaves_has_said_no(tmp_path: Path, keyboard: int) -> None:
+    end_of_input = "\x04"
+    given, _ = answered(tmp_path, keyboard, ("watchkeeper approvals approve", "n"), ("Why?", end_of_input))
+    assert given.status is ApprovalStatus.REJECTED
+
+
+def test_a_reason_is_never_taken_for_an_answer(tmp_path: Path, keyboard: int) -> None:
+    given, shown = answered(
+        tmp_path,
+        keyboard,
+        ("watchkeeper approvals approve", "terminate"),
+        ("this answer needs words", ""),
+        ("needs words: say why", "yes the server room burns"),
+    )
+    assert (given.answer, given.reason) == (Answer.TERMINATE, "yes the server room burns")
+    assert "approve" not in shown.rpartition("needs words: say why")[2]

@@ -36,6 +36,18 @@ def test_a_challenger_that_mends_many_errors_is_better_and_the_other_way_round_w
     assert compare(challenger, champion).verdict is Verdict.WORSE
 
 
+def test_more_right_answers_are_no_gain_where_the_primary_metric_falls() -> None:
+    """Alarms are rare: who never raises one is right more often, and of no use."""
+    silent = evaluation([1.0] * 960 + [0.0] * 40)
+    watchful = evaluation([1.0] * 850 + [0.0] * 110 + [1.0] * 40)
+    silent = silent.model_copy(update={"primary": "f1", "metrics": {"f1": 0.0}})
+    watchful = watchful.model_copy(update={"primary": "f1", "metrics": {"f1": 0.42}})
+    for champion, challenger in ((silent, watchful), (watchful, silent)):
+        found = compare(champion, challenger)
+        assert found.verdict is Verdict.UNDECIDED
+        assert "and the other one is right more often" in found.reason
+
+
 def test_three_wins_of_three_prove_nothing() -> None:
     found = compare(evaluation([0.0] * 3), evaluation([1.0] * 3))
     assert found.verdict is Verdict.UNDECIDED

@@ -42,6 +42,7 @@ from watchkeeper.runtime.events import (
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.report import Report
+from watchkeeper.runtime.report_markdown import render_markdown
 from watchkeeper.tools.evidence import digest_json
 
 Answering = Callable[[Orchestrator, Approval], None]
@@ -270,6 +271,35 @@ def test_what_no_evidence_explains_is_inconclusive_and_handed_over(tmp_path: Pat
     assert (report.outcome, report.diagnoses, report.steps) == ("escalated", (), ())
     assert report.reason == "INCONCLUSIVE: no evidence supports any cause"
     assert len(report.evidence) == 5  # everything was looked at before giving up
+
+
+def test_what_was_tried_in_vain_is_no_diagnosis_and_the_report_says_what_it_was(
+    tmp_path: Path, home: Path
+) -> None:
+    lamp = Lamp.dark(tmp_path, bulb="dusty", power="cut")
+    with orchestrator(home, lamp, prefers("bulb"), rules=ALLOW) as o:
+        report = handle(o)
+    assert report.outcome == "escalated"
+    assert diagnosed(report)[-1] == ("bulb-bad", "likely")
+    assert [turn.cause for turn in report.ruled_out] == ["the bulb does not shine any more"]
+    shown = render_markdown(report)
+    assert "INCONCLUSIVE: no cause is left that evidence supports. What was tried:" in shown
+    assert "- the bulb does not shine any more: it did not help and was taken back" in shown
+    assert "LIKELY" not in shown
+    assert "Found: inconclusive, no cause is left that evidence supports" in shown
+    assert "Left undone: nothing that agents may do here" in shown
+
+
+def test_a_cause_that_nobody_could_act_on_stands_with_its_evidence(tmp_path: Path, home: Path) -> None:
+    rules = ALLOW + "  - {name: hot, match: {tools: ['switch.*']}, decision: deny, reason: hot}\n"
+    lamp = Lamp.dark(tmp_path, switch="off", bulb="dusty")
+    with orchestrator(home, lamp, prefers("switch", "bulb"), rules=rules) as o:
+        report = handle(o)
+    assert report.outcome == "escalated"
+    assert diagnosed(report) == [("switch-off", "likely"), ("bulb-bad", "likely"), ("switch-off", "likely")]
+    assert (report.ruled_out, report.counts.hypotheses_tried) == ((), 2)
+    assert report.diagnoses[-1].claims == report.diagnoses[0].claims != ()
+    assert "LIKELY: **switch-off**" in render_markdown(report)
 
 
 def test_doubt_is_not_followed(tmp_path: Path, home: Path) -> None:

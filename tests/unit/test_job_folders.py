@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from watchkeeper.tools.errors import DivergedError, JobFolderError
+from watchkeeper.tools.errors import DataError, DivergedError, JobFolderError
 from watchkeeper.tools.training.folder import Ending, JobFolder, JobProgress
 from watchkeeper.tools.training.recording import RecordedRun
 from watchkeeper.tools.training.spec import JobSpec
@@ -64,6 +64,27 @@ def test_a_new_attempt_forgets_what_came_after_the_checkpoint(folder: JobFolder)
     assert again.checkpoint is not None
     assert (again.checkpoint / "weights").read_text() == "one"
     assert list(again.artefacts.iterdir()) == []
+
+
+def test_a_run_that_was_cut_off_does_not_go_on_with_other_data(folder: JobFolder) -> None:
+    run = run_of(folder)
+    run.learn_from("a")
+    run.save(1, lambda path: keep("one", path))
+    again = run_of(folder, attempt=2)
+    again.learn_from("a")
+    with pytest.raises(DataError, match=r"changed since the checkpoint of step 1: put it back as it was"):
+        again.learn_from("b")
+
+
+def test_metrics_that_a_power_cut_shortened_are_not_filled_up(folder: JobFolder) -> None:
+    run = run_of(folder)
+    for step in (1, 2):
+        run.metric(step, loss=3.0)
+    run.save(2, lambda path: keep("two", path))
+    whole = folder.metrics_file.read_bytes()
+    folder.metrics_file.write_bytes(whole[: len(whole) // 2])
+    run_of(folder, attempt=2)
+    assert folder.metrics() == [{"step": 1, "loss": 3.0}]
 
 
 def test_a_checkpoint_that_fails_half_way_leaves_the_one_before(folder: JobFolder) -> None:

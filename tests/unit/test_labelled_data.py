@@ -264,6 +264,19 @@ def test_the_newest_lines_are_held_out_whatever_their_order() -> None:
     assert newest_held_out(rare, 0.25) == (rare, [])
 
 
+def test_times_without_a_year_go_on_over_new_year(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    days = [f"Dec 31 23:59:{i:02}" for i in range(10)] + [f"Jan  1 00:00:{i:02}" for i in range(10)]
+    path.write_text(rows(20, at=lambda i: days[i]))
+    found = read_examples(path, Columns("text", "label", time="at")).all
+    times = [example.time or 0 for example in found]
+    assert times == sorted(times)
+    assert times[-1] - times[0] < 86400
+    assert not any(example.dated for example in found)
+    path.write_text(rows(20, at=lambda i: f"2026-01-01T00:00:{i:02}Z"))
+    assert all(example.dated for example in read_examples(path, Columns("text", "label", time="at")).all)
+
+
 def test_equal_texts_are_held_out_together_and_no_class_is_lost() -> None:
     made = [Example(f"text {i // 2}", "ab"[(i // 2) % 2], "") for i in range(200)]
     kept, out = held_out(made, 0.3)

@@ -18,6 +18,8 @@ from watchkeeper.runtime import retention, schema
 from watchkeeper.runtime.errors import AuditError, RetentionError, UnknownIncidentError
 from watchkeeper.runtime.limits import Limits
 from watchkeeper.runtime.reviews import Reviews, ReviewVerdict
+from watchkeeper.runtime.training import TrainingJobs
+from watchkeeper.tools.training.spec import JobSpec
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 AGO = LATER - timedelta(days=180)
@@ -91,6 +93,15 @@ def test_an_ended_incident_goes_and_a_live_one_stays_whole(o: Orchestrator) -> N
     assert entry.kind == "incidents-pruned"
     assert entry.data["incidents"] == [ended.id]  # type: ignore[index,call-overload]
     o.journal.store.check()
+
+
+def test_a_training_job_outlives_the_incident_that_its_failure_opened(o: Orchestrator) -> None:
+    ended = next(one.id for one in o.journal.incidents.list() if one.status.ended)
+    jobs = TrainingJobs(o.journal.store, o.journal.home, o.journal.audit)
+    job = jobs.submit(JobSpec(name="j", trainer="t:T", data=Path("/d"), launcher="python"), by="ann")
+    jobs.note_incident(job.id, ended)
+    assert prune(o).incidents == (ended,)
+    assert jobs.get(job.id).incident_id == ""
 
 
 def test_one_that_is_not_old_stays(o: Orchestrator) -> None:

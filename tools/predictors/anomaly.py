@@ -21,6 +21,7 @@ from watchkeeper.tools.predictors.streams import Judgement, Scales, Stream
 
 KIND = "anomaly"
 MOST_VALUES = 100_000
+LEAST_STEP, MOST_STEP = 1e-3, 3.2e7  # seconds: a millisecond to a year
 
 
 class AnomalyStream:
@@ -149,8 +150,9 @@ def numbers_of(row: Row, number: int) -> tuple[list[float], float]:
         if not _is_number(value):
             raise DataError(f"row {number}: 'values' holds {value!r} at place {place}; give finite numbers")
         read.append(float(value))  # type: ignore[arg-type]
-    if not _is_number(step) or not float(step) > 0:  # type: ignore[arg-type]
-        raise DataError(f"row {number}: 'step_seconds' is {step!r}; give a number above 0")
+    if not _is_number(step) or not LEAST_STEP <= float(step) <= MOST_STEP:  # type: ignore[arg-type]
+        wanted = f"give a number from {LEAST_STEP:g} to {MOST_STEP:g}"
+        raise DataError(f"row {number}: 'step_seconds' is {step!r}; {wanted}")
     return read, float(step)  # type: ignore[arg-type]
 
 

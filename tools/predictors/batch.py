@@ -84,7 +84,8 @@ def predict_file(
         version: What answers, in words.
         digest: Of its files.
         part_rows: Rows of a part.
-        text: Columns of a CSV file that hold texts whatever they look like.
+        text: Columns of a CSV file that hold texts whatever they look like, besides those that the predictor
+            reads as such.
         restart: Forget what an earlier run has done.
         progress: Told how far it is.
 
@@ -94,6 +95,10 @@ def predict_file(
         OSError: If it cannot be written.
     """
     format_of(target)
+    if source.resolve() == target.resolve():
+        raise DataError(f"{str(target)!r} is what is to be answered: name another file for the answers")
+    if predictor.reads_texts:
+        text = tuple(dict.fromkeys((*text, *predictor.columns)))
     rows = RowsFile.inspect(source, text=text)
     folder = target.with_name(f".{target.name}.parts")
     folder.mkdir(parents=True, exist_ok=True)

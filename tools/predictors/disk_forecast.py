@@ -15,6 +15,7 @@ from watchkeeper.tools.predictors.artefact import read_manifest
 from watchkeeper.tools.predictors.growth import (
     HOUR_SECONDS,
     LEVELS,
+    OWN,
     History,
     HorizonModel,
     Outlook,
@@ -27,7 +28,7 @@ from watchkeeper.tools.predictors.series import Numbers
 KIND = "disk-forecast"
 MODEL = "growth.json"
 LEAST_STEPS = 25  # a day and one: the usual change must be known
-MOST_STEPS = 1000  # of a series: more say nothing about now
+MOST_STEPS = 1000  # of a series, unless its horizon is far: more say nothing about now
 
 
 class DiskModel(BaseModel):
@@ -81,6 +82,11 @@ class DiskForecastPredictor(Predictor):
         """How far ahead it looks."""
         return self.model.horizons[-1].steps * self.model.step_seconds
 
+    @property
+    def _most(self) -> int:
+        """Steps that are looked at: enough for a trend's own errors at the farthest horizon to be known."""
+        return max(MOST_STEPS, self.model.horizons[-1].steps + OWN + 1)
+
     def outlook(self, times: Numbers, values: Numbers) -> Outlook:
         """Say when the disk is full; times of the answer are in steps of the model.
 
@@ -102,7 +108,7 @@ class DiskForecastPredictor(Predictor):
         }
 
     def _history(self, times: Numbers, values: Numbers) -> History:
-        steps = resampled(times, values, self.model.step_seconds)[-MOST_STEPS:]
+        steps = resampled(times, values, self.model.step_seconds, most=self._most)
         if len(steps) < LEAST_STEPS:
             hours = (LEAST_STEPS - 1) * self.model.step_seconds / HOUR_SECONDS
             raise DataError(f"the values span too little; give those of at least {hours:g} hours")

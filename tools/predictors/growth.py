@@ -160,9 +160,18 @@ class Outlook:
     latest: float | None
 
 
-def resampled(times: Numbers, values: Numbers, step: float) -> Numbers:
-    """Return the last value at or before every so many seconds, counted back from the last time."""
+def resampled(times: Numbers, values: Numbers, step: float, *, most: int | None = None) -> Numbers:
+    """Return the last value at or before every so many seconds, counted back from the last time.
+
+    Args:
+        times: Seconds, rising.
+        values: What was measured then.
+        step: Seconds between two of the values that are returned.
+        most: How many of them are wanted, the last ones; all where None.
+    """
     count = math.floor((times[-1] - times[0]) / step) + 1
+    if most is not None:
+        count = min(count, most)
     wanted = times[-1] - step * np.arange(count - 1, -1, -1)
     found: Numbers = values[np.searchsorted(times, wanted + 1e-6, side="right") - 1]
     return found

@@ -20,10 +20,12 @@ class Predictor(ABC):
     Attributes:
         kind: Its kind, e.g. ``anomaly``.
         columns: Columns that it reads, with a few words on each.
+        reads_texts: Whether those hold texts whatever they look like: ``0012`` is then not 12.
     """
 
     kind: ClassVar[str]
     columns: ClassVar[dict[str, str]]
+    reads_texts: ClassVar[bool] = False
 
     @abstractmethod
     def predict(self, rows: Sequence[Row]) -> list[dict[str, JsonValue]]:

@@ -53,6 +53,7 @@ class LogPredictor(Predictor):
     """
 
     kind: ClassVar[str] = "log"
+    reads_texts: ClassVar[bool] = True
     columns: ClassVar[dict[str, str]] = {"message": "the line, in the column of that name in training"}
 
     def __init__(self, description: LogDescription, bag: Bag) -> None:

@@ -22,6 +22,7 @@ from watchkeeper.tools.training.interface import Parameters
 Numbers = NDArray[np.float64]
 
 LARGEST_FILE = 512 * 1024 * 1024  # bytes
+_MOST_SECONDS = 1e11  # since 1970: beyond are milliseconds, or what no calendar has
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +264,11 @@ def _time(path: Path, line: int, text: str, form: SeriesFormat) -> float:
                 "2026-01-31 13:45:00, or in seconds since 1970"
             ) from None
         return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    if _MOST_SECONDS < abs(seconds) < math.inf:
+        raise DataError(
+            f"{path}:{line}: {form.time_column!r} {text!r} is no time in seconds since 1970 (are these "
+            "milliseconds? divide them by 1000)"
+        )
     if not math.isfinite(seconds):
         raise DataError(f"{path}:{line}: {form.time_column!r} {text!r} is no time; mend or remove the line")
     return seconds

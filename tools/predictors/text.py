@@ -55,6 +55,7 @@ class TextPredictor(Predictor):
     """
 
     kind: ClassVar[str] = "text"
+    reads_texts: ClassVar[bool] = True
     columns: ClassVar[dict[str, str]] = {"text": "the text, in the column of that name in training"}
 
     def __init__(self, description: TextDescription, encoder: Encoder) -> None:

@@ -33,7 +33,7 @@ class TransformerEncoder:
         Raises:
             ArtefactError: If it is missing or damaged.
         """
-        model, tokenizer = open_classifier(folder / FOLDER, len(description.classes))
+        model, tokenizer = open_classifier(folder / FOLDER)
         if model.config.num_labels != len(description.classes):
             raise ArtefactError(
                 f"{folder / FOLDER} tells {model.config.num_labels} classes, and the description names "
@@ -57,10 +57,13 @@ class TransformerEncoder:
         return softmax(self.scores(text) / self._temperature)
 
 
-def open_classifier(folder: Path, classes: int) -> tuple[Any, Any]:
-    """Load a transformer as a classifier into so many classes, and its tokenizer.
+def open_classifier(folder: Path, classes: int | None = None) -> tuple[Any, Any]:
+    """Load a transformer as a classifier, and its tokenizer.
 
-    A head for another number of classes is replaced by one drawn from torch's generator.
+    Args:
+        folder: Where it lies.
+        classes: How many it shall tell: a head for another number is replaced by one that is drawn from
+            torch's generator. None where it is to be used as it is.
 
     Raises:
         ArtefactError: If the folder holds none that can be used.
@@ -73,20 +76,24 @@ def open_classifier(folder: Path, classes: int) -> tuple[Any, Any]:
         tokenizer = library.AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-        model = library.AutoModelForSequenceClassification.from_pretrained(
+        model, loaded = library.AutoModelForSequenceClassification.from_pretrained(
             str(folder),
-            num_labels=classes,
-            ignore_mismatched_sizes=True,
+            **({} if classes is None else {"num_labels": classes}),
+            ignore_mismatched_sizes=classes is not None,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()
         raise ArtefactError(
             f"{folder} holds no transformer that can tell classes: {first[0] if first else error!r}"
         ) from error
+    missing = sorted(loaded["missing_keys"])
+    if classes is None and missing:
+        raise ArtefactError(f"{folder} lacks the weights {missing[0]!r}: train it anew")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:

@@ -47,7 +47,7 @@ class AgentTuningParameters(Parameters):
     rank: int = Field(default=16, ge=1, le=256)
     last_layers: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=3e-4, gt=0, lt=1)
-    batch: int = Field(default=4, ge=1, le=256)
+    batch: int = Field(default=8, ge=1, le=256)
     loss: Literal["branches", "options"] = "branches"
     forward: Literal["served", "exact"] = "served"
     checkpoint_steps: int = Field(default=5, ge=1)
@@ -80,6 +80,10 @@ class AgentTuning(Trainer[AgentTuningParameters]):
             columns={"question": "text", "options": "texts", "answer": "one of the options"},
             notes=(f"{len(topics)} topics", f"{len(held_out)} held-out cases are not learned from"),
         )
+
+    def look_over(self, data: Path, parameters: AgentTuningParameters) -> DataSummary:  # noqa: ARG002 (as above)
+        """Look cases over on which an adapter is to be scored; raises where they cannot be read."""
+        return DataSummary(sha256=hashlib.sha256(data.read_bytes()).hexdigest(), rows=len(_judging(data)))
 
     def train(self, run: TrainingRun, parameters: AgentTuningParameters) -> None:
         """Learn, and leave an adapter in peft's format with its card.
@@ -129,14 +133,13 @@ class AgentTuning(Trainer[AgentTuningParameters]):
         _write_card(run, parameters, name, loaded.identity.digest, cases, summary.sha256)
 
     def evaluate(self, predictor: Path, data: Path, parameters: AgentTuningParameters) -> Evaluation:
-        """Let the model choose in held-out cases, or in all where none is held out, with an adapter.
+        """Let the model choose in the cases that are marked as held out, or in all where none is.
 
         Raises:
             DataError: If the cases cannot be read.
             ArtefactError: If the folder holds no adapter of the model.
         """
-        learned, held_out = _parted(data)
-        cases = held_out or learned
+        cases = _judging(data)
 
         from watchkeeper.models.choice_evaluation import answer_cases
         from watchkeeper.models.engine import LocalEngine
@@ -171,12 +174,24 @@ class AgentTuning(Trainer[AgentTuningParameters]):
         )
 
 
-def _parted(data: Path) -> tuple[list[LabelledCase], list[LabelledCase]]:
-    """Cases to learn from, and held-out ones."""
+def _read(data: Path, *, part: bool) -> tuple[LabelledCase, ...]:
     try:
-        cases = read_cases(data)
+        return read_cases(data, part=part)
     except CalibrationError as error:
         raise DataError(str(error)) from error
+
+
+def _judging(data: Path) -> Sequence[LabelledCase]:
+    """Cases that judge: those that are marked as held out, or all."""
+    cases = _read(data, part=False)
+    if not cases:
+        raise DataError(f"{data} has no cases")
+    return [case for case in cases if case.held_out] or cases
+
+
+def _parted(data: Path) -> tuple[list[LabelledCase], list[LabelledCase]]:
+    """Cases to learn from, and held-out ones."""
+    cases = _read(data, part=True)
     learned = [case for case in cases if not case.held_out]
     if len(learned) < FEWEST_CASES:
         raise DataError(

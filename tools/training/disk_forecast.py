@@ -39,6 +39,8 @@ from watchkeeper.tools.training.interface import DataSummary, Evaluation, Traine
 
 STATE = "horizons.json"
 LEAST_ORIGINS = 20
+_ROUNDED = 1e-3  # share by which a value may be above full
+_LEAST_USED = 0.02  # share of full that the fullest disk must have reached
 OUTLOOKS = 30  # of a series, at most, that are evaluated: they overlap
 
 
@@ -89,11 +91,19 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
             DataError: With file, line, value, and what to do.
         """
         series = read_folder(data, parameters)
+        _check_unit(series, parameters.full)
         step = _step(series)
         histories = _histories(series, step, parameters)
         for horizon in _horizons(parameters, step):
             _moments(histories, horizon, step, parameters)
-        steps = sum(len(history.values) for history in histories)
+        return self.look_over(data, parameters)
+
+    def look_over(self, data: Path, parameters: DiskForecastParameters) -> DataSummary:
+        """Look series over on which forecasts are to be scored; raises as `inspect` does."""
+        series = read_folder(data, parameters)
+        _check_unit(series, parameters.full)
+        step = _step(series)
+        steps = sum(len(history.values) for history in _histories(series, step, parameters))
         return DataSummary(
             sha256=digest_of(data),
             rows=sum(len(s.values) for s in series),
@@ -109,6 +119,7 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
             DataError: As `inspect` does.
             JobCancelledError: If the run was cancelled.
         """
+        sha256 = digest_of(run.data)
         series = read_folder(run.data, parameters)
         step = _step(series)
         histories = _histories(series, step, parameters)
@@ -137,7 +148,7 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
                 created_at=self._now(),
                 parameters=parameters.model_dump(mode="json"),
                 seed=run.seed,
-                data_sha256=digest_of(run.data),
+                data_sha256=sha256,
                 rows=sum(len(s.values) for s in series),
                 groups=parameters.group_columns,
                 versions={"numpy": version("numpy")},
@@ -190,6 +201,26 @@ class _Measured:
     line_inside: list[bool]
     brier: list[float]
     line_brier: list[float]
+
+
+def _check_unit(series: Sequence[Series], full: float) -> None:
+    """Refuse values in another unit than ``full``: bytes, or shares of 1, beside percent.
+
+    Raises:
+        DataError: With a value, and what to set.
+    """
+    fullest = max(series, key=lambda one: float(one.values.max()))
+    most = float(fullest.values.max())
+    if most > full * (1 + _ROUNDED):
+        raise DataError(
+            f"{fullest.name}: {most:g} is above {full:g}, which is said to be full: set `full` to what a "
+            "full disk has in the unit of the values"
+        )
+    if most < full * _LEAST_USED:
+        raise DataError(
+            f"no value is above {most:g}, and {full:g} is said to be full: are these shares of 1? set `full` "
+            "to what a full disk has in the unit of the values"
+        )
 
 
 def _step(series: Sequence[Series]) -> float:

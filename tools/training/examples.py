@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +22,9 @@ _TELLS_CLASS = 0.95  # share of a class's rows that say its name
 _TELLS_OTHERS = 0.01  # share of other rows that say it nevertheless
 _MISSING = frozenset({"nan", "null", "<na>"})
 _WORD = re.compile(r"\w+")
-_A_YEAR = datetime(1970, 12, 31, tzinfo=UTC).timestamp()  # times without a year are all of this one
+_A_YEAR = datetime(1970, 12, 31, tzinfo=UTC).timestamp()  # times without a year begin in this one
+_YEAR = 365 * 86400.0
+_MONTHS = _YEAR / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Example:
         fields: Further columns that the predictor reads, in their order.
         groups: Values of the columns by which it is scored apart.
         time: When it was written (seconds since 1970), if a column says so.
+        dated: Whether that names a year; the times of those that do not are in order, and no more.
     """
 
     text: str
@@ -43,6 +47,7 @@ class Example:
     fields: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     time: float | None = None
+    dated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ def read_examples(
             "answer away: name another one"
         )
     read = read_rows(data, needed=columns.needed, pattern=pattern)
-    return Examples(tuple(_example(row, columns, label_of) for row in read.rows), read.sha256)
+    return Examples(_in_years(_example(row, columns, label_of) for row in read.rows), read.sha256)
 
 
 def screen(
@@ -179,7 +184,32 @@ def _example(row: Row, columns: Columns, label_of: Callable[[str], str]) -> Exam
         fields=tuple(row.values[name].strip() for name in columns.fields),
         groups=tuple(row.values[name].strip() for name in columns.groups),
         time=None if columns.time is None else _time(row, columns.time),
+        dated=columns.time is None or _names_a_year(row.values[columns.time].strip()),
     )
+
+
+def _in_years(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """Let times that name no year go on in the next one where they leap back by months, row by row."""
+    found: list[Example] = []
+    years, last = 0.0, -math.inf
+    for example in examples:
+        if example.dated or example.time is None:
+            found.append(example)
+            continue
+        if example.time + years < last - _MONTHS:
+            years += _YEAR
+        last = example.time + years
+        found.append(replace(example, time=last))
+    return tuple(found)
+
+
+def _names_a_year(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return parse_time(value, now=_A_YEAR, utc_offset=0.0) == parse_time(
+            value, now=_A_YEAR + 2 * _YEAR, utc_offset=0.0
+        )
 
 
 def _time(row: Row, name: str) -> float:

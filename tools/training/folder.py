@@ -95,12 +95,14 @@ class Checkpoint(BaseModel):
     Attributes:
         step: Its step.
         metrics_size: Bytes of the metrics that were kept before it: what comes after is computed again.
+        data_sha256: Digest of what was learned from; empty where it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int
     metrics_size: int
+    data_sha256: str = ""
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -209,8 +211,13 @@ class JobFolder:
                     return found, path / "files"
         return None
 
-    def save(self, step: int, write: Callable[[Path], object]) -> None:
+    def save(self, step: int, write: Callable[[Path], object], *, data_sha256: str = "") -> None:
         """Keep a checkpoint, all of it or nothing, and remove all but the newest.
+
+        Args:
+            step: Its step.
+            write: Fills the folder that it is given.
+            data_sha256: Digest of what is learned from.
 
         Raises:
             OSError: If it cannot be written; those before are untouched.
@@ -220,9 +227,9 @@ class JobFolder:
         try:
             (part / "files").mkdir(parents=True)
             write(part / "files")
-            size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+            size = self._sync_metrics()
             sync_tree(part / "files")
-            known = Checkpoint(step=step, metrics_size=size)
+            known = Checkpoint(step=step, metrics_size=size, data_sha256=data_sha256)
             write_durably(part / "checkpoint.json", known.model_dump_json().encode())
             final = self.checkpoints / f"{step:0{_DIGITS}d}"
             shutil.rmtree(final, ignore_errors=True)
@@ -232,6 +239,14 @@ class JobFolder:
             shutil.rmtree(part, ignore_errors=True)
             raise
         self._remove_old()
+
+    def _sync_metrics(self) -> int:
+        """Write the metrics so far to the disk; returns their size in bytes."""
+        if not self.metrics_file.exists():
+            return 0
+        with self.metrics_file.open("rb") as stream:
+            os.fsync(stream.fileno())
+            return os.fstat(stream.fileno()).st_size
 
     def begin(self) -> Path | None:
         """Go back to the newest checkpoint: what was kept after it is computed again.
@@ -245,7 +260,7 @@ class JobFolder:
         found = self.checkpoint()
         keep = 0 if found is None else found[0].metrics_size
         with self.metrics_file.open("ab") as stream:
-            stream.truncate(keep)
+            stream.truncate(min(keep, os.fstat(stream.fileno()).st_size))
             os.fsync(stream.fileno())
         for left in self.checkpoints.glob(".*.part"):
             shutil.rmtree(left)

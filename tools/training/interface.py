@@ -130,6 +130,14 @@ class Trainer(ABC, Generic[P]):
             DataError: If they cannot be learned from; it names the place, the value, and what to do.
         """
 
+    def look_over(self, data: Path, parameters: P) -> DataSummary:
+        """Look data over on which a predictor is to be scored: they need not be enough to learn from.
+
+        Raises:
+            DataError: If they cannot be read; it names the place, the value, and what to do.
+        """
+        return self.inspect(data, parameters)
+
     @abstractmethod
     def train(self, run: TrainingRun, parameters: P) -> None:
         """Learn, and leave a predictor in the run's folder.

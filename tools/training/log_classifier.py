@@ -84,7 +84,14 @@ class LogClassifier(Trainer[LogParameters]):
         Raises:
             DataError: With file, line, value and what to do, if they cannot be learned from.
         """
-        examples, notes = self._accepted(data, parameters)
+        return self._summary(*self._accepted(data, parameters), parameters)
+
+    def look_over(self, data: Path, parameters: LogParameters) -> DataSummary:
+        """Look lines over on which a predictor is to be scored; raises where they cannot be read."""
+        return self._summary(self._read(data, parameters), [], parameters)
+
+    @staticmethod
+    def _summary(examples: Examples, notes: list[str], parameters: LogParameters) -> DataSummary:
         columns = parameters.columns
         roles = {
             columns.text: "message",
@@ -142,7 +149,8 @@ class LogClassifier(Trainer[LogParameters]):
         scores = np.array([bag.scores(one) for one in features(out)]).reshape(len(out), len(classes))
         truth = np.array([number[example.label] for example in out], np.int64)
         bag = replace(bag, temperature=temperature_of(scores, truth))
-        times = [example.time for example in examples.all if example.time is not None]
+        dated = all(example.dated for example in examples.all)
+        times = [example.time for example in examples.all if example.time is not None and dated]
         description = LogDescription(
             column=parameters.message,
             fields=parameters.fields,
@@ -194,7 +202,7 @@ class LogClassifier(Trainer[LogParameters]):
         loaded = LogPredictor.load(predictor)
         until = loaded.description.learned_until
         for example in examples.all:
-            if until is not None and example.time is not None and example.time < until:
+            if until is not None and example.dated and example.time is not None and example.time < until:
                 raise DataError(
                     f"{example.place}: was written at {example.time:.0f}, before the newest line that the "
                     f"predictor learned from ({until:.0f}), which would be foresight: score it on newer lines"

@@ -93,6 +93,7 @@ class MetricAnomalyTrainer(Trainer[MetricAnomalyParameters]):
         """
         from watchkeeper.tools.training.forecasting import Learner, threads
 
+        sha256 = digest_of(run.data)
         series = _usable(run.data, parameters)
         learned, held = _examples(series, parameters.held_out, run.check)
         with threads(run.threads):
@@ -121,7 +122,7 @@ class MetricAnomalyTrainer(Trainer[MetricAnomalyParameters]):
                 created_at=self._now(),
                 parameters=parameters.model_dump(mode="json"),
                 seed=run.seed,
-                data_sha256=digest_of(run.data),
+                data_sha256=sha256,
                 rows=len(learned.wanted),
                 groups=parameters.group_columns,
                 versions={name: version(name) for name in ("numpy", "torch")},

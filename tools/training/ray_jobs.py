@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from watchkeeper.tools.errors import ClusterError, MissingExtraError
 from watchkeeper.tools.training.folder import Ending, JobFolder
@@ -24,6 +24,9 @@ _FAILURES = (OSError, RuntimeError)
 """What the client raises where the cluster does not answer, or answers that it cannot."""
 _SILENT_SECONDS = 60.0
 """Time for which the cluster may not answer."""
+
+_REQUEST_SECONDS = (5.0, 20.0)
+"""Time for one request: to be connected, and to be answered; Ray's own client waits for ever."""
 
 _STOPPING_SECONDS = 30.0
 """Time for which the end of what is stopped is waited for."""
@@ -60,7 +63,10 @@ def supervise_on_ray(
     except _FAILURES as error:
         return _unreachable(attempt, address, error)
     if running is None:
-        folder.reserve_ending()
+        try:
+            folder.reserve_ending()
+        except OSError as error:
+            return Ending(attempt=attempt, how="no-space", reason=f"{folder.path} cannot be written: {error}")
         try:
             running = _submit(client, folder, spec, attempt), attempt
         except _FAILURES as error:
@@ -158,10 +164,21 @@ def _running(client: JobSubmissionClient, folder: JobFolder) -> tuple[str, int] 
 
 def _client(address: str) -> JobSubmissionClient:
     try:
+        from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise MissingExtraError("a job on Ray needs `pip install 'watchkeeper[ray]'`") from error
-    return JobSubmissionClient(address)
+
+    class Client(JobSubmissionClient):
+        """One whose requests end."""
+
+        def _do_request(self, method: str, endpoint: str, **given: Any) -> Any:
+            try:
+                return super()._do_request(method, endpoint, **{"timeout": _REQUEST_SECONDS, **given})
+            except RayError as error:  # a token that is not the cluster's
+                raise ConnectionError(str(error)) from error
+
+    return Client(address)
 
 
 def _unreachable(attempt: int, address: str, error: Exception) -> Ending:

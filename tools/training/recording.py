@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from watchkeeper.tools.errors import DivergedError, JobCancelledError
+from watchkeeper.tools.errors import DataError, DivergedError, JobCancelledError
 from watchkeeper.tools.training.folder import JobFolder, JobProgress
 from watchkeeper.tools.training.spec import JobSpec
 
@@ -55,6 +55,7 @@ class RecordedRun:
         self._what = ""
         self._step: int | None = None
         self._cancelled = threading.Event()
+        self._data_sha256 = ""
         self.data = spec.data
         self.seed = spec.seed
         self.threads = spec.limits.threads
@@ -74,6 +75,20 @@ class RecordedRun:
     def cancel_on(self, number: signal.Signals) -> None:
         """Have a signal end the run at its next check."""
         signal.signal(number, lambda *_: self._cancelled.set())
+
+    def learn_from(self, sha256: str) -> None:
+        """Say what is learned from: a run that was cut off goes on with the same data, or not at all.
+
+        Raises:
+            DataError: If the run's checkpoint is of other data.
+        """
+        found = self._folder.checkpoint()
+        if found is not None and found[0].data_sha256 not in {"", sha256}:
+            raise DataError(
+                f"{self.data} changed since the checkpoint of step {found[0].step}: put it back as it was "
+                "and resume the job, or submit it anew (a copy does not change meanwhile)"
+            )
+        self._data_sha256 = sha256
 
     def metric(self, step: int, **values: float) -> None:
         """Keep metrics of a step.
@@ -103,7 +118,7 @@ class RecordedRun:
     def save(self, step: int, write: Callable[[Path], object]) -> None:
         """Keep a checkpoint, all of it or nothing: ``write`` fills the folder that it is given."""
         if self._writes:
-            self._folder.save(step, write)
+            self._folder.save(step, write, data_sha256=self._data_sha256)
             self.beat()
         self.check()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from watchkeeper.models.errors import ModelError
 from watchkeeper.tools.errors import (
     ArtefactError,
     DataError,
@@ -78,7 +79,7 @@ def _attempt(folder: JobFolder, attempt: int, *, writes: bool) -> Ending:
         return Ending(attempt=attempt, how="diverged", reason=str(error))
     except (DataError, ArtefactError) as error:
         return Ending(attempt=attempt, how="data", reason=str(error))
-    except (UnknownTrainerError, MissingExtraError) as error:
+    except (UnknownTrainerError, MissingExtraError, ModelError) as error:
         return Ending(attempt=attempt, how="spec", reason=str(error))
     except MemoryError:
         traceback.print_exc()
@@ -114,7 +115,7 @@ def _train(folder: JobFolder, spec: JobSpec, attempt: int, *, writes: bool) -> N
         joules=gpu_meter(spec.limits.gpus),
     )
     run.cancel_on(signal.SIGTERM)
-    trainer.inspect(spec.data, parameters)
+    run.learn_from(trainer.inspect(spec.data, parameters).sha256)
     run.check()
     trainer.train(run, parameters)
     if writes:

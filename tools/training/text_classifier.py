@@ -60,7 +60,14 @@ class TextClassifier(Trainer[TextParameters]):
         Raises:
             DataError: With file, line, value and what to do, if they cannot be learned from.
         """
-        examples, notes = self._accepted(data, parameters)
+        return self._summary(*self._accepted(data, parameters), parameters)
+
+    def look_over(self, data: Path, parameters: TextParameters) -> DataSummary:
+        """Look rows over on which a predictor is to be scored; raises where they cannot be read."""
+        return self._summary(read_examples(data, parameters.columns), [], parameters)
+
+    @staticmethod
+    def _summary(examples: Examples, notes: list[str], parameters: TextParameters) -> DataSummary:
         return DataSummary(
             sha256=examples.sha256,
             rows=len(examples.all),

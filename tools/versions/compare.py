@@ -74,7 +74,9 @@ def compare(
     """Compare two evaluations on the same data, example by example.
 
     A verdict takes both a paired bootstrap interval without zero and an exact sign test: the interval alone
-    would call three wins out of three examples a proof.
+    would call three wins out of three examples a proof. Where the primary metric of right and wrong
+    answers says the opposite of them, none is given: a version that never raises an alarm is right more often
+    where alarms are rare.
 
     Args:
         champion: Of the version that answers.
@@ -113,6 +115,11 @@ def compare(
     losses = sum(one < 0 for one in differences)
     p_value = sign_test(wins, losses)
     verdict, reason = _verdict(low, high, wins, losses, p_value, 1 - confidence)
+    gain = challenger.metrics.get(champion.primary, 0.0) - champion.metrics.get(champion.primary, 0.0)
+    opposite = gain < 0 if verdict is Verdict.BETTER else gain > 0
+    if champion.promises and verdict is not Verdict.UNDECIDED and opposite:
+        reason = f"{champion.primary} changes by {gain:+.4f}, and the other one is right more often: {reason}"
+        verdict = Verdict.UNDECIDED
     if strange := sum(champion.unlearned.values()):
         reason += f"; the champion got {counted(strange, 'example')} wrong whose labels it never learned"
     return Comparison(
@@ -188,7 +195,7 @@ def score(
             f"{str(folder)!r} was made with parameters that trainer {manifest.trainer!r} does not know: "
             f"{error.errors()[0]['msg']}"
         ) from error
-    if manifest.data_sha256 and trainer.inspect(data, parameters).sha256 == manifest.data_sha256:
+    if manifest.data_sha256 and trainer.look_over(data, parameters).sha256 == manifest.data_sha256:
         raise DataError(
             f"{str(data)!r} is what {str(folder)!r} learned from: compare on data that neither has seen"
         )

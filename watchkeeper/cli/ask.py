@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from watchkeeper.cli.question import show_question
+from watchkeeper.runtime.approval_types import WORDED
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.errors import ApprovalError
 from watchkeeper.runtime.question_view import view_question
@@ -27,6 +28,8 @@ _QUESTION = (
     "[bold]Approve?[/bold] \\[y]es, \\[n]o WHY, \\[e]dit NAME=VALUE, \\[r]espond TEXT, "
     "escalate WHY or terminate WHY"
 )
+_WHY = "Why? Nothing is answered yet: this answer needs words."
+_WHY_OR_NOT = "Why? (Enter alone: no reason is given)"
 _DOUBT = "[bold]Was it done?[/bold] \\[y]es or \\[n]o"
 _WORDS = {
     "y": Answer.APPROVE,
@@ -51,6 +54,9 @@ _DOUBT_WORDS = {
     "not-done": Answer.NOT_DONE,
 }
 
+_EXPLAINED = {Answer.REJECT, Answer.ESCALATE, Answer.TERMINATE}
+"""Answers whose reason is asked for, where none was typed with them."""
+
 
 @dataclass(frozen=True, slots=True)
 class TerminalAnswerer:
@@ -74,25 +80,56 @@ class TerminalAnswerer:
             f"or in another terminal: watchkeeper approvals {'done' if doubt else 'approve'} {approval.id}",
             highlight=False,
         )
-        while orchestrator.journal.approvals.get(approval.id).waits(orchestrator.journal.now()):
-            ready, _, _ = select.select([sys.stdin], [], [], 0.5)
-            if not ready:
-                continue
-            line = sys.stdin.readline()
-            if not line:
-                self.console.print("(end of input: another terminal must answer)")
-                return
-            word, _, rest = line.strip().partition(" ")
-            answer = (_DOUBT_WORDS if doubt else _WORDS).get(word.lower())
-            if answer is None:
-                self.console.print(_DOUBT if doubt else _QUESTION)
-                continue
-            try:
-                given = self._give(orchestrator, approval, answer, rest.strip())
-                if given.status is ApprovalStatus.PENDING:
-                    self.console.print("This takes several people: another one must approve it, too.")
-            except (ApprovalError, ToolError) as error:
-                self.console.print(f"[red]{escape(visible(str(error)))}[/red]")
+        unexplained: Answer | None = None
+        try:
+            while orchestrator.journal.approvals.get(approval.id).waits(orchestrator.journal.now()):
+                ready, _, _ = select.select([sys.stdin], [], [], 0.5)
+                if not ready:
+                    continue
+                line = sys.stdin.readline()
+                if not line:
+                    self._leave(orchestrator, approval, unexplained)
+                    return
+                unexplained = self._take(orchestrator, approval, line.strip(), unexplained)
+        except KeyboardInterrupt:
+            if unexplained is Answer.REJECT:
+                self._try(orchestrator, approval, Answer.REJECT, "")
+            raise
+
+    def _take(
+        self, orchestrator: Orchestrator, approval: Approval, line: str, unexplained: Answer | None
+    ) -> Answer | None:
+        """Take a line: an answer, or why it is given; returns an answer that still waits for its reason."""
+        doubt = approval.kind is ApprovalKind.IN_DOUBT
+        if unexplained is not None:
+            return None if self._try(orchestrator, approval, unexplained, line) else unexplained
+        word, _, rest = line.partition(" ")
+        answer = (_DOUBT_WORDS if doubt else _WORDS).get(word.lower())
+        if answer is None:
+            self.console.print(_DOUBT if doubt else _QUESTION)
+            return None
+        if answer in _EXPLAINED and not rest.strip():
+            self.console.print(_WHY if answer in WORDED else _WHY_OR_NOT)
+            return answer
+        self._try(orchestrator, approval, answer, rest.strip())
+        return None
+
+    def _leave(self, orchestrator: Orchestrator, approval: Approval, unexplained: Answer | None) -> None:
+        """Leave a question to others; a no that was typed is one, with or without a reason."""
+        if unexplained is Answer.REJECT and self._try(orchestrator, approval, Answer.REJECT, ""):
+            return
+        self.console.print("(end of input: another terminal must answer)")
+
+    def _try(self, orchestrator: Orchestrator, approval: Approval, answer: Answer, rest: str) -> bool:
+        """Give an answer; False where it is not taken."""
+        try:
+            given = self._give(orchestrator, approval, answer, rest)
+        except (ApprovalError, ToolError) as error:
+            self.console.print(f"[red]{escape(visible(str(error)))}[/red]")
+            return False
+        if given.status is ApprovalStatus.PENDING:
+            self.console.print("This takes several people: another one must approve it, too.")
+        return True
 
     def _give(self, orchestrator: Orchestrator, approval: Approval, answer: Answer, rest: str) -> Approval:
         if answer is not Answer.EDIT:

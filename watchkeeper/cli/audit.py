@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,8 +58,9 @@ def verify(
             print_json(report)
         else:
             state = "sound" if report.ok else "CHANGED"
+            entries = count_of(report.entries, "entry", "entries")
             dropped = f", {report.pruned} exported and dropped" if report.pruned else ""
-            typer.echo(f"{log.path}: {state}, {report.entries} entries, {report.signed} signed{dropped}")
+            typer.echo(f"{log.path}: {state}, {entries}, {report.signed} signed{dropped}")
             if anchors is not None:
                 typer.echo(f"compared with {count_of(report.anchors, 'anchor')} in {anchors}")
             if report.key:
@@ -118,15 +120,18 @@ def show(
         start, end = moment(since), moment(until)
         asked = any(value is not None for value in (since, until, incident, kind))
         limit = last or (None if asked else _SHOWN)
+        log = _log()
         entries = (
             entry
-            for entry in _log().entries()
+            for entry in log.entries()
             if kind in {None, entry.kind}
             and (start is None or entry.at >= start)
             and (end is None or entry.at < end)
             and (incident is None or _is_about(entry, incident))
         )
-        found: Iterable[AuditEntry] = deque(entries, maxlen=limit)
+        found = deque(entries, maxlen=limit)
+        if not found:
+            _say_what_is_not_there(log, incident, kind)
         if as_json:
             print_json(tuple(found))
             return
@@ -241,6 +246,18 @@ def _is_about(entry: AuditEntry, incident: str) -> bool:
     data = entry.data if isinstance(entry.data, dict) else {}
     incidents = data.get("incidents")
     return data.get("incident_id") == incident or (isinstance(incidents, list) and incident in incidents)
+
+
+def _say_what_is_not_there(log: AuditLog, incident: str | None, kind: str | None) -> None:
+    """Note a kind or an incident of which the whole log has no entry: a slip of the pen, perhaps."""
+    kinds = sorted({entry.kind for entry in log.entries()})
+    if kind is not None and kind not in kinds:
+        near = get_close_matches(kind, kinds, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds) or 'none yet'}"
+        typer.echo(f"note: no entry of this log is of kind {kind!r}: {hint}", err=True)
+    if incident is not None and not any(_is_about(entry, incident) for entry in log.entries()):
+        said = "other machines keep logs of their own, and what was pruned is in its export"
+        typer.echo(f"note: no entry of this log is about {incident!r} ({said})", err=True)
 
 
 def _page(lines: Iterator[str]) -> None:

@@ -12,6 +12,7 @@ import typer
 from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.records import (
     Json,
+    count_of,
     day,
     mistakes,
     opened,
@@ -217,10 +218,12 @@ def check(
                 }
             )
             return
-        typer.echo(
-            f"{len(rules.policies)} policies, {len(rules.rotations)} rotations, {len(rules.people)} people: "
-            "all is well"
+        held = (
+            count_of(len(rules.policies), "policy", "policies"),
+            count_of(len(rules.rotations), "rotation"),
+            count_of(len(rules.people), "person", "people"),
         )
+        typer.echo(f"{', '.join(held)}: all is well")
         for name, number, role in nobody:
             typer.echo(
                 f"note: policy {name!r} level {number}: no user has the role {role!r}"

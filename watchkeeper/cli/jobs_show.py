@@ -105,7 +105,7 @@ def logs(
         try:
             while follow:
                 live = jobs.get(job_id).status.live
-                place = _print_from(folder, place)
+                place = _print_from(folder, place, rest=not live)
                 if not live:
                     return
                 time.sleep(_POLL_SECONDS)
@@ -115,22 +115,26 @@ def logs(
 
 def _last_lines(folder: JobFolder, count: int) -> tuple[list[str], int]:
     """Return the last whole lines of a log, and where the next one begins."""
+    found: deque[bytes] = deque(maxlen=count)
+    place = 0
     try:
         with folder.log.open("rb") as stream:
-            found = deque((line for line in stream if line.endswith(b"\n")), maxlen=count)
-            stream.seek(0)
-            place = sum(len(line) for line in stream if line.endswith(b"\n"))
+            for line in stream:
+                if line.endswith(b"\n"):
+                    found.append(line)
+                    place += len(line)
     except FileNotFoundError:
         return [], 0
     return [line.decode("utf-8", "replace").rstrip("\n") for line in found], place
 
 
-def _print_from(folder: JobFolder, place: int) -> int:
+def _print_from(folder: JobFolder, place: int, *, rest: bool = False) -> int:
+    """Print whole lines of a log from a place on, and with ``rest`` a last one that was not ended."""
     try:
         with folder.log.open("rb") as stream:
             stream.seek(place)
             for line in stream:
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") and not rest:
                     break
                 typer.echo(plain(line.decode("utf-8", "replace").rstrip("\n")))
                 place += len(line)

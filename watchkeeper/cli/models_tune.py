@@ -12,6 +12,8 @@ from watchkeeper.cli.output import INTERRUPTED, fail, print_json, progress_view,
 from watchkeeper.cli.records import mistakes, print_table
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from watchkeeper.models.calibration_cases import LabelledCase
     from watchkeeper.runtime.tuning import Tuning
     from watchkeeper.runtime.tuning_verdict import TuningVerdict
@@ -32,7 +34,7 @@ def tune(
     ] = None,
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Generated decisions to learn from.")
-    ] = 320,
+    ] = 1600,
     held_out: Annotated[
         int, typer.Option("--held-out", min=0, help="Generated decisions of other kinds that only judge.")
     ] = 200,
@@ -82,19 +84,19 @@ def tune(
     digest = ""
     if verdict.earned:
         with mistakes():
-            digest = tuning.install(entry, verdict).digest
-            AuditLog(home_folder()).append(
-                "adapter-tuned",
-                {
-                    "by": person.name,
-                    "known_by": person.proof.value,
-                    "model": entry.id,
-                    "adapter": output,
-                    "sha256": digest,
-                    "plan": plan.model_dump(mode="json"),
-                    "reason": verdict.reason,
-                },
-            )
+            digest = tuning.digest
+            told: dict[str, JsonValue] = {
+                "by": person.name,
+                "known_by": person.proof.value,
+                "model": entry.id,
+                "adapter": output,
+                "sha256": digest,
+                "plan": plan.model_dump(mode="json"),
+                "reason": verdict.reason,
+            }
+            # What cannot be audited is not installed.
+            AuditLog(home_folder()).append("adapter-tuned", told)
+            tuning.install(entry, verdict)
     _tell(tuning, verdict, digest, as_json=as_json)
 
 

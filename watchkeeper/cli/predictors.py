@@ -18,7 +18,9 @@ from watchkeeper.cli.identity import AskToken, permitted_person
 from watchkeeper.cli.records import Json, mistakes, print_json, print_pairs, print_table, when
 
 if TYPE_CHECKING:
+    from watchkeeper.runtime.lifecycle_scoring import Find
     from watchkeeper.tools.versions import Version, Versions
+    from watchkeeper.tools.versions.records import JobRecord
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at versions of predictors, promote, serve and watch them, and ask them."
@@ -172,7 +174,6 @@ def register(
         from watchkeeper.runtime.roles import Permission
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.predictors import read_manifest
-        from watchkeeper.tools.training import trainer_of
         from watchkeeper.tools.versions import Notes
         from watchkeeper.tools.versions.compare import score
 
@@ -182,7 +183,7 @@ def register(
         ).name
         folder, job = _source(source)
         read_manifest(folder)
-        evaluation = score(folder, held_out, trainer_of) if held_out is not None else None
+        evaluation = score(folder, held_out, _finder(job)) if held_out is not None else None
         notes = Notes(
             purpose=purpose,
             limits=tuple(limit or ()),
@@ -224,7 +225,7 @@ def compare(
         for version in (before, after):
             versions.check(version)
         if held_out is not None:
-            found = compare_on(held_out, before.folder, after.folder)
+            found = compare_on(held_out, before.folder, after.folder, find=_finder(after.record.job))
         elif before.record.evaluation is None or after.record.evaluation is None:
             raise VersionError(f"versions of {name!r} were not evaluated: name data with --held-out")
         else:
@@ -306,6 +307,16 @@ def _source(source: str) -> tuple[Path, Any]:
             raise ArtefactError(f"{source!r} is neither a folder nor a training job")
         folder = jobs.folder(job.id)
         return folder.artefacts, job_record(job, folder, cpu_watts=settings.cpu_watts)
+
+
+def _finder(job: JobRecord | None) -> Find:
+    """Return what finds trainers, those of the job's own modules too."""
+    from watchkeeper.runtime.job_lineage import spec_of
+    from watchkeeper.runtime.lifecycle_scoring import finder_of
+    from watchkeeper.tools.training import trainer_of
+
+    spec = spec_of(job)
+    return trainer_of if spec is None else finder_of(spec)
 
 
 def _described(version: Version) -> dict[str, Any]:

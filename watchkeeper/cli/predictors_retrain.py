@@ -186,10 +186,15 @@ def _request(
 
 def _champions_job(settings: Settings, name: str) -> JobSpec:
     """Train as the version that answers was trained."""
+    from watchkeeper.runtime.job_lineage import spec_of
     from watchkeeper.tools.training.spec import JobSpec
     from watchkeeper.tools.versions import Versions
 
-    manifest = Versions(settings.home, create=False).get(name).record.manifest
+    record = Versions(settings.home, create=False).get(name).record
+    known, manifest = spec_of(record.job), record.manifest
+    if known is not None:
+        # With its limits, and where its trainer is found.
+        return known.model_copy(update={"name": name, "data": Path()})
     return JobSpec(
         name=name,
         trainer=manifest.trainer,

@@ -38,7 +38,7 @@ def watch(
     from watchkeeper.cli.output import INTERRUPTED
 
     with mistakes():
-        from watchkeeper.runtime.errors import ConfigurationError
+        from watchkeeper.runtime.errors import ConfigurationError, HaltedError, OperationError
         from watchkeeper.runtime.lifecycle_rules import FILE, LifecycleRules
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.errors import ToolError
@@ -61,12 +61,14 @@ def watch(
                 for name, host in watched.items():
                     try:
                         report = _look(settings, name)
-                    except ToolError as error:
+                        incidents = submitted(settings, report, host)
+                    except HaltedError:
+                        raise
+                    except (ToolError, OperationError) as error:
                         # The others are watched all the same.
                         typer.echo(f"{name}: not looked at: {error}", err=True)
                         failed = True
                         continue
-                    incidents = submitted(settings, report, host)
                     if incidents:
                         signs = plain(", ".join(report.signals))
                         typer.echo(f"{name}: {signs}: {', '.join(incidents)}")

@@ -46,6 +46,8 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
 
     def opening() -> Engine:
         started = time.monotonic()
+        if not is_endpoint(settings.model):
+            console.print(f"loading model {settings.model} ...", style="dim", markup=False)
         engine = open_engine(settings.model, settings.quantization, adapters=settings.adapters)
         if isinstance(engine, RemoteEngine):
             engine.connect()

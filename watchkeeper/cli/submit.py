@@ -40,4 +40,7 @@ def submit(
     if as_json:
         print_json(incident.model_dump(mode="json"))
     else:
+        if incident.alert_count > 1:
+            told = f"joins {incident.id}, which is open for the same (alert {incident.alert_count} of it)"
+            typer.echo(told, err=True)
         typer.echo(incident.id)

@@ -11,6 +11,7 @@ from watchkeeper.runtime.events import (
     Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
+    CausesRuledOut,
     DecisionMade,
     Delegated,
     DiagnosisMade,
@@ -79,7 +80,7 @@ class EventView:
                 self._line(
                     "magenta", "suspicious", f"quoted, not followed: {event.quote!r}", event.evidence_id
                 )
-            case DiagnosisMade():
+            case DiagnosisMade() | CausesRuledOut():
                 self._line("bold cyan", "diagnosis", describe_event(event).removeprefix("diagnosis: "))
             case PlanProposed():
                 self._line("blue", "plan", f"{event.summary} [{event.reversibility.value}]", event.step_id)

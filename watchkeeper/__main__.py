@@ -1,0 +1,5 @@
+"""Let ``python -m watchkeeper`` be the command line."""
+
+from watchkeeper.cli import main
+
+main()
