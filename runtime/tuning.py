@@ -229,7 +229,7 @@ class Tuning:
         )
         path = self.job.artefacts / CARD_NAME
         head, _, _ = path.read_text(encoding="utf-8").partition(CARD_HEADING)
-        write_durably(path, (head + card(verdict)).encode())
+        write_durably(path, (head.rstrip() + "\n\n" + card(verdict)).encode())
         return add_adapter(entry, self.name, self.job.artefacts, home)
 
     def refuse_taken_name(self, entry: CatalogEntry, home: Path | None = None) -> None:

@@ -26,6 +26,7 @@ class FaultKind:
         stops: Whether the service may not be running in consequence.
         cause: The agents' own cause, where this is one of those.
         passes: Whether the alert's check passes again.
+        fact: The fact that reads it: what strangers may have named is told as ``FACT finds KIND.`` alone.
     """
 
     id: str
@@ -37,6 +38,7 @@ class FaultKind:
     stops: bool = False
     cause: Cause | None = None
     passes: bool = False
+    fact: str = "site.state"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ TRAINING_WORDS = Words(
 TRAINING_KINDS: tuple[FaultKind, ...] = (
     FaultKind(
         id="process-stopped",
+        fact="service.status",
         cause=causes.PROCESS_STOPPED,
         strong=(
             "service {service} is not running: it exited {just} ago, killed by signal 9",
@@ -70,6 +71,7 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="process-hung",
+        fact="service.status",
         cause=causes.PROCESS_HUNG,
         strong=(
             "service {service} is running, but answers nothing since {just}",
@@ -77,10 +79,15 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
             "service {service} is running; {many} connections wait to be accepted",
             "All threads of {service} have waited for one lock since {just}",
         ),
-        weak=("", "service {service} was started {long} ago"),
+        weak=(
+            "",
+            "service {service} was started {long} ago",
+            "service {service} was started {just} ago, its process before ended with exit status 0",
+        ),
     ),
     FaultKind(
         id="disk-full",
+        fact="disk.usage",
         cause=causes.DISK_FULL,
         subject="{mount}",
         strong=(
@@ -98,6 +105,7 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="config-broken",
+        fact="config.changes",
         cause=causes.CONFIG_BROKEN,
         subject="{config}",
         strong=(
@@ -114,6 +122,7 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="memory-exhausted",
+        fact="host.memory",
         cause=causes.MEMORY_EXHAUSTED,
         subject="{host}",
         strong=(
@@ -130,6 +139,7 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="cpu-saturated",
+        fact="host.cpu",
         cause=causes.CPU_SATURATED,
         subject="{host}",
         strong=(
@@ -145,6 +155,7 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="dependency-down",
+        fact="log.search",
         cause=causes.DEPENDENCY_DOWN,
         strong=(
             "{many} log lines of {service} say that a connection to another service failed",
@@ -155,10 +166,12 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
         weak=(
             "1 log line of {service} says that a connection failed {long} ago; the next try succeeded",
             "{service} lost a connection {long} ago and made a new one",
+            "1 log line of {service} in {few} minutes says that a connection to another service failed",
         ),
     ),
     FaultKind(
         id="certificate-expired",
+        fact="certificate.expiry",
         cause=causes.CERTIFICATE_EXPIRED,
         strong=(
             "The TLS certificate of {service} expired {just} ago.",
@@ -172,6 +185,7 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="port-taken",
+        fact="log.search",
         cause=causes.PORT_TAKEN,
         strong=(
             "{few} log lines of {service} say that its port is in use by another process",

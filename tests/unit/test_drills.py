@@ -95,6 +95,14 @@ def test_without_evidence_a_question_tells_of_no_observation() -> None:
         assert case.neutral_weight == 0.5
 
 
+def test_some_signs_are_told_without_their_names_and_then_the_severity_says_which_counts() -> None:
+    told = r"- (CRITICAL|WARNING): [a-z.]+ finds [a-z-]+\."
+    lines = [re.findall(told, case.question) for case in drills(300)]
+    assert 50 < sum(map(bool, lines)) < 250
+    assert {severity for found in lines for severity in found} == {"CRITICAL", "WARNING"}
+    assert not any(re.search(told, case.question) for case in drills(300, held_out=True))
+
+
 def test_worse_observations_stand_first() -> None:
     for case in drills(50):
         severities = re.findall(r"^- (CRITICAL|WARNING): ", case.question, re.MULTILINE)

@@ -146,7 +146,7 @@ def test_rules_are_checked_and_told_on_the_command_line(
     (tmp_path / "escalation.yaml").write_text(GOOD)
     monkeypatch.setenv("WATCHKEEPER_APPROVAL_TTL_SECONDS", "600")
     checked = run.invoke(escalations.app, ["check"])
-    assert "2 policies, 1 rotations, 2 people: all is well" in checked.stdout
+    assert "2 policies, 1 rotation, 2 people: all is well" in checked.stdout
     assert "policy 'urgent' takes 3870 s to its end, but questions expire after 600 s" in checked.stdout
     shown = run.invoke(escalations.app, ["who", "urgent", "--at", "2026-01-06T20:00+01:00"]).stdout
     levels = [line.split() for line in shown.splitlines()]
