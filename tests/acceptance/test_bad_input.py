@@ -379,7 +379,7 @@ def test_a_disk_that_is_full_when_a_question_is_answered(small_disk: Path) -> No
     assert watchkeeper(small_disk, "approvals", "approve", approval).returncode == 0
     verified = watchkeeper(small_disk, "audit", "verify")
     assert verified.returncode == 0, verified.stderr
-    assert "1 entries" in verified.stdout
+    assert "1 entry, " in verified.stdout
 
 
 def test_a_disk_that_is_too_small_for_a_model(small_disk: Path) -> None:
