@@ -19,6 +19,11 @@ class Support:
     finding: Finding
 
 
+def key_of(cause: str, subject: str) -> str:
+    """Return the stable name of a cause with its subject."""
+    return f"{cause}:{subject}"
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """A cause with its subject.
@@ -36,7 +41,7 @@ class Hypothesis:
     @property
     def key(self) -> str:
         """A stable name, so that it has its turn once."""
-        return f"{self.cause.id}:{self.subject}"
+        return key_of(self.cause.id, self.subject)
 
     @property
     def text(self) -> str:

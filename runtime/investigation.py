@@ -10,6 +10,7 @@ from langgraph.types import Send
 from watchkeeper.agents import Decision, Diagnosis, FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.agents.diagnostician import diagnosis_of
+from watchkeeper.agents.hypotheses import key_of
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.budgets import exhausted, remaining_calls, unread
@@ -311,7 +312,7 @@ class Investigation:
             if isinstance(event, DiagnosisMade) and event.cause != NOTHING_WRONG.id
         ]
         waiting = {turn["hypothesis"] for turn in turns if not turn["action"]}
-        standing = [event for event in told if f"{event.cause}:{event.subject}" in waiting]
+        standing = [event for event in told if key_of(event.cause, event.subject) in waiting]
         key = f"stands:{len(turns)}"
         if not standing:
             tried = tuple(RuledOut(cause=turn["text"], result=turn["result"]) for turn in turns)

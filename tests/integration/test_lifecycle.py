@@ -45,10 +45,12 @@ from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.ledger import Effect, Ledger
 from watchkeeper.runtime.lifecycle_rules import Retraining
 from watchkeeper.runtime.lifecycles import TOOLS
+from watchkeeper.runtime.permits import Permits
 from watchkeeper.runtime.policy_types import PolicyDecision
 from watchkeeper.runtime.restoring_records import make_safe
 from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.runtime.worker import Worker
+from watchkeeper.tools.errors import DriftError, TermsChangedError
 from watchkeeper.tools.predictors.recording import FILE
 from watchkeeper.tools.predictors.watching import DriftReport
 from watchkeeper.tools.training.interface import Evaluation
@@ -314,6 +316,20 @@ def test_a_refused_challenger_leaves_everything_as_it_was(
         assert len(o.site.jobs.list()) == trained  # type: ignore[union-attr]
         assert o.report(incident).outcome == "closed"
     assert (moves(home), len(Versions(home).list(NAME))) == ([("champion", None, 1)], 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(TermsChangedError, "refused: changed"), (DriftError, "refused: bad data")]
+)
+def test_data_are_not_blamed_for_a_policy_that_changed_before_the_training(
+    base: Path, monkeypatch: pytest.MonkeyPatch, error: type[DriftError], outcome: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise error("by now")
+
+    monkeypatch.setattr(Permits, "check", refuse)
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        assert to_the_end(o, o.retrain(request(base)).id) == outcome
 
 
 def test_labels_that_the_champion_never_learned_are_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -649,3 +665,22 @@ def test_the_watch_submits_one_alert_for_each_episode(base: Path, monkeypatch: p
     mixed = CliRunner().invoke(predictors, ["watch", "--once"])
     assert mixed.exit_code == 1
     assert "absent: not looked at: " in mixed.output
+
+
+def test_a_watched_predictor_whose_host_is_gone_ends_no_watch(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, asked = base / "home", request(base)
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    (home / "inventory.yaml").write_text(f"hosts: [{{name: {HOST}}}]")
+    (home / "config.yaml").write_text(yaml.safe_dump({"tools": [TOOLS]}))
+    rules = {"host": "gone", "job": "job.yaml", "held_out": str(asked.held_out)}
+    (home / "lifecycle.yaml").write_text(yaml.safe_dump({"predictors": {NAME: rules}}))
+    with orchestrator(home) as o:
+        answer(o, right=1.0)
+        answer(o, right=0.0, count=200, role="canary")
+        told = CliRunner().invoke(predictors, ["watch", "--once"])
+        assert o.journal.incidents.list() == ()
+    assert told.exit_code == 1
+    assert f"{NAME}: not looked at: " in told.output
+    assert "gone" in told.output

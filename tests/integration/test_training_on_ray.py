@@ -21,10 +21,11 @@ from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.runtime.training_room import Room
 from watchkeeper.runtime.training_runs import TrainingRuns
 from watchkeeper.runtime.worker import Worker
-from watchkeeper.tools.training import processes
+from watchkeeper.tools.errors import ClusterError
+from watchkeeper.tools.training import processes, ray_jobs
 from watchkeeper.tools.training.folder import JobFolder
 from watchkeeper.tools.training.process import supervise
-from watchkeeper.tools.training.ray_jobs import supervise_on_ray
+from watchkeeper.tools.training.ray_jobs import stop_on_ray, supervise_on_ray
 from watchkeeper.tools.training.record import TrainingStatus
 from watchkeeper.tools.training.spec import JobLimits, JobSpec
 
@@ -184,3 +185,18 @@ def test_a_cluster_that_does_not_answer_is_told(base: Path) -> None:
     assert ending.how == "crashed"
     assert "the Ray cluster at" in ending.reason
     assert supervise_on_ray(job(base, "b"), 1, address="").how == "spec"
+
+
+def test_a_cluster_that_takes_requests_and_never_answers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_jobs, "_REQUEST_SECONDS", (0.5, 0.5))
+    spec = JobSpec(name="a", trainer="t:T", data=tmp_path, runs_on="ray")
+    folder = JobFolder.create(tmp_path / "job", spec)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        ending = supervise_on_ray(folder, 1, address=address)
+        assert (ending.how, ending.left) == ("crashed", True)
+        assert f"the Ray cluster at '{address}' does not do it" in ending.reason
+        with pytest.raises(ClusterError, match="does not do it"):
+            stop_on_ray(folder, address=address)

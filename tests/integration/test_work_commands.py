@@ -54,6 +54,15 @@ def test_an_alert_is_submitted_for_workers_and_everything_can_be_stopped(home: P
     assert watchkeeper("stop", "--lift").stdout == "nothing was stopped\n"
     again = json.loads(watchkeeper("submit", alert, "--json").stdout)
     assert (again["id"], again["alert_count"]) == (incident, 2)
+    third = watchkeeper("submit", alert)
+    assert third.stdout == f"{incident}\n"
+    assert third.stderr == f"joins {incident}, which is open for the same (alert 3 of it)\n"
+
+
+def test_the_package_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "watchkeeper", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == watchkeeper("--version").stdout != ""
 
 
 def test_a_worker_without_work_ends_where_it_is_to_work_once(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import shutil
@@ -414,6 +415,36 @@ def test_a_place_that_is_probably_a_mistake_is_refused_and_nothing_is_made(home:
     assert sorted(folder.iterdir()) == before
     (folder / "backups").mkdir()
     assert save(home, folder / "backups").path.parent == folder / "backups"
+
+
+def test_a_place_inside_the_home_is_refused(home: Path) -> None:
+    (home / "backups").mkdir()
+    before = sorted(home.rglob("*"))
+    for place in (home / "backups", home / "backups" / ".." / "a.tar.gz"):
+        with pytest.raises(BackupError, match=r"lies in the home that is backed up.*name a folder outside"):
+            save(home, place)
+    assert sorted(home.rglob("*")) == before
+
+
+def test_models_that_cannot_be_moved_stay_where_they_are_and_that_is_told(
+    home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = save(home, folder / "one.tar.gz", with_key=True)
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path.name == "models":
+            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    done = CliRunner().invoke(build_app(), ["restore", str(made.path), "--replace"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "its models could not be moved and lie there, too" in done.stdout
+    (aside,) = folder.glob("home.replaced-*")
+    assert (aside / "models" / "weights").read_text() == "large"
+    assert AuditLog(home).verify().ok
 
 
 def test_an_archive_that_is_missing_is_said_to_be(folder: Path) -> None:

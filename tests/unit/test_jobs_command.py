@@ -111,6 +111,9 @@ def test_what_a_job_did_and_cost_is_shown_and_drawn(home: Path, jobs: TrainingJo
     assert "about 32 Wh" in text
     assert invoke("logs", job.id).stdout == "one\n\N{REPLACEMENT CHARACTER}[31mtwo\n"
     assert json.loads(invoke("logs", job.id, "--lines", "1", "--json").stdout)["lines"] == ["\x1b[31mtwo"]
+    jobs.end(job.id, TrainingStatus.FAILED)
+    # What a job that is over left without an end of line is its last word.
+    assert invoke("logs", job.id, "--lines", "1", "--follow").stdout.endswith("two\nhalf\n")
 
 
 def test_a_job_is_listed_cancelled_and_resumed(home: Path, jobs: TrainingJobs) -> None:

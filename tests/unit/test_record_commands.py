@@ -142,6 +142,19 @@ def test_nothing_yet_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "sound, 0 entries" in run(audit.app, "verify").stdout
 
 
+def test_a_slip_in_what_is_asked_of_the_log_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(tmp_path))
+    AuditLog(tmp_path).append("users-changed", {})
+    slip = run(audit.app, "show", "--kind", "user-changed", "--json")
+    assert (slip.exit_code, json.loads(slip.stdout)) == (0, [])
+    assert slip.stderr == (
+        "note: no entry of this log is of kind 'user-changed': did you mean users-changed?\n"
+    )
+    assert "is about 'INC-NONE'" in run(audit.app, "show", "--incident", "inc-none").stderr
+    known = run(audit.app, "show", "--kind", "users-changed", "--since", "2999-01-01")
+    assert (known.stdout, known.stderr) == ("no entries\n", "")
+
+
 def test_decisions_are_listed_and_shown(home: Path) -> None:
     head, row = run(decisions.app, "list", INCIDENT).stdout.splitlines()
     assert head.split() == ["ID", "ROLE", "FOLLOWED", "SHARE", "OPTIONS", "ANSWER"]

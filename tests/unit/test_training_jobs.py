@@ -10,6 +10,7 @@ import pytest
 
 from watchkeeper.runtime import training_runs
 from watchkeeper.runtime.errors import FencedError
+from watchkeeper.runtime.job_lineage import job_record, spec_of
 from watchkeeper.runtime.jobs import Claim, Jobs, JobStatus
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.training import TRAIN, Admission, TrainingJobs, train_key
@@ -21,6 +22,7 @@ from watchkeeper.tools.training.folder import Ending, JobFolder
 from watchkeeper.tools.training.gpus import visible_of
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
 from watchkeeper.tools.training.spec import JobLimits, JobSpec
+from watchkeeper.tools.versions.records import JobRecord
 
 GB = 10**9
 GPUS = ("0", "1")
@@ -453,6 +455,18 @@ def test_a_job_whose_workers_died_too_often_fails(journal: Journal, jobs: Traini
     assert (failed.status, failed.how) == (TrainingStatus.FAILED, "crashed")
     assert "each of 2 attempts" in failed.reason
     assert failed.incident_id
+
+
+def test_what_a_job_was_to_do_is_known_of_the_version_that_it_made(
+    journal: Journal, jobs: TrainingJobs
+) -> None:
+    wanted = spec(memory=5 * GB).model_copy(update={"modules": Path("/own"), "retries": 1})
+    job = jobs.submit(wanted, by="ann")
+    jobs.end(job.id, TrainingStatus.DONE)
+    record = job_record(jobs.get(job.id), jobs.folder(job.id), cpu_watts=65)
+    assert spec_of(JobRecord.model_validate_json(record.model_dump_json())) == wanted
+    assert spec_of(record.model_copy(update={"details": {}})) is None
+    assert spec_of(None) is None
 
 
 def test_a_job_that_the_queue_put_aside_fails_too(journal: Journal, jobs: TrainingJobs) -> None:

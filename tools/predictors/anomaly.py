@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 from pydantic import JsonValue
 
@@ -149,12 +149,12 @@ def numbers_of(row: Row, number: int) -> tuple[list[float], float]:
     for place, value in enumerate(values):
         if not _is_number(value):
             raise DataError(f"row {number}: 'values' holds {value!r} at place {place}; give finite numbers")
-        read.append(float(value))  # type: ignore[arg-type]
-    if not _is_number(step) or not LEAST_STEP <= float(step) <= MOST_STEP:  # type: ignore[arg-type]
+        read.append(float(value))
+    if not _is_number(step) or not LEAST_STEP <= step <= MOST_STEP:
         wanted = f"give a number from {LEAST_STEP:g} to {MOST_STEP:g}"
         raise DataError(f"row {number}: 'step_seconds' is {step!r}; {wanted}")
-    return read, float(step)  # type: ignore[arg-type]
+    return read, float(step)
 
 
-def _is_number(value: JsonValue) -> bool:
+def _is_number(value: JsonValue) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

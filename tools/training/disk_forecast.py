@@ -91,16 +91,19 @@ class DiskForecastTrainer(Trainer[DiskForecastParameters]):
             DataError: With file, line, value, and what to do.
         """
         series = read_folder(data, parameters)
-        _check_unit(series, parameters.full)
+        found = self._summary(data, series, parameters)
         step = _step(series)
         histories = _histories(series, step, parameters)
         for horizon in _horizons(parameters, step):
             _moments(histories, horizon, step, parameters)
-        return self.look_over(data, parameters)
+        return found
 
     def look_over(self, data: Path, parameters: DiskForecastParameters) -> DataSummary:
         """Look series over on which forecasts are to be scored; raises as `inspect` does."""
-        series = read_folder(data, parameters)
+        return self._summary(data, read_folder(data, parameters), parameters)
+
+    @staticmethod
+    def _summary(data: Path, series: Sequence[Series], parameters: DiskForecastParameters) -> DataSummary:
         _check_unit(series, parameters.full)
         step = _step(series)
         steps = sum(len(history.values) for history in _histories(series, step, parameters))

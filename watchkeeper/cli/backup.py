@@ -119,6 +119,7 @@ def restore(
     """Check a backup and put it in the place of the home; open incidents can be resumed."""
     with mistakes():
         from watchkeeper.models.home import home_folder
+        from watchkeeper.runtime.backup import MODELS
         from watchkeeper.runtime.restoring import restore as restore_archive
         from watchkeeper.runtime.roles import Permission
 
@@ -138,7 +139,9 @@ def restore(
             return
         typer.echo(f"{done.home} is as it was at {when(done.made_at)} UTC")
         if done.aside:
-            typer.echo(f"what was there before lies in {done.aside}")
+            models = done.aside / MODELS
+            left = "; its models could not be moved and lie there, too" if models.exists() else ""
+            typer.echo(f"what was there before lies in {done.aside}{left}")
         for lay, lies in done.elsewhere.items():
             typer.echo(f"{lay} lay outside of the home; its copy is {lies}")
         if done.new_key:

@@ -56,11 +56,10 @@ def promote(
         versions.check(version)
         before = current(versions, name, alias)
         if before is not None and before.number == version.number:
-            said = f"version {version.number} of {name} is its {alias} already"
             if as_json:
                 print_json({"moved": False, "predictor": name, "alias": alias, "version": version.number})
             else:
-                typer.echo(said)
+                typer.echo(f"version {version.number} of {name} is its {alias} already")
             return
         typer.echo(plain(promotion_diff(version, before, alias=alias)), err=True)
         _confirm(f"Let {alias} of {name} name version {version.number}?")
