@@ -6,17 +6,16 @@ from collections.abc import Callable
 
 from pydantic import JsonValue
 
-from watchkeeper.runtime.approval_types import SOLO_TIER, one_of, same_person
+from watchkeeper.runtime.approval_types import one_of, same_person
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, Approvals, ApprovalStatus
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.authority import attempt
-from watchkeeper.runtime.errors import ApprovalError, IdentityError
+from watchkeeper.runtime.errors import ApprovalError
 from watchkeeper.runtime.escalation import Escalations
 from watchkeeper.runtime.events import IncidentOpened
 from watchkeeper.runtime.incident_jobs import go_on
 from watchkeeper.runtime.incidents import Incidents
-from watchkeeper.runtime.people import People, Person, check_answer
-from watchkeeper.runtime.roles import needed_for, permitted
+from watchkeeper.runtime.people import People, Person, check_answer, check_votes
 from watchkeeper.runtime.store import Store
 
 
@@ -70,7 +69,7 @@ def give_answer(
         check_answer(person, asked, answer)
         if answer is Answer.APPROVE:
             _check_openers(store, person, asked)
-            _check_votes(people, asked)
+            check_votes(people, asked)
         approval = approvals.decide(
             approval_id,
             answer,
@@ -149,28 +148,13 @@ def _check_openers(store: Store, person: Person, asked: Approval) -> None:
     """Let nobody approve what is done for an alert of theirs, whoever's worker asks.
 
     Raises:
-        ApprovalError: If they had the incident handled and do not work alone.
+        ApprovalError: If they had the incident handled, and somebody else asks.
     """
-    alone = asked.solo and asked.tier <= SOLO_TIER and asked.quorum == 1
-    if alone or same_person(person.names, asked.requester_names):  # then the question says what they may
+    if same_person(person.names, asked.requester_names):  # then the question says what they may
         return
     for event in Incidents(store).events(asked.incident_id):
         if isinstance(event, IncidentOpened) and same_person(person.names, (event.by, *event.accounts)):
             raise ApprovalError(
                 f"approval {asked.id!r} is about incident {asked.incident_id!r}, which "
                 f"{one_of(event.by, person.name)} had handled: another person must approve it"
-            )
-
-
-def _check_votes(people: People, asked: Approval) -> None:
-    """Count no yes of somebody who may not say it any more."""
-    users = people.users
-    if users is None:
-        return
-    for vote in asked.votes:
-        user = users.named(vote.by)
-        if user is None or not permitted(user.roles, needed_for(asked, Answer.APPROVE)):
-            raise IdentityError(
-                f"approval {asked.id!r}: {vote.by!r}, who said yes before, may not any more; reject it, "
-                "and have it asked anew"
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import JsonValue, ValidationError
 
-from watchkeeper.runtime.audit_check import verify_log
+from watchkeeper.runtime.audit_check import check_log, read_log
 from watchkeeper.runtime.audit_keys import PRIVATE, create_keys, load_private
 from watchkeeper.runtime.audit_records import (
     CHECKPOINTS,
@@ -25,6 +25,7 @@ from watchkeeper.runtime.audit_records import (
 from watchkeeper.runtime.canonical import safe_json
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import AuditError
+from watchkeeper.tools.durable import make_kept_folder, open_kept
 from watchkeeper.tools.redaction import redact
 
 _Stamps = tuple[tuple[int, ...], ...]
@@ -110,7 +111,8 @@ class AuditLog:
             AuditError: If the files cannot be read, or there is no key to check with.
         """
         with self.still():
-            return verify_log(self.folder, self.keys)
+            files = read_log(self.folder)
+        return check_log(files, self.folder, self.keys)
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -145,8 +147,8 @@ class AuditLog:
             AuditError: If the log cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_kept_folder(self.folder)
+            descriptor = open_kept(self._lock_path, os.O_RDWR)
         except OSError as error:
             raise AuditError(unwritable(self._lock_path, error)) from error
         try:
@@ -287,7 +289,7 @@ class AuditLog:
 def append_line(path: Path, line: bytes) -> None:
     """Write a whole line and have it on the disk, or leave the file as it was."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = open_kept(path, os.O_WRONLY | os.O_APPEND)
     except OSError as error:
         raise AuditError(unwritable(path, error)) from error
     try:

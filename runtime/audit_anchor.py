@@ -6,6 +6,7 @@ whole new log. What was anchored before in a folder that it cannot write can the
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -13,12 +14,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watchkeeper.runtime.audit import AuditLog
+from watchkeeper.runtime.audit_check import read_tombstones
 from watchkeeper.runtime.audit_keys import PUBLIC, fingerprint, is_signed, load_public
 from watchkeeper.runtime.audit_records import GENESIS, RESTORED, AuditEntry, AuditProblem, Checkpoint
 from watchkeeper.runtime.errors import AuditError
+from watchkeeper.tools.durable import write_durably
 
 ANCHORS = "anchors.jsonl"
 _FORGED = "is not signed by the anchored key"
+_ALL_GONE = "nothing that was anchored can be compared"
 
 
 class Anchored(BaseModel):
@@ -56,7 +60,11 @@ def anchor(log: AuditLog, folder: Path) -> Anchored:
     problems = (*report.problems, *check_anchors(log, folder))
     if problems:
         first = problems[0]
-        way_on = restored_since(log, folder, problems) or "see `watchkeeper audit verify --anchor`"
+        way_on = (
+            restored_since(log, folder, problems)
+            or _pruned_since(log, folder, problems)
+            or "see `watchkeeper audit verify --anchor`"
+        )
         raise AuditError(
             f"audit log {str(log.path)!r} is not anchored: {first.file} line {first.line}: {first.what}; "
             f"{way_on}"
@@ -71,7 +79,8 @@ def anchor(log: AuditLog, folder: Path) -> Anchored:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (folder / PUBLIC).exists():
-            _append(folder / PUBLIC, (log.keys / PUBLIC).read_bytes())
+            write_durably(folder / PUBLIC, (log.keys / PUBLIC).read_bytes())
+            (folder / PUBLIC).chmod(0o644)
         if fresh:
             _append(folder / ANCHORS, newest.line() + b"\n")
     except OSError as error:
@@ -116,7 +125,7 @@ def check_anchors(log: AuditLog, folder: Path) -> tuple[AuditProblem, ...]:
         problems.append(AuditProblem(file=PUBLIC, line=1, what="is not the key that was anchored"))
     hashes = _hashes(log.path)
     if all(checkpoint.count < min(hashes) for checkpoint in kept):
-        what = f"the log begins after entry {min(hashes)}: nothing that was anchored can be compared"
+        what = f"the log begins after entry {min(hashes)}: {_ALL_GONE}"
         problems.append(AuditProblem(file=ANCHORS, line=len(kept), what=what))
     for line, checkpoint in enumerate(kept, start=1):
         content = Checkpoint.content(checkpoint.count, checkpoint.head, checkpoint.at)
@@ -167,6 +176,21 @@ def restored_since(log: AuditLog, folder: Path, problems: tuple[AuditProblem, ..
     )
 
 
+def _pruned_since(log: AuditLog, folder: Path, problems: tuple[AuditProblem, ...]) -> str:
+    """Say that everything that was anchored was pruned, and how to go on; empty where that is not all."""
+    if len(problems) != 1 or not problems[0].what.endswith(_ALL_GONE):
+        return ""
+    statements = [statement for _, statement in read_tombstones(log.folder) if statement is not None]
+    if not statements:
+        return ""
+    last = max(statements, key=lambda statement: statement.count)
+    return (
+        f"entries up to {last.count} were exported and dropped on {last.at:%Y-%m-%d} by {last.by!r}; where "
+        f"you know of that, keep {str(folder)!r} as it is and begin another folder: `watchkeeper audit "
+        "anchor NEW_FOLDER`; otherwise somebody replaced the log"
+    )
+
+
 def _hashes(log: Path) -> dict[int, str]:
     """Return the hash of each entry by its number; the first is that of the entry before the log begins."""
     found: dict[int, str] = {}
@@ -198,10 +222,23 @@ def _lines(path: Path) -> list[bytes]:
     return content.split(b"\n")[:-1]
 
 
-def _append(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+def _append(path: Path, line: bytes) -> None:
+    """Write a line, whole or not at all, in the place of one that a crash or a full disk cut short."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o644)
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        end = os.pread(descriptor, size, 0).rfind(b"\n") + 1
+        if end < size:
+            os.ftruncate(descriptor, end)
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, end)
+            raise
     finally:
         os.close(descriptor)

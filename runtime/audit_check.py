@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from watchkeeper.runtime.audit_keys import fingerprint, is_signed, load_public
 from watchkeeper.runtime.audit_records import (
@@ -28,8 +30,39 @@ _SHOWN = 20
 """Problems after which a report stops: a log that was rewritten has one in every line."""
 
 
+@dataclass(frozen=True, slots=True)
+class LogFiles:
+    """The lines of a log's files at one moment, as they were written.
+
+    Attributes:
+        begun: Whether there is a log.
+        log: Its entries.
+        checkpoints: What signs them.
+        pruned: What tells of dropped entries.
+    """
+
+    begun: bool
+    log: Sequence[bytes]
+    checkpoints: Sequence[bytes]
+    pruned: Sequence[bytes]
+
+
+def read_log(folder: Path) -> LogFiles:
+    """Read the files of a log; the caller keeps others from writing meanwhile.
+
+    Raises:
+        AuditError: If they cannot be read.
+    """
+    return LogFiles(
+        begun=(folder / LOG).exists() or (folder / CHECKPOINTS).exists(),
+        log=_read(folder / LOG),
+        checkpoints=_read(folder / CHECKPOINTS),
+        pruned=_read(folder / PRUNED),
+    )
+
+
 def verify_log(folder: Path, keys: Path) -> AuditReport:
-    """Check every hash, every number and every signature of a log.
+    """Check every hash, every number and every signature of a log that nobody writes.
 
     Args:
         folder: Where the log is kept.
@@ -38,15 +71,29 @@ def verify_log(folder: Path, keys: Path) -> AuditReport:
     Raises:
         AuditError: If the files cannot be read, or there is no key to check with.
     """
-    log, signed = folder / LOG, folder / CHECKPOINTS
-    if not log.exists() and not signed.exists():
+    return check_log(read_log(folder), folder, keys)
+
+
+def check_log(files: LogFiles, folder: Path, keys: Path) -> AuditReport:
+    """Check every hash, every number and every signature of a log that was read.
+
+    Args:
+        files: What was read.
+        folder: Where it is kept, with the logs that came before it.
+        keys: Folder of the public key.
+
+    Raises:
+        AuditError: If the earlier logs cannot be read, or there is no key to check with.
+    """
+    if not files.begun:
         return AuditReport(ok=True, entries=0, head=GENESIS, checkpoints=0, signed=0, notes=("no log yet",))
     public = load_public(keys)
     problems: list[AuditProblem] = []
     notes: list[str] = []
-    dropped, before = _beginning(folder, public, problems, notes)
-    hashes = _check_entries(log, dropped, before, problems, notes)
-    checkpoints = _check_signatures(signed, public, problems, notes)
+    beginning = _beginning(files, public, problems, notes)
+    dropped, before = (0, GENESIS) if beginning is None else (beginning.count, beginning.head)
+    hashes = _check_entries(files.log, dropped, before, problems, notes)
+    checkpoints = _check_signatures(files.checkpoints, public, problems, notes)
     for line, checkpoint in checkpoints:
         place = checkpoint.count - dropped
         if 0 <= place < len(hashes) and hashes[place] != checkpoint.head:
@@ -77,7 +124,7 @@ def verify_log(folder: Path, keys: Path) -> AuditReport:
         )
     elif entries > covered and not problems:
         notes.append("the entry at the end is not signed yet (a crash came in between)")
-    problems += _check_earlier(folder)
+    problems += _check_earlier(files, folder, beginning)
     return AuditReport(
         ok=not problems,
         entries=entries,
@@ -97,8 +144,12 @@ def read_tombstones(folder: Path) -> list[tuple[int, Tombstone | None]]:
     Raises:
         AuditError: If it cannot be read.
     """
+    return _tombstones(_read(folder / PRUNED))
+
+
+def _tombstones(lines: Sequence[bytes]) -> list[tuple[int, Tombstone | None]]:
     found: list[tuple[int, Tombstone | None]] = []
-    for line, raw in enumerate(_read(folder / PRUNED), start=1):
+    for line, raw in enumerate(lines, start=1):
         if not raw.endswith(b"\n"):
             break  # a crash cut it short: nothing was dropped for it
         try:
@@ -111,11 +162,11 @@ def read_tombstones(folder: Path) -> list[tuple[int, Tombstone | None]]:
 
 
 def _beginning(
-    folder: Path, public: Ed25519PublicKey, problems: list[AuditProblem], notes: list[str]
-) -> tuple[int, str]:
-    """Return how many entries were dropped at the beginning, and the hash of the last of them."""
+    files: LogFiles, public: Ed25519PublicKey, problems: list[AuditProblem], notes: list[str]
+) -> Tombstone | None:
+    """Return the statement of what was dropped before the log's first entry; None where nothing was."""
     signed: dict[int, Tombstone] = {}
-    for line, tombstone in read_tombstones(folder):
+    for line, tombstone in _tombstones(files.pruned):
         if tombstone is None:
             problems.append(
                 AuditProblem(file=PRUNED, line=line, what="is not a statement of what was dropped")
@@ -125,11 +176,12 @@ def _beginning(
             problems.append(AuditProblem(file=PRUNED, line=line, what=what))
         else:
             signed[tombstone.count] = tombstone
-    first = _first_number(folder / LOG)
+    entry = _first_entry(files)
+    first = None if entry is None else entry.seq
     if first is None and signed:
         first = max(signed) + 1
     if first is None or first <= 1:
-        return 0, GENESIS
+        return None
     found = signed.get(first - 1)
     if found is None:
         what = (
@@ -137,40 +189,39 @@ def _beginning(
             f"{PRUNED} tells that they were exported and dropped"
         )
         problems.append(AuditProblem(file=LOG, line=1, what=what))
-        return 0, GENESIS
+        return None
     notes.append(
         f"entries 1 to {found.count} were dropped on {found.at:%Y-%m-%d} by {found.by!r}; "
         f"the file that holds them has SHA-256 {found.export}"
     )
-    return found.count, found.head
+    return found
 
 
-def _first_number(path: Path) -> int | None:
+def _first_entry(files: LogFiles) -> AuditEntry | None:
     try:
-        with path.open("rb") as file:
-            raw = file.readline()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise AuditError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    try:
-        return AuditEntry.model_validate_json(raw).seq
+        return AuditEntry.model_validate_json(next(iter(files.log), b""))
     except ValidationError:
         return None
 
 
-def _check_earlier(folder: Path) -> list[AuditProblem]:
+def earlier_log(files: LogFiles) -> dict[str, JsonValue] | None:
+    """Return what a log says of the one before it: in its first entry, or where that was dropped, instead."""
+    entry = _first_entry(files)
+    if entry is None:
+        return None
+    if entry.kind == RESTORED and isinstance(entry.data, dict):
+        earlier = entry.data.get("earlier_log")
+        if isinstance(earlier, dict):
+            return earlier
+    dropped = (one for _, one in _tombstones(files.pruned) if one is not None and one.count == entry.seq - 1)
+    last = next(dropped, None)
+    return None if last is None else last.earlier_log
+
+
+def _check_earlier(files: LogFiles, folder: Path, beginning: Tombstone | None) -> list[AuditProblem]:
     """Check the logs that came before this one, each with its own key, and that none was taken away."""
     problems: list[AuditProblem] = []
-    first = next(iter(_read(folder / LOG)), b"")
-    named: dict[str, object] = {}
-    try:
-        entry = AuditEntry.model_validate_json(first)
-    except ValidationError:
-        entry = None
-    if entry is not None and entry.kind == RESTORED and isinstance(entry.data, dict):
-        earlier = entry.data.get("earlier_log")
-        named = dict(earlier) if isinstance(earlier, dict) else {}
+    named = (earlier_log(files) if beginning is None else beginning.earlier_log) or {}
     name = named.get("folder")
     if isinstance(name, str) and not (folder / name).is_dir():
         what = f"names the earlier log {name!r}, which is not there"
@@ -188,11 +239,11 @@ def _check_earlier(folder: Path) -> list[AuditProblem]:
 
 
 def _check_entries(
-    path: Path, dropped: int, before: str, problems: list[AuditProblem], notes: list[str]
+    lines: Sequence[bytes], dropped: int, before: str, problems: list[AuditProblem], notes: list[str]
 ) -> list[str]:
     """Check the chain; return the hash of each line, after that of what came before."""
     hashes = [before]
-    for line, raw in enumerate(_read(path), start=1):
+    for line, raw in enumerate(lines, start=1):
         if not raw.endswith(b"\n"):
             notes.append(
                 f"line {line} of {LOG} is torn ({len(raw)} bytes without an end): a crash cut its write "
@@ -224,11 +275,11 @@ def entry_problem(content: bytes, number: int, previous: str) -> str:
 
 
 def _check_signatures(
-    path: Path, public: Ed25519PublicKey, problems: list[AuditProblem], notes: list[str]
+    lines: Sequence[bytes], public: Ed25519PublicKey, problems: list[AuditProblem], notes: list[str]
 ) -> list[tuple[int, Checkpoint]]:
     found: list[tuple[int, Checkpoint]] = []
     highest = -1
-    for line, raw in enumerate(_read(path), start=1):
+    for line, raw in enumerate(lines, start=1):
         if not raw.endswith(b"\n"):
             notes.append(f"line {line} of {CHECKPOINTS} is torn: a crash cut its write short")
             break

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from watchkeeper.runtime.audit import AuditLog, sync_folder
-from watchkeeper.runtime.audit_check import entry_problem, verify_log
+from watchkeeper.runtime.audit_check import LogFiles, check_log, entry_problem, read_log
 from watchkeeper.runtime.audit_keys import fingerprint, is_signed, load_private
 from watchkeeper.runtime.audit_records import AuditEntry, AuditProblem
 from watchkeeper.runtime.canonical import canonical
@@ -104,9 +104,7 @@ def export_log(
     Raises:
         AuditError: If the log is not sound, nothing is in that span, or the file cannot be written.
     """
-    with log.still():
-        require_sound(log)
-        lines = whole_lines(log.path)
+    lines = whole(sound_files(log).log)
     first, end = _span(lines, since, until)
     return write_export(log, path, lines[first:end], by=by, now=now)
 
@@ -194,19 +192,27 @@ def verify_export(path: Path, *, key: str = "") -> ExportReport:
     return ExportReport(ok=not problems, manifest=manifest, problems=tuple(problems[:20]))
 
 
-def require_sound(log: AuditLog) -> None:
-    """Refuse to go on with a log that was changed; the caller keeps others from writing.
+def sound_files(log: AuditLog) -> LogFiles:
+    """Return the lines of a log that is as it was written; others may write while it is checked.
 
     Raises:
-        AuditError: With the first problem.
+        AuditError: With the first problem, if it was changed.
     """
-    report = verify_log(log.folder, log.keys)
+    with log.still():
+        files = read_log(log.folder)
+    report = check_log(files, log.folder, log.keys)
     if not report.ok:
         first = report.problems[0]
         raise AuditError(
             f"audit log {str(log.path)!r} is not as it was written ({first.file} line {first.line}: "
             f"{first.what}); see `watchkeeper audit verify`"
         )
+    return files
+
+
+def whole(lines: Sequence[bytes]) -> list[bytes]:
+    """Return lines without their ends; a torn last one is left out."""
+    return [line[:-1] for line in lines if line.endswith(b"\n")]
 
 
 def whole_lines(path: Path) -> list[bytes]:

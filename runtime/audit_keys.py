@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from watchkeeper.runtime.errors import AuditError
+from watchkeeper.tools.durable import leave_to_owner, make_kept_folder
 
 PRIVATE = "audit.key"
 PUBLIC = "audit.pub"
@@ -30,13 +31,14 @@ def create_keys(folder: Path) -> Ed25519PrivateKey:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_kept_folder(folder)
         for name, content, mode in ((PUBLIC, public, 0o644), (PRIVATE, private, 0o600)):
             # Written aside and renamed: a full disk or a crash leaves no half of a key.
             part = folder / f"{name}.part"
             part.unlink(missing_ok=True)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             try:
+                leave_to_owner(descriptor, folder)
                 os.write(descriptor, content)
                 os.fsync(descriptor)
             finally:

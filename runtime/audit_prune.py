@@ -9,11 +9,13 @@ from datetime import datetime
 from pathlib import Path
 
 from watchkeeper.runtime.audit import AuditLog, append_line, sync_folder, unwritable
-from watchkeeper.runtime.audit_export import require_sound, verify_export, whole_lines, write_export
+from watchkeeper.runtime.audit_check import earlier_log
+from watchkeeper.runtime.audit_export import sound_files, verify_export, whole, whole_lines, write_export
 from watchkeeper.runtime.audit_keys import load_private
 from watchkeeper.runtime.audit_records import PRUNED, AuditEntry, Checkpoint, Tombstone
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import AuditError
+from watchkeeper.tools.durable import leave_to_owner
 
 
 def prune_log(log: AuditLog, *, before: datetime, export: Path, by: str, now: Clock = utc_now) -> Tombstone:
@@ -33,17 +35,16 @@ def prune_log(log: AuditLog, *, before: datetime, export: Path, by: str, now: Cl
     Raises:
         AuditError: If the log is not sound, nothing is old enough, or a file cannot be written.
     """
-    with log.held():
-        require_sound(log)
-        lines = whole_lines(log.path)
-        checkpoints = [Checkpoint.model_validate_json(line) for line in whole_lines(log.checkpoints_path)]
-        old = _droppable(lines, checkpoints, before)
-        if not old:
-            raise AuditError(
-                f"audit log {str(log.path)!r} has no signed entries before {before:%Y-%m-%d %H:%M:%S} UTC: "
-                "nothing was dropped"
-            )
-        manifest = write_export(log, export, old, by=by, now=now)
+    # What takes long is done while others write: they only add lines at the end.
+    files = sound_files(log)
+    checkpoints = [Checkpoint.model_validate_json(line) for line in whole(files.checkpoints)]
+    old = _droppable(whole(files.log), checkpoints, before)
+    if not old:
+        raise AuditError(
+            f"audit log {str(log.path)!r} has no signed entries before {before:%Y-%m-%d %H:%M:%S} UTC: "
+            "nothing was dropped"
+        )
+    manifest = write_export(log, export, old, by=by, now=now)
     if not verify_export(export, key=manifest.key).ok:
         raise AuditError(
             f"export {str(export)!r} is not what was written: nothing was dropped; check that disk"
@@ -54,14 +55,16 @@ def prune_log(log: AuditLog, *, before: datetime, export: Path, by: str, now: Cl
         at=now(),
         by=by,
         export=hashlib.sha256(export.read_bytes()).hexdigest(),
+        earlier_log=earlier_log(files),
     )
     log.append("audit-pruned", tombstone.model_dump(mode="json", exclude={"signature"}))
     with log.held():
         key = load_private(log.keys)
+        left = _left(log, tombstone)
         tombstone = tombstone.model_copy(update={"signature": key.sign(tombstone.content()).hex()})
         _drop_torn(log.folder / PRUNED)
         append_line(log.folder / PRUNED, tombstone.line())
-        _cut(log, tombstone.count)
+        _cut(log, tombstone.count, left)
     return tombstone
 
 
@@ -80,18 +83,30 @@ def _droppable(
     return lines[:end]
 
 
-def _cut(log: AuditLog, count: int) -> None:
+def _left(log: AuditLog, tombstone: Tombstone) -> Sequence[bytes]:
+    """Return the lines of the log after those that are dropped.
+
+    Raises:
+        AuditError: If those are not what was exported: somebody else dropped them meanwhile.
+    """
+    lines = whole_lines(log.path)
+    dropped = tombstone.count - AuditEntry.model_validate_json(lines[0]).seq + 1
+    if dropped < 1 or hashlib.sha256(lines[dropped - 1]).hexdigest() != tombstone.head:
+        raise AuditError(
+            f"audit log {str(log.path)!r} was pruned by somebody else meanwhile: look at it again"
+        )
+    return lines[dropped:]
+
+
+def _cut(log: AuditLog, count: int, left: Sequence[bytes]) -> None:
     """Drop entries and their checkpoints; that of the last dropped one stays."""
-    kept = [
-        line
-        for line in whole_lines(log.checkpoints_path)
-        if Checkpoint.model_validate_json(line).count >= count
-    ]
-    _replace(log.checkpoints_path, kept)
-    _replace(
-        log.path,
-        [line for line in whole_lines(log.path) if AuditEntry.model_validate_json(line).seq > count],
+    signed = whole_lines(log.checkpoints_path)
+    first = next(
+        (place for place, line in enumerate(signed) if Checkpoint.model_validate_json(line).count >= count),
+        len(signed),
     )
+    _replace(log.checkpoints_path, signed[first:])
+    _replace(log.path, left)
 
 
 def _replace(path: Path, lines: Sequence[bytes]) -> None:
@@ -99,6 +114,7 @@ def _replace(path: Path, lines: Sequence[bytes]) -> None:
     try:
         part.unlink(missing_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        leave_to_owner(descriptor, path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.writelines(line + b"\n" for line in lines)
             file.flush()

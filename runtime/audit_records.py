@@ -84,6 +84,7 @@ class Tombstone(BaseModel):
         at: When (UTC).
         by: Who asked for it.
         export: SHA-256 of the file that holds what was dropped.
+        earlier_log: What the log said of the one before it, where that was dropped.
         signature: Of all this.
     """
 
@@ -94,6 +95,7 @@ class Tombstone(BaseModel):
     at: datetime
     by: str
     export: str
+    earlier_log: dict[str, JsonValue] | None = None
     signature: str = ""
 
     def content(self) -> bytes:
@@ -105,12 +107,13 @@ class Tombstone(BaseModel):
                 "at": _stamp(self.at),
                 "by": self.by,
                 "export": self.export,
+                **({} if self.earlier_log is None else {"earlier_log": self.earlier_log}),
             }
         )
 
     def line(self) -> bytes:
         """Its canonical JSON, without the end of line."""
-        return canonical({**self.model_dump(mode="json"), "at": _stamp(self.at)})
+        return canonical({**self.model_dump(mode="json", exclude_none=True), "at": _stamp(self.at)})
 
 
 class AuditProblem(BaseModel):

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy import Connection, exists, func, inspect, select, text
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.approvals import ApprovalKind, ApprovalStatus
@@ -153,8 +153,16 @@ def _incidents(connection: Connection, running: set[str]) -> Iterator[Suspicion]
 
 
 def _jobs(connection: Connection) -> Iterator[Suspicion]:
-    table, halts = schema.jobs, schema.halts
-    dead = select(table.c.id, table.c.kind, table.c.error).where(table.c.status == JobStatus.DEAD.value)
+    table, halts, later = schema.jobs, schema.halts, schema.jobs.alias()
+    incidents = schema.incidents
+    # What was begun again since, or is about an incident that has ended, is settled.
+    dead = select(table.c.id, table.c.kind, table.c.error).where(
+        table.c.status == JobStatus.DEAD.value,
+        ~exists().where(later.c.key == table.c.key, later.c.id > table.c.id),
+        ~exists().where(
+            table.c.key == table.c.kind + ":" + incidents.c.id, incidents.c.status.in_(schema.ENDED)
+        ),
+    )
     for row in connection.execute(dead):
         what = f"failed too often and was put aside: {row.error:.120}"
         yield Suspicion("warning", "job", f"{row.kind} {row.id}", what, "mend the cause, and begin it again")

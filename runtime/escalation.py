@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -136,7 +137,8 @@ class Escalations:
     def start_unclaimed(self, incident_id: str, rules: EscalationRules, *, reason: str) -> Escalation | None:
         """Call people about an incident that no worker takes, once, until one does (see `claimed`).
 
-        None where Watchkeeper only observes.
+        Where one did, and then no worker takes it again, they are called again. None where Watchkeeper only
+        observes.
 
         Args:
             incident_id: The incident.
@@ -146,8 +148,11 @@ class Escalations:
         Raises:
             UnknownIncidentError: If there is no such incident.
         """
+        key, last = self._unclaimed(incident_id)
+        if last is not None and last.status is EscalationStatus.ANSWERED:
+            key = f"unclaimed:{incident_id}:{last.id}"
         return self._start(
-            f"unclaimed:{incident_id}",
+            key,
             incident_id,
             rules,
             {},
@@ -156,9 +161,21 @@ class Escalations:
 
     def claimed(self, incident_id: str) -> None:
         """End the call about an incident that no worker took: one does now."""
-        found = self._find(f"unclaimed:{incident_id}")
+        _, found = self._unclaimed(incident_id)
         if found is not None:
             self._apply(found.id, Answered("a worker that knows its host"))
+
+    def _unclaimed(self, incident_id: str) -> tuple[str, Escalation | None]:
+        """Return the newest call about an incident that no worker took, and its key."""
+        key = f"unclaimed:{incident_id}"
+        found = self._find(key)
+        while found is not None:
+            later = f"unclaimed:{incident_id}:{found.id}"
+            following = self._find(later)
+            if following is None:
+                break
+            key, found = later, following
+        return key, found
 
     def get(self, escalation_id: str) -> Escalation:
         """Return an escalation.
@@ -322,6 +339,8 @@ class Escalations:
         while True:
             with self._store.transaction() as connection:
                 before, version = self._read(escalation_id)
+                if isinstance(signal, CallDue | QuestionDue) and before.approval_id:
+                    signal = replace(signal, votes=len(self._approvals.get(before.approval_id).votes))
                 after = advance(before, signal, self.now())
                 if after == before:
                     return after
@@ -340,12 +359,15 @@ class Escalations:
             self.record(after, Acknowledged(escalation_id=after.id, by=signal.by, reason=reason))
         if isinstance(signal, Delegate):
             self.record(after, Delegated(escalation_id=after.id, by=signal.by, to=signal.to, reason=reason))
-        if after.status is not EscalationStatus.WAITING or after.step != before.step:
+        # The timer that brought this is at work, and is completed by whoever does it.
+        moved = after.status is not EscalationStatus.WAITING or after.step != before.step
+        if moved and not isinstance(signal, CallDue):
             self._jobs.cancel(call_key(before))
         if after.step != before.step:
             self._call(after)
         if after.status.ended:
-            self._jobs.cancel(question_key(after))
+            if not isinstance(signal, QuestionDue):
+                self._jobs.cancel(question_key(after))
             silent = after.status is EscalationStatus.SILENT
             if silent and after.approval_id:
                 self._approvals.lapse(after.approval_id)

@@ -103,14 +103,22 @@ class CallDue:
 
     Attributes:
         step: The call.
+        votes: How many said yes to its question, of more who are to.
     """
 
     step: int
+    votes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionDue:
-    """The question's own deadline has come."""
+    """The question's own deadline has come.
+
+    Attributes:
+        votes: How many said yes to it, of more who are to.
+    """
+
+    votes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +208,14 @@ def advance(now: Escalation, signal: Signal, at: datetime) -> Escalation:
         EscalationError: If somebody acknowledges or delegates what is over.
     """
     match signal:
-        case CallDue(step):
+        case CallDue(step, votes):
             if now.status is not EscalationStatus.WAITING or step != now.step or now.held_since:
                 return now
-            return now if now.due_at is None or at < now.due_at else _next(now, at)
-        case QuestionDue():
+            return now if now.due_at is None or at < now.due_at else _next(now, at, votes)
+        case QuestionDue(votes):
             if now.status.ended or now.ends_at is None or at < now.ends_at:
                 return now
-            return _silent(now, at)
+            return _silent(now, at, votes)
         case Answered(by):
             if now.status.ended:
                 return now
@@ -236,13 +244,14 @@ def advance(now: Escalation, signal: Signal, at: datetime) -> Escalation:
             return _call(now, now.level, now.round, (to,), at, delegated_by=by)
 
 
-def _next(now: Escalation, at: datetime) -> Escalation:
-    """Call again, or the next level; after the last one there is silence."""
+def _next(now: Escalation, at: datetime, votes: int) -> Escalation:
+    """Call again, or the next level; after the last one there is silence, but not where somebody said yes."""
     level = now.levels[now.level - 1]
     if now.round < level.repeat and not now.delegated_by:
         return _call(now, now.level, now.round + 1, people_of(now.rules, level, at), at)
     if now.level == len(now.levels):
-        return _silent(now, at)
+        # Whoever else was called has until the question's own deadline.
+        return now.model_copy(update={"due_at": None}) if votes and now.ends_at else _silent(now, at)
     following = now.levels[now.level]
     return _call(now, now.level + 1, 0, people_of(now.rules, following, at), at)
 
@@ -268,9 +277,11 @@ def _call(
     )
 
 
-def _silent(now: Escalation, at: datetime) -> Escalation:
+def _silent(now: Escalation, at: datetime, votes: int = 0) -> Escalation:
     calls = "once" if now.step == 1 else f"{now.step} times"
-    if now.acknowledged_by:
+    if votes:
+        said = f"only {votes} said yes before the question's deadline; people were called {calls}"
+    elif now.acknowledged_by:
         said = f"{now.acknowledged_by} acknowledged it, and nobody answered before the question's deadline"
     else:
         said = f"nobody reacted; people were called {calls}, the last time {', '.join(now.called)}"

@@ -42,6 +42,7 @@ _OUTAGE_SECONDS = 15.0
 """Time until an incident is tried again whose model, or whose store, could not be reached."""
 
 _OUT_SINCE = "out_since"
+_LEFT_SINCE = "left_since"
 """In the body of the job: since when that is so."""
 
 _WORK = (StageEntered, StageJudged, EvidenceGathered, DecisionMade, EffectDone)
@@ -74,7 +75,10 @@ def submit(journal: Journal, alert: Alert, *, by: str) -> Incident:
     with journal.store.transaction():
         journal.halts.check()
         incident = journal.open(alert, by=by)
-        Jobs(journal.store).add(RUN, {"incident": incident.id}, key=run_key(incident.id))
+        jobs, key = Jobs(journal.store), run_key(incident.id)
+        job = jobs.add(RUN, {"incident": incident.id}, key=key)
+        if job.due_at > journal.store.now() + timedelta(days=1):
+            jobs.hurry(key)  # that of a clock that was ahead would wait for its time
     return incident
 
 
@@ -127,7 +131,7 @@ class IncidentRuns:
         try:
             orchestrator.site.inventory.host(orchestrator.journal.incidents.get(incident_id).alert.host)
         except UnknownHostError as error:
-            raise LaterError(_ELSEWHERE_SECONDS, self._leave(incident_id, error)) from error
+            raise self._left(task, incident_id, error) from error
         orchestrator.journal.escalations.claimed(incident_id)
         task.on_stop(lambda: orchestrator.stop(incident_id))
         known = orchestrator.journal.incidents.events(incident_id)
@@ -189,18 +193,22 @@ class IncidentRuns:
             self._say(said)
         return said
 
-    def _leave(self, incident_id: str, error: UnknownHostError) -> str:
+    def _left(self, task: Task, incident_id: str, error: UnknownHostError) -> LaterError:
         """Leave an incident to workers on other machines, which may know its host; people must hear of it."""
         journal = self._orchestrator.journal
         said = self._tell(
             incident_id, f"incident {incident_id!r} waits for a worker that knows its host: {error}"
         )
-        waited = journal.store.now() - journal.incidents.get(incident_id).opened_at
-        if waited >= timedelta(seconds=self._orchestrator.settings.unclaimed_seconds):
+        now, known = journal.store.now(), task.job.body.get(_LEFT_SINCE)
+        since = datetime.fromisoformat(str(known)) if known else now
+        if self._worked(incident_id, since):
+            since = now
+        if now - since >= timedelta(seconds=self._orchestrator.settings.unclaimed_seconds):
             journal.escalations.start_unclaimed(
                 incident_id, self._orchestrator.site.escalation, reason=str(error)
             )
-        return said
+        body = {**task.job.body, _LEFT_SINCE: since.isoformat()}
+        return LaterError(_ELSEWHERE_SECONDS, said, body)
 
     def _end(self, task: Task, incident_id: str) -> None:
         journal = self._orchestrator.journal

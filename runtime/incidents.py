@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -11,7 +12,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, union_all, update
 
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.alerts import Alert
@@ -105,6 +106,9 @@ class Incident(BaseModel):
 
 E = TypeVar("E", bound=BaseEvent)
 
+USED = "used:"
+"""Name, before it, of the id of an incident that was removed: what lies outside of the store goes by it."""
+
 _PLACE = select(
     select(func.coalesce(func.max(schema.events.c.seq), 0))
     .where(schema.events.c.incident_id == bindparam("incident_id"))
@@ -130,7 +134,9 @@ class Incidents:
         self._store = store
         self._now = now or store.now
         self._short = short
-        self._watches: dict[str, datetime] = {}
+        # Work is timed by a clock that nobody sets, and that stands still while the machine sleeps.
+        self._seconds = time.monotonic if now is None else lambda: now().timestamp()
+        self._watches: dict[str, float] = {}
         self._watching = threading.Lock()
 
     def open(
@@ -335,7 +341,7 @@ class Incidents:
 
     def rested(self, incident_id: str) -> None:
         """Leave out the time since the last event: it was spent waiting for people."""
-        self._watches[incident_id] = self._now()
+        self._watches[incident_id] = self._seconds()
 
     def worked(self, incident_id: str) -> float:
         """Return the seconds that were worked on an incident, without waiting for people.
@@ -344,21 +350,21 @@ class Incidents:
             UnknownIncidentError: If there is no such incident.
         """
         since = self._watches.get(incident_id)
-        running = (self._now() - since).total_seconds() if since is not None else 0.0
+        running = self._seconds() - since if since is not None else 0.0
         return self.get(incident_id).worked_seconds + max(0.0, running)
 
     def _work_on(self, connection: Connection, incident_id: str) -> None:
-        """Keep the time since it was kept last; a clock that is set back takes none of it away."""
+        """Keep the time since it was kept last."""
         table = schema.incidents
         with self._watching:
-            since, now = self._watches.get(incident_id), self._now()
+            since, now = self._watches.get(incident_id), self._seconds()
             if since is None or now <= since:
                 return
             self._watches[incident_id] = now
         connection.execute(
             update(table)
             .where(table.c.id == incident_id)
-            .values(worked_seconds=table.c.worked_seconds + (now - since).total_seconds())
+            .values(worked_seconds=table.c.worked_seconds + (now - since))
         )
 
     def events(self, incident_id: str, *, after: int = 0) -> tuple[Event, ...]:
@@ -526,7 +532,8 @@ class Incidents:
             for attempt in range(100):
                 incident_id = f"INC-{self._short(4 + attempt // 10)}"
                 taken = select(schema.incidents.c.id).where(schema.incidents.c.id == incident_id)
-                if connection.execute(taken).first() is None:
+                used = select(schema.meta.c.name).where(schema.meta.c.name == f"{USED}{incident_id}")
+                if connection.execute(union_all(taken, used)).first() is None:
                     return incident_id
         raise StoreError(
             "no free incident id was found in 100 attempts: the source of randomness repeats itself"

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import FencedError
-from watchkeeper.runtime.leases import LEASE_SECONDS
+from watchkeeper.runtime.leases import LEASE_SECONDS, LONGEST_LEASE
 from watchkeeper.runtime.store import Store
 
 ATTEMPTS = 8
@@ -23,6 +23,8 @@ ATTEMPTS = 8
 
 _LONGEST_PAUSE = 300.0
 """Most seconds between two attempts."""
+
+_LONGEST_LEASE = timedelta(seconds=LONGEST_LEASE)
 
 CALL = "escalation-call"
 """The job that comes when the time of a call is over."""
@@ -125,6 +127,11 @@ class Jobs:
         self._now = now or store.now
         self._attempts = attempts
 
+    @property
+    def shared(self) -> bool:
+        """Whether workers on other machines may take them."""
+        return self._store.shared
+
     def add(
         self, kind: str, body: dict[str, JsonValue], *, due: datetime | None = None, key: str | None = None
     ) -> Job:
@@ -215,8 +222,9 @@ class Jobs:
         Raises:
             FencedError: If it is not this claim's any more.
         """
-        until = self._now() + timedelta(seconds=claim.lease_seconds)
-        self._end(claim, "renewed", lease_until=until)
+        with self._store.transaction():  # the lease begins once it can be written
+            until = self._now() + timedelta(seconds=claim.lease_seconds)
+            self._end(claim, "renewed", lease_until=until)
 
     def complete(self, claim: Claim) -> None:
         """A job is done: together with what else the caller's transaction writes, such as what follows.
@@ -244,8 +252,11 @@ class Jobs:
             return self.bury(claim, error)
         longest = _AWAITED_PAUSE if claim.job.kind in AWAITED else _LONGEST_PAUSE
         pause = min(longest, 2.0 ** min(claim.job.attempts, 10)) if retry_in is None else retry_in
-        due = self._now() + timedelta(seconds=pause)
-        self._end(claim, "failed", status=JobStatus.QUEUED.value, due_at=due, lease_until=None, error=error)
+        with self._store.transaction():
+            due = self._now() + timedelta(seconds=pause)
+            self._end(
+                claim, "failed", status=JobStatus.QUEUED.value, due_at=due, lease_until=None, error=error
+            )
         return self.get(claim.job.id)
 
     def bury(self, claim: Claim, error: str) -> Job:
@@ -360,7 +371,9 @@ class Jobs:
         table = schema.jobs
         at = self._now()
         due = (table.c.status == JobStatus.QUEUED.value) & (table.c.due_at <= at)
-        silent = (table.c.status == JobStatus.RUNNING.value) & (table.c.lease_until <= at)
+        # A lease that ends later than any may was written by a clock that was ahead, and set right since.
+        over = (table.c.lease_until <= at) | (table.c.lease_until > at + _LONGEST_LEASE)
+        silent = (table.c.status == JobStatus.RUNNING.value) & over
         query = select(table).where(due | silent).order_by(table.c.due_at, table.c.id).limit(1)
         return query if kinds is None else query.where(table.c.kind.in_(sorted(kinds)))
 
@@ -381,6 +394,7 @@ class Jobs:
                 .where(
                     table.c.id == claim.job.id,
                     table.c.fence == claim.fence,
+                    table.c.worker == claim.worker,  # SQLite gives the number of a pruned job again
                     table.c.status == JobStatus.RUNNING.value,
                 )
                 .values(**values)

@@ -62,8 +62,8 @@ class Journal:
         self.store = Store(store or home / STORE)
         # The log is this machine's own, and is written where the store does not answer.
         self.audit = AuditLog(home, now=now or utc_now)
-        now = now or self.store.now
         self.incidents = Incidents(self.store, now=now)
+        now = now or self.store.now
         self.decisions = Decisions(self.store, now=now)
         self.steps = Steps(self.store, now=now)
         self.approvals = Approvals(self.store, solo=solo, now=now)

@@ -26,6 +26,10 @@ LEASE_SECONDS = 30.0
 """Seconds after which what a silent process held is anybody's."""
 
 
+LONGEST_LEASE = 86_400.0
+"""Seconds beyond which no lease runs: one that does was written by a clock that was ahead."""
+
+
 def elapsed_seconds() -> float:
     """Seconds of a clock that nobody sets, and that goes on while the machine sleeps where it has one."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -134,7 +138,8 @@ class Leases:
                     return None
                 return Lease(name, holder, 1, seconds, renewal)
             fence = int(row[0]) + 1
-            free = or_(table.c.holder.is_(None), table.c.expires_at <= at)
+            ahead = at + timedelta(seconds=LONGEST_LEASE)
+            free = or_(table.c.holder.is_(None), table.c.expires_at <= at, table.c.expires_at > ahead)
             query = update(table).where(table.c.name == name)
             taken = connection.execute(
                 (query if force else query.where(free)).values(holder=holder, fence=fence, expires_at=until)

@@ -50,7 +50,7 @@ class Judging:
         self._run.enter(state, "check data")
         request, rules = self._request, self._request.data
         try:
-            check_spec(request.job)
+            check_spec(request.job, elsewhere=self._run.context.journal.store.shared)
             if missing := lacks_floor(request):
                 self._run.judged(state, "check data", missing, ok=False)
                 return ends(Outcome.ESCALATED, missing)

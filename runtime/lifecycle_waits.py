@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,12 +47,12 @@ class Waits:
             return False
         self._look_at = time.monotonic() + _LOOK_SECONDS
         try:
-            found = shown(self._home, wait)
+            labels, rows = how_far(self._home, wait)
         except RecordingError:
             # Whoever goes on is told the same, and calls people.
             return True
         asked = wait.get("rows")
-        return len(found.labelled) >= int(wait["count"]) or (asked is not None and found.tally.rows >= asked)
+        return labels >= int(wait["count"]) or (asked is not None and rows >= asked)
 
     def told(self, wait: Mapping[str, Any]) -> str:
         """Say how far that is, in steps that are worth a line."""
@@ -65,7 +65,7 @@ class Waits:
             done = self._jobs.folder(job.id).progress.done
             return f"{job.id} trains: {int(done * _STEPS) * 100 // _STEPS} %"
         try:
-            found = len(shown(self._home, wait).labelled)
+            found, _ = how_far(self._home, wait)
         except RecordingError as error:
             return str(error)
         wanted = int(wait["wanted"])
@@ -94,12 +94,42 @@ def shown(home: Path, wait: Mapping[str, Any]) -> Shown:
     Raises:
         RecordingError: If what was recorded cannot be read.
     """
+    with _recorded(home) as kept:
+        if kept is None:
+            return Shown((), Tally(0, 0))
+        return Shown(kept.list(**_labelled(wait)), kept.tally(**_asked(wait)))
+
+
+def how_far(home: Path, wait: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many labels and rows there are of what `shown` would read.
+
+    Raises:
+        RecordingError: If what was recorded cannot be read.
+    """
+    with _recorded(home) as kept:
+        if kept is None:
+            return 0, 0
+        return kept.count(**_labelled(wait)), kept.tally(**_asked(wait)).rows
+
+
+@contextlib.contextmanager
+def _recorded(home: Path) -> Iterator[Predictions | None]:
     path = home / FOLDER / FILE
     if not path.exists():
-        return Shown((), Tally(0, 0))
-    name, version, roles = str(wait["predictor"]), int(wait["version"]), wait["roles"]
-    since = datetime.fromisoformat(wait["since"])
+        yield None
+        return
     with contextlib.closing(Predictions(path)) as kept:
-        found = kept.list(name, version=version, roles=roles, labelled=True)
-        tally = kept.tally(name, version=version, roles=roles, since=since)
-    return Shown(tuple(one for one in found if one.at >= since), tally)
+        yield kept
+
+
+def _asked(wait: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "predictor": str(wait["predictor"]),
+        "version": int(wait["version"]),
+        "roles": wait["roles"],
+        "since": datetime.fromisoformat(wait["since"]),
+    }
+
+
+def _labelled(wait: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_asked(wait), "labelled": True}

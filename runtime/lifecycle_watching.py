@@ -16,7 +16,7 @@ from watchkeeper.tools.predictors.recording import Recorded, Tally
 from watchkeeper.tools.predictors.watching import LEAST_LABELS, outcome_of
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.versions import CHAMPION, Version
-from watchkeeper.tools.versions.bootstrap import interval_of_mean
+from watchkeeper.tools.versions.bootstrap import binomial_tail, interval_of_mean
 from watchkeeper.tools.versions.live import answers_with, version_said
 
 _FIRST_ROWS = 30
@@ -217,7 +217,10 @@ class Watching:
         )
         if floor is None:
             return False, said
-        return high < floor, f"{said}; at least {floor:.1%} are wanted"
+        # Of few answers that are all alike the interval has no width: the exact test says what chance does.
+        chance = binomial_tail(sum(outcomes), len(outcomes), floor)
+        fallen = high < floor and chance <= (1 - confidence) / 2
+        return fallen, f"{said}; at least {floor:.1%} are wanted"
 
 
 def failures_said(tally: Tally) -> str:

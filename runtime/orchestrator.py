@@ -105,6 +105,7 @@ class Orchestrator:
         registry = load_registry(self.settings.tools, self.settings.log_predictor)
         for tool in tools:
             registry.add(tool)
+        policy = self.settings.policy_path if policy is None else policy
         if policy is None:
             rules = Policy.default(registry)
         else:
@@ -158,7 +159,7 @@ class Orchestrator:
             ConfigurationError: If the alert speaks of a host, a service or a fact that is not there.
             IdentityError: If who asks may not have incidents handled.
         """
-        self._person.check(Permission.RUN, "have an incident handled")
+        self.journal.people.still(self._person).check(Permission.RUN, "have an incident handled")
         alert.check(self.site.inventory, self.site.registry)
         return self.journal.open(alert, by=self._requester)
 
@@ -174,7 +175,7 @@ class Orchestrator:
             IncidentBusyError: If the predictor is being retrained already.
             IdentityError: If who asks may not have that done.
         """
-        self._person.check(Permission.RUN, "have a predictor retrained")
+        self.journal.people.still(self._person).check(Permission.RUN, "have a predictor retrained")
         return ask(self.journal, self.site, request, by=self._requester, queue=queue)
 
     def run(self, alert: Alert, *, wait: bool = True) -> Iterator[Event]:
@@ -213,7 +214,7 @@ class Orchestrator:
             FencedError: If another process took the incident over, since this one was taken for dead.
             StoreError: If the state cannot be written.
         """
-        self._person.check(Permission.RUN, "have an incident handled")
+        self.journal.people.still(self._person).check(Permission.RUN, "have an incident handled")
         self.journal.incidents.get(incident_id)
         self.journal.halts.check()
         return self._runner.run(incident_id, wait=wait)
@@ -296,7 +297,7 @@ class Orchestrator:
         Raises:
             IdentityError: If who asks may not have anything done.
         """
-        self._person.check(Permission.RUN, "have an action done")
+        self.journal.people.still(self._person).check(Permission.RUN, "have an action done")
         return build_gate(self.changes, self.journal)
 
     def apply(self, step_id: str) -> Applied:

@@ -7,7 +7,7 @@ import os
 import pwd
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from watchkeeper.runtime.approval_types import Answer, Approval, same_person
 from watchkeeper.runtime.errors import IdentityError
 from watchkeeper.runtime.roles import Permission, Role, needed_for, permitted, roles_with
 from watchkeeper.runtime.settings import Settings
+from watchkeeper.runtime.tokens import split_token
 from watchkeeper.runtime.users import FILE, FIRST_ADMIN, User, Users, load_users
 
 TOKEN_VARIABLE = "WATCHKEEPER_TOKEN"  # noqa: S105 (the name of a variable)
@@ -41,12 +42,23 @@ class Person:
         proof: How that is known.
         roles: What they may do; None where there is no users file, and so no roles.
         accounts: System accounts that are theirs, by the users file.
+        credential: The account, or the id of the token, by which that is known; empty where it is neither.
     """
 
     name: str
     proof: Proof
     roles: tuple[Role, ...] | None = None
     accounts: tuple[str, ...] = ()
+    credential: str = field(default="", compare=False)
+
+    def has_lost(self, user: User) -> bool:
+        """Whether what it is known by was taken from them since."""
+        match self.proof:
+            case Proof.TOKEN:
+                return bool(self.credential) and all(kept.id != self.credential for kept in user.tokens)
+            case Proof.ACCOUNT:
+                return bool(self.credential) and self.credential not in user.accounts
+        return False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,7 +152,7 @@ class People:
             person = self._of_token(users, token)
         else:
             account = current_person()
-            person = _person(users.of_account(account), Proof.ACCOUNT, f"account {account!r}")
+            person = _person(users.of_account(account), Proof.ACCOUNT, f"account {account!r}", account)
         if by is not None and not same_person(by, person.name):
             raise IdentityError(
                 f"{by!r} is not who this is: the {person.proof.value} is that of {person.name!r}; "
@@ -162,9 +174,29 @@ class People:
         if not isinstance(by, Person):
             return self.at_terminal(by=by, token=token)
         users = self.users
+        if token is None and users is None and by.roles is None:
+            return by
         if users is None or by.roles is None or token is not None:
             return self.at_terminal(by=by.name, token=token)
-        return _person(users.named(by.name), by.proof, f"user {by.name!r}")
+        user = users.named(by.name)
+        if user is not None and by.has_lost(user):
+            raise IdentityError(
+                f"the {by.proof.value} by which {by.name!r} was known is theirs no more: "
+                f"whoever goes on needs another, or a token in {TOKEN_VARIABLE}"
+            )
+        return _person(user, by.proof, f"user {by.name!r}", by.credential)
+
+    def still(self, person: Person) -> Person:
+        """Return somebody whom this process was begun by, with what they may do at this moment.
+
+        A name that was only said stays what it is. An account is that of its user, once there is one.
+
+        Raises:
+            IdentityError: If they are no user any more, or what they were known by was taken from them.
+        """
+        if person.proof is Proof.SAID:
+            return person
+        return self.at_terminal() if person.roles is None else self.confirm(person)
 
     def identify(self, headers: Sequence[tuple[str, str]], peer: str) -> Person:
         """Say who sent a request to a server: by a bearer token, or by a proxy's header.
@@ -209,7 +241,8 @@ class People:
         return any(address in network for network in self._proxies if network.version == address.version)
 
     def _of_token(self, users: Users, token: str) -> Person:
-        return _person(users.of_token(token), Proof.TOKEN, "this token")
+        parts = split_token(token)
+        return _person(users.of_token(token), Proof.TOKEN, "this token", parts[0] if parts else "")
 
 
 def check_answer(person: Person, asked: Approval, answer: Answer) -> None:
@@ -220,6 +253,24 @@ def check_answer(person: Person, asked: Approval, answer: Answer) -> None:
     """
     what = f"answer {answer.value!r} to {asked.id} (tier {asked.tier})"
     person.check(needed_for(asked, answer), what)
+
+
+def check_votes(people: People, asked: Approval) -> None:
+    """Count no yes of somebody who may not say it any more.
+
+    Raises:
+        IdentityError: If there is such a yes.
+    """
+    users = people.users
+    if users is None:
+        return
+    for vote in asked.votes:
+        user = users.named(vote.by) or users.of_account(vote.by)
+        if user is None or not permitted(user.roles, needed_for(asked, Answer.APPROVE)):
+            raise IdentityError(
+                f"approval {asked.id!r}: {vote.by!r}, who said yes before, may not any more; reject it, "
+                "and have it asked anew"
+            )
 
 
 def token_from_environment() -> str | None:
@@ -240,13 +291,13 @@ def current_person() -> str:
         return f"uid-{number}"
 
 
-def _person(user: User | None, proof: Proof, what: str) -> Person:
+def _person(user: User | None, proof: Proof, what: str, credential: str = "") -> Person:
     if user is None:
         raise IdentityError(
             f"{what} is no user's: an admin adds one with `watchkeeper users add`, or a token is given in "
             f"{TOKEN_VARIABLE}"
         )
-    return Person(user.name, proof, user.roles, user.accounts)
+    return Person(user.name, proof, user.roles, user.accounts, credential)
 
 
 def _values(headers: Sequence[tuple[str, str]], name: str) -> list[str]:

@@ -8,9 +8,10 @@ from watchkeeper.runtime.approval_types import same_person
 from watchkeeper.runtime.approvals import action_digest
 from watchkeeper.runtime.blast import BlastRadius
 from watchkeeper.runtime.breaker import Breaker, BreakerState
-from watchkeeper.runtime.errors import ApprovalError, LimitError
+from watchkeeper.runtime.errors import ApprovalError, IdentityError, LimitError
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.runtime.limits import ActionTarget, Limits, RateLimits
+from watchkeeper.runtime.people import check_votes
 from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, Verdict
 from watchkeeper.runtime.repeats import Repeats
@@ -28,7 +29,7 @@ class Permits:
         site: Hosts, actions and policy.
         journal: What was done so far.
         requester: In whose name actions are asked for.
-        requester_roles: Roles of whoever that is.
+        requester_roles: Roles of whoever that is, where there is no users file to read them in.
         limits: What no policy and no approval goes beyond.
         max_actions: Actions that may be applied for one incident.
     """
@@ -120,12 +121,18 @@ class Permits:
         """Ask policy and limits again, in the transaction of the intent: what others just intended counts.
 
         Raises:
-            ApprovalError: If people were asked about the step, and their answer is passed over.
+            ApprovalError: If people were asked about the step, and their answer is passed over, or who said
+                yes may not any more.
             TermsChangedError: If the policy is stricter now than what people said yes to.
             LimitError: If a limit is reached.
         """
         if approval_id is None and self._journal.approvals.about(step.id, step.digest) is not None:
             raise ApprovalError(f"step {step.id!r} was put to people: what they answer counts")
+        if approval_id is not None:
+            try:
+                check_votes(self._journal.people, self._journal.approvals.get(approval_id))
+            except IdentityError as error:
+                raise ApprovalError(str(error)) from error
         self._check_policy(step, approval_id)
         self._check_limits(step, approval_id)
 
@@ -207,11 +214,13 @@ class Permits:
         )
 
     def _roles(self, step: Step) -> tuple[str, ...]:
-        """Roles of who wants a step."""
-        if not step.requester or same_person(step.requester, self._requester):
-            return self._requester_roles
+        """Roles of who wants a step, as they are at this moment."""
+        wanted = step.requester or self._requester
         users = self._journal.people.users
-        user = users.named(step.requester) if users is not None else None
+        if users is None:
+            return self._requester_roles if same_person(wanted, self._requester) else ()
+        # Whose account it was before there were users is a user now.
+        user = users.named(wanted) or users.of_account(wanted)
         return tuple(role.value for role in user.roles) if user is not None else ()
 
 

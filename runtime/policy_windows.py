@@ -49,6 +49,8 @@ class WeeklyRange(_Strict):
     def _read_clock(cls, value: Any) -> int:
         # YAML reads an unquoted 22:00 as the number 1320, which is the same in minutes.
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _DAY_MINUTES:
+            if 0 < value < 60:  # no clock time is read as that
+                raise ValueError(f'a time of the day is expected: write "{value:02}:00" for {value} o\'clock')
             return value
         clock = _CLOCK.fullmatch(value) if isinstance(value, str) else None
         minutes = int(clock[1]) * 60 + int(clock[2]) if clock and int(clock[2]) < 60 else _DAY_MINUTES + 1

@@ -39,11 +39,12 @@ def _edited(context: Context, changes: Changes, state: IncidentState, approval: 
     first, *follow = state["queue"]
     arguments = dict(approval.edited or {})
     if not state.get("applied"):
-        # What follows an action depends on its arguments.
+        # What follows an action depends on its arguments, and is then wanted by whoever gave them.
         hypothesis, _ = context.hypothesis(state)
         spec = context.site.inventory.host(context.incident(state).alert.host)
         after = hypothesis.cause.steps_after(first["action"], spec, arguments)
-        follow = [{"action": step.action, "arguments": step.arguments} for step in after]
+        by = approval.decided_by
+        follow = [{"action": step.action, "arguments": step.arguments, "by": by} for step in after]
     edited = first | {"arguments": arguments, "by": approval.decided_by, "edit": approval.id}
     queue = [edited, *follow]
     too_much = beyond(context, changes, context.incident(state), queue)

@@ -347,13 +347,14 @@ def _mend_runs(new: Path, home: Path, manifest: BackupManifest) -> None:
 def _swap(new: Path, home: Path, at: datetime) -> Path | None:
     """Put the new home in the place of the old one; returns where that is now, if it held anything."""
     aside = None
-    if home.exists():
+    if not home.exists() and (new / DATABASE).exists():
+        _leave(new, (new / DATABASE).stat())
+    elif home.exists():
         found = home.stat()
         aside = home.with_name(f"{home.name}.replaced-{at:%Y%m%dT%H%M%SZ}")
         if aside.exists():
             raise BackupError(f"{str(aside)!r} is there already: try again in a second")
-        if os.geteuid() == 0:
-            os.chown(new, found.st_uid, found.st_gid)
+        _leave(new, found)
         _keep_users(home, new)
         home.rename(aside)
     try:
@@ -371,6 +372,13 @@ def _swap(new: Path, home: Path, at: datetime) -> Path | None:
     with contextlib.suppress(OSError):
         aside.rmdir()
     return aside if aside.exists() else None
+
+
+def _leave(new: Path, owner: os.stat_result) -> None:
+    """Give all of a home that root restores to the account whose home it is."""
+    if os.geteuid() == 0:
+        for path in (*new.rglob("*"), new):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _keep_users(home: Path, new: Path) -> None:

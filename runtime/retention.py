@@ -17,6 +17,7 @@ from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import RetentionError
 from watchkeeper.runtime.escalation_states import EscalationStatus
+from watchkeeper.runtime.incidents import USED
 from watchkeeper.runtime.jobs import JobStatus
 from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.limits import Limits
@@ -210,6 +211,9 @@ def _remove(connection: Connection, incidents: Sequence[str]) -> Counter[str]:
     # A training job only names the incident that its last failure opened, and outlives it.
     jobs = schema.training_jobs
     connection.execute(update(jobs).where(jobs.c.incident_id.in_(incidents)).values(incident_id=""))
+    # Folders, training jobs and moves of aliases that are not pruned go by these names.
+    for name in incidents:
+        connection.execute(schema.meta.insert().values(name=f"{USED}{name}", value=""))
     left = [f"{STEPS_AFTER}{name}" for name in incidents]
     connection.execute(delete(schema.meta).where(schema.meta.c.name.in_(left)))
     return rows

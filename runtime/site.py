@@ -113,7 +113,7 @@ def load_site(settings: Settings) -> Site:
         InventoryError: If the inventory is not usable.
         PluginError: If tools that are installed or named in the settings cannot be loaded.
     """
-    registry = load_registry(settings.tools)
+    registry = load_registry(settings.tools, settings.log_predictor)
     inventory = Inventory.load(settings.inventory_path)
     return Site(inventory, registry, Policy.default(registry), settings.home)
 

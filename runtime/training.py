@@ -75,6 +75,11 @@ class TrainingJobs:
         self._audit = audit
         self._queue = Jobs(store)
 
+    @property
+    def shared(self) -> bool:
+        """Whether workers on other machines may do them."""
+        return self._store.shared
+
     def refusal(self, spec: JobSpec) -> str:
         """Say why a job cannot be submitted here, or nothing: no worker of this machine could ever begin it.
 

@@ -17,6 +17,7 @@ from watchkeeper.runtime.errors import IdentityError
 from watchkeeper.runtime.roles import Role
 from watchkeeper.runtime.tokens import StoredToken, spend_as_much, split_token
 from watchkeeper.tools.documents import DocumentError, read_document
+from watchkeeper.tools.durable import leave_to_owner, open_kept
 
 FILE = "users.yaml"
 FIRST_ADMIN = "watchkeeper users add NAME --role admin --account ACCOUNT"
@@ -144,7 +145,7 @@ def change_users(
             text = yaml.safe_dump(users.model_dump(mode="json"), sort_keys=False)
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                _keep_owner(handle, home)
+                leave_to_owner(handle, home)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -160,13 +161,6 @@ def change_users(
     return users
 
 
-def _keep_owner(handle: int, home: Path) -> None:
-    """Root, who may manage another account's users, leaves the file to that account."""
-    if os.geteuid() == 0:
-        folder = home.stat()
-        os.fchown(handle, folder.st_uid, folder.st_gid)
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -177,7 +171,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _held(home: Path) -> Iterator[None]:
-    descriptor = os.open(home / ".users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_kept(home / ".users.lock", os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -147,7 +147,7 @@ class Worker:
         self._idle = idle
         self._stopping = threading.Event()
         self._why: OperationError | None = None
-        self._tasks: dict[int, Task] = {}
+        self._tasks: dict[tuple[int, int], Task] = {}
 
     def run(self, *, threads: int = 1, once: bool = False) -> None:
         """Work until it is stopped, or everything is.
@@ -244,8 +244,9 @@ class Worker:
             self._say(failure(error))
 
     def _do(self, claim: Claim) -> None:
-        task = Task(claim, self._jobs)
-        self._tasks[claim.job.id] = task
+        # After a pause of the machine another thread may have claimed what this one still does.
+        task, number = Task(claim, self._jobs), (claim.job.id, claim.fence)
+        self._tasks[number] = task
         ended = threading.Event()
         keeper = threading.Thread(
             target=self._keep, args=(task, ended), name="watchkeeper-lease", daemon=True
@@ -258,7 +259,7 @@ class Worker:
         finally:
             ended.set()
             keeper.join()
-            del self._tasks[claim.job.id]
+            del self._tasks[number]
 
     def _handle(self, task: Task) -> None:
         try:
@@ -297,12 +298,17 @@ class Worker:
         self._jobs.release(task.claim, again_in=self._lease_seconds / 3)
 
     def _keep(self, task: Task, ended: threading.Event) -> None:
+        renewed = time.monotonic()
         while not ended.wait(self._lease_seconds / 3):
+            begun = time.monotonic()
             try:
                 self._jobs.renew(task.claim)
+                renewed = begun
             except FencedError:
                 if not ended.is_set():
                     task.stop()
                 return
             except StoreError:
-                continue
+                # Others may have it by now, where there are others: two must not do the same for long.
+                if self._jobs.shared and time.monotonic() - renewed >= self._lease_seconds:
+                    task.stop()

@@ -53,6 +53,53 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def leave_to_owner(made: int | Path, folder: Path) -> None:
+    """Give what root just made in the folder of another account to that account; nothing for other users.
+
+    Args:
+        made: The open file, or the path of a folder. It must be new: whatever was there before may be a link
+            that the account laid, to what it should not have.
+        folder: The folder whose owner is to have it.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = folder.stat()
+    if isinstance(made, int):
+        os.fchown(made, owner.st_uid, owner.st_gid)
+    else:
+        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def open_kept(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file, made where it is not there; one that root makes is the account's whose folder it is in.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    flags |= os.O_CLOEXEC
+    while True:
+        try:
+            made = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                return os.open(path, flags)
+        else:
+            leave_to_owner(made, path.parent)
+            return made
+
+
+def make_kept_folder(path: Path) -> None:
+    """Make a folder for its owner alone, where it is not there, as `open_kept` makes a file.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+        leave_to_owner(path, path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -29,7 +29,7 @@ _WRONG_CAUSES = (1, 2, 2, 3, 3, 4)
 _UNTOLD_SHARE = 0.5
 """Share of wrong causes that something normal supports, as in incidents: nothing is told for them."""
 
-_NAMELESS_SHARE = 0.2
+_NAMELESS_SHARE = 0.35
 """Share of signs that are told without their names, as in incidents where strangers may have named things."""
 
 _TWO_SIGNS = 0.4

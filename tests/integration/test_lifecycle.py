@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,21 @@ def test_a_live_metric_that_falls_takes_the_promotion_back_exactly(base: Path) -
     assert report.outcome == "escalated"
     assert Versions(home).aliases(NAME) == {"champion": 1}
     assert moves(home) == [*PROMOTED, ("champion", 2, 1)]
+
+
+def test_one_wrong_answer_of_one_label_takes_nothing_back(base: Path) -> None:
+    home = base / "home"
+    with orchestrator(home, rules=ALLOW) as o:
+        incident = o.retrain(request(base, live={"labels": 40, "seconds": 1})).id
+
+        def asked(role: str) -> None:
+            answer(o, right=0.0, role=role, count=1)
+            time.sleep(0.3)
+
+        assert to_the_end(o, incident, asked=asked) == "promoted"
+        report = o.report(incident)
+    assert "0.0% of 1 labelled answer right" in report.summary
+    assert "were wanted, and the time is over" in report.summary
 
 
 def test_a_version_that_fails_is_taken_back_long_before_any_label_could_say_so(base: Path) -> None:

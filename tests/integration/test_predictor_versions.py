@@ -16,7 +16,9 @@ import pytest
 from tests.clocks import START, FakeClock
 from tests.predictor_homes import JOB, empty_home, home_with_two
 from tests.threshold import EVALUATION, make
-from watchkeeper.tools.errors import ArtefactError, VersionError
+from watchkeeper.tools.errors import ArtefactError, MovedError, VersionError
+from watchkeeper.tools.host import LocalHost, Target
+from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.versions import (
     MoveState,
     Notes,
@@ -26,6 +28,7 @@ from watchkeeper.tools.versions import (
     moves,
     versions,
 )
+from watchkeeper.tools.versions.promotion import PredictorPromote, PromoteArguments, promotion_diff
 
 
 @pytest.fixture
@@ -174,9 +177,65 @@ def test_a_promotion_says_what_was_and_is_restored_exactly(two: Versions) -> Non
 def test_what_was_moved_since_is_not_restored(two: Versions) -> None:
     first = two.promote("busy", 1, by="alice")
     two.promote("busy", 2, by="bob")
-    with pytest.raises(VersionError, match="names version 2, not version 1: it was moved since"):
+    with pytest.raises(MovedError, match="was moved again since, to version 2 by 'bob'"):
         two.restore(first, by="alice")
     assert two.get("busy").number == 2
+
+
+def test_a_version_that_was_promoted_again_since_is_not_taken_back_for_the_first_time(two: Versions) -> None:
+    two.promote("busy", 1, by="alice")
+    agent = two.promote("busy", 2, by="watchkeeper", key="step-1")
+    two.restore(agent, by="bob")
+    two.promote("busy", 2, by="bob", reason="it was right")
+    with pytest.raises(MovedError, match="was moved again since, to version 2 by 'bob'"):
+        two.restore(agent, by="watchkeeper")
+    assert two.get("busy").number == 2
+
+
+def test_what_was_taken_back_stays_so_whatever_was_promoted_since(two: Versions, tmp_path: Path) -> None:
+    two.register("busy", make(tmp_path / "third", 0.7))
+    two.promote("busy", 1, by="alice")
+    agent = two.promote("busy", 2, by="watchkeeper", key="step-1")
+    undone = two.restore(agent, by="watchkeeper")
+    two.promote("busy", 3, by="bob")
+    assert two.restore(agent, by="watchkeeper") == undone  # as after a crash that came before it was recorded
+    assert two.get("busy").number == 3
+
+
+def test_a_detour_that_was_taken_back_keeps_no_rollback(two: Versions) -> None:
+    first = two.promote("busy", 1, by="alice")
+    detour = two.promote("busy", 2, by="bob")
+    two.restore(detour, by="bob")
+    two.restore(first, by="alice")
+    assert two.aliases("busy") == {}
+
+
+@pytest.mark.parametrize("alias", ["latest", "v2", "Champion"])
+def test_aliases_that_the_registry_keeps_for_itself_are_refused(two: Versions, alias: str) -> None:
+    with pytest.raises(VersionError, match="is no alias"):
+        two.promote("busy", 1, alias=alias, by="alice")
+    assert two.history("busy") == ()
+
+
+def test_metrics_of_labels_with_slashes_are_kept(kept: Versions, tmp_path: Path) -> None:
+    names = ("f1 of /", "f1 of web/", "f1 of a//b", "f1 of https://x", "f1 of \u00e9", "f1 of \u00e8")
+    metrics = {"accuracy": 0.75} | dict.fromkeys(names, 0.5)
+    version = kept.register(
+        "busy", make(tmp_path / "a", 0.5), EVALUATION.model_copy(update={"metrics": metrics})
+    )
+    assert version.record.evaluation is not None
+    assert version.record.evaluation.metrics == metrics
+
+
+def test_a_damaged_record_of_the_champion_is_no_obstacle_to_replacing_it(two: Versions, home: Path) -> None:
+    two.promote("busy", 1, by="alice")
+    damaged = home / "predictors" / "busy" / f"{two.get('busy').digest}.json"
+    damaged.write_text("{}")
+    diff = promotion_diff(two, two.get("busy", 2), 1)
+    assert "-quality: not known: its record is damaged" in diff
+    target = Target(LocalHost("web-1"), HostSpec(name="web-1"), home / "hosts" / "web-1")
+    plan = PredictorPromote().plan(target, PromoteArguments(name="busy", version=2), key="S1")
+    assert plan.preconditions["champion"] == 1
 
 
 def test_only_what_was_expected_is_moved(two: Versions) -> None:

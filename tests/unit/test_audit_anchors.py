@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from watchkeeper import Settings
 from watchkeeper.cli import build_app
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_anchor import ANCHORS, anchor
+from watchkeeper.runtime.audit_prune import prune_log
 from watchkeeper.runtime.backup import back_up
 from watchkeeper.runtime.errors import AuditError
 from watchkeeper.runtime.journal import Journal
@@ -73,6 +76,61 @@ def test_the_first_anchor_of_a_folder_says_that_it_was_compared_with_nothing(
     assert first.exit_code == 0
     assert f"NO ANCHORS WERE IN {folder / 'elsewhere'}: this is the first" in first.stderr
     assert "NO ANCHORS" not in audit("anchor", str(folder / "elsewhere")).output
+
+
+def test_an_anchor_that_a_crash_cut_short_is_taken_for_none_and_written_over(
+    log: AuditLog, folder: Path
+) -> None:
+    elsewhere = folder / "elsewhere"
+    anchor(log, elsewhere)
+    log.append("more", {})
+    with (elsewhere / "anchors.jsonl").open("ab") as file:
+        file.write(b'{"count": 4, "he')
+    assert anchor(log, elsewhere).fresh
+    assert not anchor(log, elsewhere).fresh
+    assert len((elsewhere / "anchors.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_an_anchor_that_a_full_disk_cuts_short_is_no_anchor(
+    log: AuditLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = folder / "elsewhere"
+    anchor(log, elsewhere)
+    before = (elsewhere / "anchors.jsonl").read_bytes()
+    log.append("more", {})
+    real, left = os.write, [5]
+
+    def write(descriptor: int, data: bytes | memoryview) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done = real(descriptor, data[: left[0]])
+        left[0] = 0
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(AuditError, match="cannot be written: No space left"):
+            anchor(log, elsewhere)
+    assert (elsewhere / "anchors.jsonl").read_bytes() == before
+    assert anchor(log, elsewhere).fresh
+
+
+def test_after_everything_that_was_anchored_was_pruned_the_way_on_is_named(
+    log: AuditLog, folder: Path
+) -> None:
+    elsewhere = folder / "elsewhere"
+    anchor(log, elsewhere)
+    for _ in range(3):
+        log.append("later", {})
+    before = list(log.entries())[4].at
+    prune_log(log, before=before, export=folder / "old.jsonl", by="ann")
+    with pytest.raises(AuditError) as caught:
+        anchor(log, elsewhere)
+    said = str(caught.value)
+    assert "entries up to 4 were exported and dropped" in said
+    assert "by 'ann'" in said
+    assert "`watchkeeper audit anchor NEW_FOLDER`" in said
+    assert anchor(log, folder / "new").begun
 
 
 def put_back(log: AuditLog, folder: Path, *, with_key: bool) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +18,17 @@ from typer.testing import CliRunner
 from tests.killing import killed_at
 from tests.lamp import folder_in_memory
 from watchkeeper.cli import audit as command
-from watchkeeper.runtime import audit_prune
+from watchkeeper.runtime import audit, audit_check, audit_prune
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_export import export_log, verify_export
 from watchkeeper.runtime.audit_keys import load_private
 from watchkeeper.runtime.audit_prune import prune_log
-from watchkeeper.runtime.audit_records import Checkpoint
+from watchkeeper.runtime.audit_records import RESTORED, AuditReport, Checkpoint
 from watchkeeper.runtime.errors import AuditError
+from watchkeeper.runtime.roles import Role
+from watchkeeper.runtime.users import User, Users, change_users
 
+STRANGER = 65534
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
@@ -158,6 +164,77 @@ def test_old_entries_are_exported_and_dropped_and_the_log_goes_on(log: AuditLog,
     manifest = verify_export(tmp_path / "old2.jsonl").manifest
     assert manifest is not None
     assert (manifest.first, manifest.last, manifest.previous) == (4, 5, told.head)
+
+
+def test_entries_are_written_while_a_log_is_checked(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_while_others_write(files: audit_check.LogFiles, folder: Path, keys: Path) -> AuditReport:
+        writer = threading.Thread(target=AuditLog(log.folder.parent).append, args=("meanwhile", {}))
+        writer.start()
+        writer.join(10)
+        assert not writer.is_alive()
+        return audit_check.check_log(files, folder, keys)
+
+    monkeypatch.setattr(audit, "check_log", check_while_others_write)
+    report = log.verify()
+    assert (report.ok, report.entries) == (True, 6)
+    assert [entry.kind for entry in log.entries()][-1] == "meanwhile"
+
+
+def test_an_earlier_log_is_still_missed_after_the_entry_that_names_it_was_dropped(
+    log: AuditLog, tmp_path: Path
+) -> None:
+    old = log.folder.parent / "old"
+    log.folder.rename(old)
+    for name in ("audit.key", "audit.pub"):
+        shutil.copy(log.keys / name, old / name)
+    report = audit_check.verify_log(old, old)
+    named = {"folder": "earlier-1", "entries": report.entries, "head": report.head, "key": report.key}
+    log.append(RESTORED, {"earlier_log": named})
+    old.rename(log.folder / "earlier-1")
+    for number in range(4):
+        log.append("step", {"number": number})
+    assert log.verify().ok
+    prune_log(log, before=at(log, 3), export=tmp_path / "1.jsonl", by="ann", now=lambda: NOON)
+    assert (log.verify().ok, next(log.entries()).seq) == (True, 3)
+    prune_log(log, before=at(log, 5), export=tmp_path / "2.jsonl", by="ann", now=lambda: NOON)
+    assert log.verify().ok
+    shutil.move(log.folder / "earlier-1", tmp_path / "taken")
+    assert places(log) == ["audit.jsonl:1 names the earlier log 'earlier-1', which is not there"]
+    stone = json.loads((log.folder / "pruned.jsonl").read_bytes().splitlines()[-1])
+    del stone["earlier_log"]
+    (log.folder / "pruned.jsonl").write_bytes(rfc8785.dumps(stone) + b"\n")
+    assert "its signature is not of this site's key" in places(log)[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act in the home of another user")
+def test_what_root_does_in_the_home_of_an_account_is_left_to_that_account(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, STRANGER, STRANGER)
+    change_users(home, lambda _: Users(users=(User(name="ann", roles=(Role.ADMIN,)),)))
+    log, times = AuditLog(home), [NOON + timedelta(hours=number) for number in range(4)]
+    for moment in times:
+        AuditLog(home, now=lambda: moment).append("step", {})  # noqa: B023 (called at once)
+    prune_log(log, before=times[2], export=tmp_path / "old.jsonl", by="root", now=lambda: NOON)
+    made = [path for path in home.rglob("*") if path.name != "torn"]
+    assert {"audit.jsonl", "checkpoints.jsonl", "pruned.jsonl", "audit.key", ".users.lock"} <= {
+        path.name for path in made
+    }
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(STRANGER, STRANGER)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led to give files away")
+def test_root_gives_away_nothing_that_the_account_laid_a_link_to(tmp_path: Path) -> None:
+    home, theirs = tmp_path / "home", tmp_path / "shadow"
+    theirs.write_text("")
+    (home / "audit").mkdir(parents=True)
+    for path in (home, home / "audit"):
+        os.chown(path, STRANGER, STRANGER)
+    for link in (home / ".users.lock", home / "audit" / "audit.lock", home / "audit" / "audit.jsonl"):
+        link.symlink_to(theirs)
+    change_users(home, lambda _: Users(users=(User(name="ann", roles=(Role.ADMIN,)),)))
+    AuditLog(home).append("step", {})
+    assert (theirs.stat().st_uid, theirs.stat().st_gid) == (0, 0)
 
 
 def test_what_is_cut_off_the_beginning_by_others_is_found(log: AuditLog, tmp_path: Path) -> None:

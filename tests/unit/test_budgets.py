@@ -152,6 +152,10 @@ def test_facts_that_are_spent_say_how_many_were_not_read(tmp_path: Path, home: P
     assert f"the budget of {most} facts is spent, and " in report.reason
 
 
+def seconds_of(moment: datetime) -> float:
+    return moment.timestamp()
+
+
 def test_seconds_do_not_count_waiting_and_survive_a_restart(tmp_path: Path, home: Path) -> None:
     lamp = Lamp.dark(tmp_path, switch="off", bulb="dusty")
     clock = [START]
@@ -166,6 +170,7 @@ def test_seconds_do_not_count_waiting_and_survive_a_restart(tmp_path: Path, home
     def opened(**settings: Any) -> Orchestrator:
         o = orchestrator(home, lamp, prefers("bulb"), **settings)
         o.journal.incidents._now = lambda: clock[0]
+        o.journal.incidents._seconds = lambda: seconds_of(clock[0])
         # Every event takes a second.
         o.journal.listen(lambda _: clock.append(clock.pop() + timedelta(seconds=1)))
         return o
@@ -191,6 +196,7 @@ def test_seconds_that_are_spent_end_it_and_never_within_an_effect(tmp_path: Path
     clock = [START]
     with orchestrator(home, lamp, prefers("bulb"), rules=ALLOW, max_seconds=100) as o:
         o.journal.incidents._now = lambda: clock[0]
+        o.journal.incidents._seconds = lambda: seconds_of(clock[0])
 
         def passing(event: Any) -> None:
             if event.kind == "effect-intended":

@@ -13,7 +13,7 @@ from tests.threshold import ThresholdTrainer, make
 from watchkeeper.tools.errors import ArtefactError, DataError
 from watchkeeper.tools.predictors import read_manifest, write_manifest
 from watchkeeper.tools.training.interface import Evaluation
-from watchkeeper.tools.versions.bootstrap import interval_of_mean, sign_test
+from watchkeeper.tools.versions.bootstrap import binomial_tail, interval_of_mean, sign_test
 from watchkeeper.tools.versions.compare import Verdict, compare, compare_on
 
 
@@ -74,6 +74,23 @@ def test_without_outcomes_there_is_no_verdict() -> None:
 def test_evaluations_on_other_data_are_refused() -> None:
     with pytest.raises(DataError, match=r"scored on 2 rows \(2 outcomes\), the challenger on 3 \(3\)"):
         compare(evaluation([1.0] * 2), evaluation([1.0] * 3))
+
+
+def test_evaluations_on_as_many_rows_of_other_data_are_refused() -> None:
+    may, june = evaluation([1.0, 0.0]), evaluation([1.0, 1.0])
+    with pytest.raises(DataError, match="scored on other data"):
+        compare(may.model_copy(update={"data_sha256": "a"}), june.model_copy(update={"data_sha256": "b"}))
+    compare(may, june.model_copy(update={"data_sha256": "b"}))  # what an earlier release kept
+
+
+@pytest.mark.parametrize(
+    ("right", "number", "share", "expected"),
+    [(0, 1, 0.9, 0.1), (1, 2, 0.5, 0.75), (3, 10, 0.5, 176 / 1024), (5, 5, 0.3, 1.0), (0, 4, 1.0, 0.0)],
+)
+def test_the_chance_of_so_few_right_answers_is_exact(
+    right: int, number: int, share: float, expected: float
+) -> None:
+    assert binomial_tail(right, number, share) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from watchkeeper.cli import build_app
 from watchkeeper.runtime import doctor
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.doctor import Found, Gravity, examine
+from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.journal import Journal
 from watchkeeper.tools.sandbox import Sandbox
 
@@ -102,6 +103,30 @@ def test_records_that_cannot_be_are_found(home: Path, statement: str, area: str,
     found = wrong(home)
     assert any(item.area == area and said in item.what and item.advice for item in found), found
     assert all("\n" not in item.what for item in found)
+
+
+def dead_job(home: Path, key: str, kind: str = "incident.run") -> None:
+    columns = "kind, key, status, due_at, body, attempts, fence, error, created_at"
+    with closing(sqlite3.connect(home / "watchkeeper.db")) as connection:
+        connection.execute(
+            f"INSERT INTO jobs ({columns}) VALUES (?, ?, 'dead', ?, '{{}}', 5, 5, 'no model', ?)",
+            (kind, key, *["2026-01-01T00:00:00.000000Z"] * 2),
+        )
+        connection.commit()
+
+
+def test_work_that_was_put_aside_is_told_until_it_is_settled(home: Path) -> None:
+    with Journal(home) as journal:
+        waiting = next(one.id for one in journal.incidents.list() if not one.status.ended)
+        over = next(one.id for one in journal.incidents.list() if one.status.ended)
+    dead_job(home, f"incident.run:{over}")
+    assert wrong(home) == []  # its incident has ended
+    dead_job(home, f"incident.run:{waiting}")
+    (found,) = wrong(home)
+    assert (found.area, found.what) == ("job", "failed too often and was put aside: no model")
+    with Journal(home) as journal:
+        Jobs(journal.store).add("incident.run", {"incident": waiting}, key=f"incident.run:{waiting}")
+    assert wrong(home) == []  # it was begun again
 
 
 def test_a_question_past_its_deadline_is_found(home: Path) -> None:

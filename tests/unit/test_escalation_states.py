@@ -83,6 +83,17 @@ def test_silence_goes_through_all_levels_to_a_no() -> None:
     assert now.reason == "nobody reacted; people were called 3 times, the last time carol"
 
 
+def test_where_one_of_two_said_yes_the_other_has_until_the_questions_deadline() -> None:
+    now = begun()
+    while now.due_at is not None:
+        now = advance(now, CallDue(now.step, votes=1), now.due_at)
+    assert (now.status, now.step, now.ends_at) == (EscalationStatus.WAITING, 3, START + 60 * MINUTE)
+    assert advance(now, CallDue(now.step, votes=1), START + 59 * MINUTE) == now
+    over = advance(now, QuestionDue(votes=1), START + 60 * MINUTE)
+    assert over.status is EscalationStatus.SILENT
+    assert over.reason == "only 1 said yes before the question's deadline; people were called 3 times"
+
+
 def test_who_is_on_call_is_looked_up_when_they_are_called() -> None:
     now = begun()
     for minutes in (11, 22):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from watchkeeper.tools.errors import JobSpecError, UnknownTrainerError
-from watchkeeper.tools.training import trainer_of
+from watchkeeper.tools.errors import JobSpecError, MissingExtraError, UnknownTrainerError
+from watchkeeper.tools.training import checking, trainer_of
+from watchkeeper.tools.training.checking import check_spec
 from watchkeeper.tools.training.spec import JobSpec, parse_parameters, parse_size
 
 GOOD = "name: nightly\ntrainer: shop.trainers:Price\ndata: prices.csv\nlimits: {memory: 2 GB, threads: 2}\n"
@@ -113,3 +114,16 @@ def test_a_trainer_of_ones_own_is_found_by_its_place() -> None:
 def test_what_is_no_trainer_is_refused(place: str, said: str) -> None:
     with pytest.raises(UnknownTrainerError, match=said):
         trainer_of(place)
+
+
+def test_a_trainer_whose_extra_is_missing_here_is_refused_before_its_job_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = JobSpec(name="site", trainer="agent-tuning", data=tmp_path)
+    check_spec(spec)
+    monkeypatch.setattr(checking, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"job 'site': .*pip install 'watchkeeper\[adapters\]'"):
+        check_spec(spec)
+    check_spec(spec, elsewhere=True)  # another machine's worker may have it
+    check_spec(spec.model_copy(update={"runs_on": "ray"}))  # a cluster has an environment of its own
+    check_spec(spec.model_copy(update={"trainer": "metric-anomaly"}))

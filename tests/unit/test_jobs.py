@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clocks import FakeClock
+from watchkeeper.runtime import schema
 from watchkeeper.runtime.errors import FencedError
 from watchkeeper.runtime.jobs import AWAITED, Job, Jobs, JobStatus
 from watchkeeper.runtime.store import Store
@@ -119,6 +122,51 @@ def test_a_silent_worker_loses_its_job_and_cannot_end_it(jobs: Jobs, time: FakeC
     with pytest.raises(FencedError):
         jobs.fail(old, "late")
     jobs.complete(new)
+
+
+def test_what_a_clock_that_was_ahead_claimed_is_claimed_again(jobs: Jobs, time: FakeClock) -> None:
+    jobs.add("toy", {})
+    time.forward(seconds=40 * 86_400)
+    assert jobs.claim("a", lease_seconds=30) is not None
+    time.forward(seconds=-40 * 86_400)
+    claim = jobs.claim("b", lease_seconds=30)
+    assert claim is not None
+    assert jobs.claim("c", lease_seconds=30) is None
+    jobs.complete(claim)
+
+
+def test_the_claim_of_another_worker_is_void_though_its_numbers_fit(jobs: Jobs) -> None:
+    jobs.add("toy", {})
+    claim = jobs.claim("a")
+    assert claim is not None
+    with pytest.raises(FencedError, match="'running' by 'a' since"):
+        jobs.complete(dataclasses.replace(claim, worker="b"))
+    jobs.complete(claim)
+
+
+def test_a_lease_begins_once_it_can_be_written(jobs: Jobs, store: Store, time: FakeClock) -> None:
+    jobs.add("toy", {})
+    claim = jobs.claim("a", lease_seconds=30)
+    assert claim is not None
+    holds, waits = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.transaction() as connection:
+            connection.execute(schema.meta.insert().values(name="x", value=""))
+            holds.set()
+            waits.wait(10)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert holds.wait(10)
+    renewing = threading.Thread(target=jobs.renew, args=(claim,))
+    renewing.start()
+    threading.Event().wait(0.2)
+    time.forward(seconds=25)
+    waits.set()
+    for thread in (renewing, writer):
+        thread.join(10)
+    assert jobs.get(claim.job.id).lease_until == START + timedelta(seconds=55)
 
 
 def test_a_failed_attempt_is_repeated_later_and_later_until_it_is_put_aside(

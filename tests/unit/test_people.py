@@ -20,9 +20,11 @@ from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.changes import Changes
 from watchkeeper.runtime.errors import ApprovalError, IdentityError
 from watchkeeper.runtime.people import People, Person, Proof, current_person
+from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.roles import PERMISSIONS, Permission, Role
 from watchkeeper.runtime.tokens import StoredToken, new_token
 from watchkeeper.runtime.users import FILE, User, Users, change_users, load_users
+from watchkeeper.tools.errors import TermsChangedError
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -123,6 +125,38 @@ def test_who_was_removed_is_out_at_once(home: Path) -> None:
     write(home, ann="operator")
     with pytest.raises(IdentityError, match="no user's"):
         people.confirm(bob)
+
+
+def test_who_lost_what_they_were_known_by_is_out_though_they_are_a_user(home: Path) -> None:
+    secrets = write(home, ann="operator", bob="approver")
+    people = People(home)
+    bob, ann = people.at_terminal(token=secrets["bob"]), people.at_terminal()
+    assert people.confirm(bob) == bob
+    _without(home, "tokens")
+    with pytest.raises(IdentityError, match="the token by which 'bob' was known is theirs no more"):
+        people.confirm(bob)
+    assert people.still(ann) == ann
+    _without(home, "accounts")
+    with pytest.raises(IdentityError, match="the account by which 'ann' was known is theirs no more"):
+        people.still(ann)
+
+
+def _without(home: Path, what: str) -> None:
+    """Take all tokens, or all accounts, from everybody."""
+
+    def take(users: Users) -> Users:
+        return Users(users=tuple(user.model_copy(update={what: ()}) for user in users.users))
+
+    change_users(home, take)
+
+
+def test_without_a_users_file_an_answer_is_known_by_the_account(home: Path, tmp_path: Path) -> None:
+    with orchestrator(home, Lamp.dark(tmp_path, switch="off"), prefers("switch")) as o:
+        question = asked(o)
+        o.journal.answer(question.id, Answer.APPROVE, by=o.journal.people.at_terminal())
+        (entry,) = [e for e in o.journal.audit.entries() if e.kind == "approval-answered"]
+    assert isinstance(entry.data, dict)
+    assert (entry.data["by"], entry.data["known_by"]) == (current_person(), "account")
 
 
 def test_a_token_is_kept_as_a_salted_hash_alone(home: Path) -> None:
@@ -312,6 +346,66 @@ def test_alone_who_asked_as_an_account_is_told_to_have_approved_their_own(home: 
         question = asked(o)
         write(home, ann="operator")
         assert o.journal.answer(question.id, Answer.APPROVE).self_approved
+
+
+def test_alone_who_had_an_incident_handled_by_another_persons_worker_may_not_approve(
+    home: Path, tmp_path: Path
+) -> None:
+    secrets = write(home, ann="operator approver", bob="operator approver")
+    lamp = Lamp.dark(tmp_path, switch="off")
+    with orchestrator(home, lamp, prefers("switch"), requester="ann", solo=True) as o:
+        o.journal.open(ALERT, by="bob")
+        question = asked(o)
+        with pytest.raises(ApprovalError, match="which 'bob' had handled: another person must approve it"):
+            o.answer(question.id, "approve", token=secrets["bob"])
+        assert o.journal.answer(question.id, Answer.APPROVE).self_approved  # ann asks, and works alone
+
+
+def test_a_yes_of_an_account_is_its_users_once_there_are_users(home: Path, tmp_path: Path) -> None:
+    rules = "{version: 1, rules: [{name: two, match: {tools: ['*']}, decision: ask, tier: 3, reason: r}]}"
+    lamp = Lamp.dark(tmp_path, switch="off")
+    with orchestrator(home, lamp, prefers("switch"), rules=rules, requester="worker") as o:
+        question = asked(o)
+        o.journal.answer(question.id, Answer.APPROVE)
+        secrets = write(home, ann="approver", bob="approver")
+        answered = o.answer(question.id, "approve", token=secrets["bob"])
+    assert answered.status is ApprovalStatus.APPROVED
+
+
+@pytest.mark.parametrize("bob", ["viewer", None])
+def test_a_yes_that_was_not_used_goes_with_the_role_of_who_said_it(
+    home: Path, tmp_path: Path, bob: str | None
+) -> None:
+    secrets = write(home, ann="operator", bob="approver")
+    lamp = Lamp.dark(tmp_path, switch="off")
+    with orchestrator(home, lamp, prefers("switch")) as o:
+        question = asked(o)
+        o.answer(question.id, "approve", token=secrets["bob"])
+        write(home, ann="operator", **({"bob": bob} if bob else {}))
+        with pytest.raises(ApprovalError, match="'bob', who said yes before, may not any more"):
+            o.apply(question.step_id)
+    assert not lamp.shines()
+
+
+def test_a_running_process_asks_the_policy_with_the_roles_of_this_moment(home: Path, tmp_path: Path) -> None:
+    write(home, ann="operator")
+    rules = (
+        "{version: 1, rules: [{name: operators, match: {tools: ['*']}, decision: allow, reason: r, "
+        "when: \"'operator' in requester_roles\"}]}"
+    )
+    lamp = Lamp.dark(tmp_path, switch="off")
+    with orchestrator(home, lamp, prefers("switch"), rules=rules) as o:
+        incident = o.open(ALERT).id
+        step = o.changes.propose(
+            incident, host="house", action="switch.set", arguments={"position": "on"}, key="one"
+        )
+        assert o.changes.decide(step.id).decision is Verdict.ALLOW
+        write(home, ann="viewer")
+        with pytest.raises(TermsChangedError, match="the policy denies it by now"):
+            o.apply(step.id)
+        with pytest.raises(IdentityError, match=r"'ann' .viewer. may not have an incident handled"):
+            o.open(ALERT)
+    assert not lamp.shines()
 
 
 def test_the_yes_of_who_lost_the_role_does_not_count(home: Path, tmp_path: Path) -> None:

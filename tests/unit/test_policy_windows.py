@@ -163,6 +163,7 @@ def test_dated_ranges_come_once(moment: str, expected: bool) -> None:
         ("{weekly: [{from: '08:60', to: '09:00'}]}", "a time of the day"),
         ("{weekly: [{from: 22:00:30, to: '09:00'}]}", "a time of the day"),
         ("{weekly: [{from: true, to: '09:00'}]}", "a time of the day"),
+        ("{weekly: [{from: 9, to: 17}]}", 'write "09:00" for 9 o.clock'),
         ("{weekly: [{days: [funday], from: '08:00', to: '09:00'}]}", "'funday' is neither a day"),
         ("{weekly: [{days: [], from: '08:00', to: '09:00'}]}", "at least 1"),
         ("{weekly: [{days: 3, from: '08:00', to: '09:00'}]}", "days are a list"),
@@ -192,8 +193,9 @@ def test_a_range_and_the_rest_of_the_day_leave_no_moment_out_and_share_none(
     moment: datetime, start: int, length: int, zone: str
 ) -> None:
     end = (start + length) % 1440
-    one = Window.model_validate({"zone": zone, "weekly": [{"from": start, "to": end}]})
-    rest = Window.model_validate({"zone": zone, "weekly": [{"from": end, "to": start}]})
+    begins, ends = (f"{minutes // 60:02}:{minutes % 60:02}" for minutes in (start, end))
+    one = Window.model_validate({"zone": zone, "weekly": [{"from": begins, "to": ends}]})
+    rest = Window.model_validate({"zone": zone, "weekly": [{"from": ends, "to": begins}]})
     aware = moment.replace(tzinfo=UTC)
     assert one.is_open(aware) is not rest.is_open(aware)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,6 +24,7 @@ from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.recording import Predictions, Tally
 from watchkeeper.tools.serving.answering import ChallengerMode
 from watchkeeper.tools.serving.app import PredictService
+from watchkeeper.tools.serving.batching import Asked, Batcher
 from watchkeeper.tools.serving.following import Follower
 from watchkeeper.tools.serving.routing import is_canary
 from watchkeeper.tools.versions import Version, VersionRecord
@@ -185,6 +187,15 @@ async def test_a_wrong_row_is_nobody_elses_mistake(shelf: Shelf) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_row_at_which_a_version_breaks_is_nobody_elses_failure(shelf: Shelf, tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    async with client_of(shelf, predictions=kept, window=0.05) as client:
+        answers = await asyncio.gather(ask(client, 0.5), ask(client, 10**400), ask(client, 0.7, 0.8))
+    assert [answer.status_code for answer in answers] == [200, 500, 200]
+    assert kept.tally("busy", version=1, roles=("champion",)) == Tally(answered=3, failed=1)
+
+
+@pytest.mark.asyncio
 async def test_who_comes_to_a_full_queue_is_told_to_come_back(shelf: Shelf) -> None:
     gate = Gate(0.1)
     shelf.made[1] = gate
@@ -246,6 +257,27 @@ async def test_a_version_that_cannot_be_loaded_leaves_the_one_before_and_is_trie
         shelf.name("champion", 2)
         await until(lambda: 2 in shelf.opened)
         assert (await ask(client, 0.5)).json()["version"] == 2
+
+
+def test_a_version_that_cannot_be_loaded_is_tried_again_ever_more_seldom_and_at_once_after_a_change(
+    shelf: Shelf,
+) -> None:
+    follower = Follower(shelf, interval=0.01)
+    follower.look()
+    shelf.name("challenger", 13)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        follower.look()
+    assert 2 <= shelf.opened.count(13) <= 6  # after 0.02, 0.04, 0.08 ... seconds
+    assert follower.failed == {("busy", "challenger"): 13}
+    tried = shelf.opened.count(13)
+    shelf.name("champion", 2)
+    follower.look()
+    assert shelf.opened.count(13) == tried + 1
+    assert follower.get("busy", "champion") is not None
+    shelf.name("challenger", 3)
+    follower.look()
+    assert (follower.problems, follower.failed) == ({}, {})
 
 
 @pytest.mark.asyncio
@@ -350,6 +382,82 @@ async def test_a_shadow_that_fails_or_hangs_costs_nobody_an_answer(shelf: Shelf)
 
 
 @pytest.mark.asyncio
+async def test_a_shadow_that_hangs_keeps_no_champion_waiting(shelf: Shelf) -> None:
+    shelf.named["challenger"] = 6
+    gate = Gate(0.6)
+    shelf.made[6] = gate
+    async with client_of(shelf, challenger=ChallengerMode.SHADOW, threads=1) as client:
+        try:
+            answers = [await asyncio.wait_for(ask(client, 0.5), 5) for _ in range(3)]
+        finally:
+            gate.gate.set()
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+
+
+@pytest.mark.asyncio
+async def test_who_waits_when_the_server_ends_is_told(shelf: Shelf) -> None:
+    gate = Gate(0.1)
+    shelf.made[1] = gate
+    follower = Follower(shelf, interval=0.02)
+    follower.start()
+    service = PredictService(follower, threads=1, window=0)
+    transport = httpx.ASGITransport(app=service.application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        first = asyncio.create_task(ask(client, 0.5))
+        await asyncio.sleep(0.05)
+        second = asyncio.create_task(ask(client, 0.6))
+        await asyncio.sleep(0.05)
+        service.workers.refuse()
+        service.workers.cancel_all()
+        gate.gate.set()
+        answers = [await asyncio.wait_for(task, 5) for task in (first, second)]
+    service.workers.close()
+    assert answers[0].status_code == 200
+    assert answers[1].status_code == 503
+
+
+@pytest.mark.asyncio
+async def test_who_waits_for_a_thread_and_behind_that_when_the_server_ends_is_told() -> None:
+    gate, told = threading.Event(), []
+
+    def answer(batch: Sequence[Asked]) -> list[str]:
+        assert gate.wait(10)
+        return [one.id for one in batch]
+
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    busy, other = (Batcher(answer, pool, window=0) for _ in range(2))
+    asking = [
+        asyncio.create_task(batcher.submit(Asked(name, [{}])))
+        for batcher, name in ((busy, "a"), (other, "b"), (other, "c"))
+    ]
+    await asyncio.sleep(0.05)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    told = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 5)
+    assert told[0] == "a"
+    assert [str(error) for error in told[1:]] == ["the server ends"] * 2
+
+
+@pytest.mark.asyncio
+async def test_what_one_request_breaks_costs_the_others_few_batches() -> None:
+    asked: list[int] = []
+
+    def answer(batch: Sequence[Asked]) -> list[str]:
+        asked.append(len(batch))
+        if any(one.id == "bad" for one in batch):
+            raise ValueError("it is broken")
+        return [one.id for one in batch]
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        batcher = Batcher(answer, pool, window=0.05)
+        names = ["bad", *(f"r{number}" for number in range(63))]
+        asking = [batcher.submit(Asked(name, [{}])) for name in names]
+        told = await asyncio.gather(*asking, return_exceptions=True)
+    assert [str(one) for one in told] == ["it is broken", *names[1:]]
+    assert asked == [64, 32, 16, 8, 4, 2, 1, 1, 2, 4, 8, 16, 32]
+
+
+@pytest.mark.asyncio
 async def test_a_canary_answers_its_share_and_always_the_same_requests(shelf: Shelf) -> None:
     shelf.named["challenger"] = 6
     ids = [f"r{number}" for number in range(60)]
@@ -448,9 +556,11 @@ async def test_labels_arrive_later_by_id(shelf: Shelf, tmp_path: Path) -> None:
     async with client_of(shelf, predictions=kept) as client:
         await ask(client, 0.5, by="r1")
         done = await client.post("/v1/predictors/busy/labels", json={"labels": {"r1": True, "never": False}})
+        (one,) = kept.list("busy", labelled=True)
+        assert one.label is True
+        await client.post("/v1/predictors/busy/labels", json={"labels": {"r1": None}})
     assert done.json() == {"labelled": 1, "unknown": ["never"]}
-    (one,) = kept.list("busy", labelled=True)
-    assert one.label is True
+    assert (kept.count("busy", labelled=True), kept.list("busy", labelled=True)) == (0, ())
 
 
 @pytest.mark.asyncio

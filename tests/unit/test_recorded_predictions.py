@@ -49,6 +49,22 @@ def test_ids_that_are_kept_for_another_row_are_named(tmp_path: Path) -> None:
     assert [one.id for one in kept.list("busy", roles=("champion",))] == ["a", "b", "c", "d"]
 
 
+def test_what_is_listed_can_be_counted_from_a_time_on(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path / "state" / "p.db")
+    kept.record([prediction(str(day), version=1 + day // 3, days=day) for day in range(5)])
+    kept.label("busy", {"1": "web", "3": "web", "4": "web"}, START)
+    for wanted, ids in (
+        ({}, "01234"),
+        ({"version": 2}, "34"),
+        ({"labelled": True}, "134"),
+        ({"labelled": True, "since": START + timedelta(days=3)}, "34"),
+        ({"since": START + timedelta(days=3, seconds=1), "roles": ("champion",)}, "4"),
+        ({"roles": ("shadow",)}, ""),
+    ):
+        assert [one.id for one in kept.list("busy", **wanted)] == list(ids)  # type: ignore[arg-type]
+        assert kept.count("busy", **wanted) == len(ids)  # type: ignore[arg-type]
+
+
 def test_labels_arrive_for_all_who_answered(tmp_path: Path) -> None:
     kept = Predictions(tmp_path / "state" / "p.db")
     kept.record([prediction("a"), prediction("a", role="shadow"), prediction("b")])

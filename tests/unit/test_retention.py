@@ -16,6 +16,7 @@ from watchkeeper import Orchestrator
 from watchkeeper.cli import incidents as command
 from watchkeeper.runtime import retention, schema
 from watchkeeper.runtime.errors import AuditError, RetentionError, UnknownIncidentError
+from watchkeeper.runtime.incidents import Incidents
 from watchkeeper.runtime.limits import Limits
 from watchkeeper.runtime.reviews import Reviews, ReviewVerdict
 from watchkeeper.runtime.training import TrainingJobs
@@ -82,7 +83,8 @@ def test_an_ended_incident_goes_and_a_live_one_stays_whole(o: Orchestrator) -> N
     gone = prune(o)
     assert (gone.incidents, gone.kept_in_doubt) == ((ended.id,), ())
     left = counted(o)
-    assert gone.rows == sum(found.values()) - sum(left.values()) - 1  # its lease is no record
+    # Its lease is no record, and its id is kept.
+    assert gone.rows == sum(found.values()) - sum(left.values())
     assert all(left[name] < found[name] for name in ("events", "evidence", "decisions", "steps", "effects"))
     with pytest.raises(UnknownIncidentError):
         o.journal.incidents.get(ended.id)
@@ -102,6 +104,14 @@ def test_a_training_job_outlives_the_incident_that_its_failure_opened(o: Orchest
     jobs.note_incident(job.id, ended)
     assert prune(o).incidents == (ended,)
     assert jobs.get(job.id).incident_id == ""
+
+
+def test_the_id_of_a_removed_incident_is_given_to_no_other(o: Orchestrator) -> None:
+    ended = next(one.id for one in o.journal.incidents.list() if one.status.ended)
+    prune(o)
+    drawn = iter([ended.removeprefix("INC-"), ended.removeprefix("INC-"), "NEW2"])
+    incidents = Incidents(o.journal.store, short=lambda length: next(drawn))
+    assert incidents._free_id() == "INC-NEW2"
 
 
 def test_one_that_is_not_old_stays(o: Orchestrator) -> None:

@@ -303,6 +303,41 @@ def test_people_are_called_once_about_an_incident_that_no_worker_takes(tmp_path:
         assert o.journal.escalations.get(called.id).status is EscalationStatus.ANSWERED
 
 
+def test_a_worker_that_does_not_know_the_host_forgets_no_outage_of_the_one_that_does(o: Orchestrator) -> None:
+    incident = submit(o.journal, ALERT.model_copy(update={"host": "elsewhere"}), by="ann")
+    jobs, key = Jobs(o.journal.store), run_key(incident.id)
+    claim = jobs.claim("the other")
+    assert claim is not None
+    jobs.release(claim, body={"incident": incident.id, "out_since": "2026-01-01T00:00:00+00:00"})
+    serve_once(o)
+    job = jobs.find(key)
+    assert job is not None
+    assert job.body["out_since"] == "2026-01-01T00:00:00+00:00"
+    assert job.body["left_since"]
+
+
+def test_people_are_called_again_where_no_worker_takes_it_any_more(tmp_path: Path, lamp: Lamp) -> None:
+    with orchestrator(tmp_path / "home", lamp, prefers("bulb"), unclaimed_seconds=1) as o:
+        incident = submit(o.journal, ALERT.model_copy(update={"host": "elsewhere"}), by="ann")
+        jobs, called = Jobs(o.journal.store), []
+
+        def left_for(seconds: float) -> int:
+            for pause in (0, seconds):
+                time.sleep(pause)
+                jobs.hurry(run_key(incident.id))
+                serve_once(o)
+            called[:] = o.journal.escalations.list(incident_id=incident.id)
+            return len(called)
+
+        assert left_for(1.1) == 1
+        o.journal.escalations.claimed(incident.id)
+        o.journal.record(incident.id, StageEntered(stage="triage"), key="worked")
+        assert left_for(0) == 1  # it was worked on since, so the time begins anew
+        assert left_for(1.1) == 2
+        assert left_for(1.1) == 2
+        assert {one.status for one in called} == {EscalationStatus.ANSWERED, EscalationStatus.WAITING}
+
+
 def test_an_answer_that_cannot_be_audited_brings_no_worker(o: Orchestrator) -> None:
     incident = submit(o.journal, ALERT, by="ann")
     serve_once(o)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, TypeGuard
@@ -16,6 +15,7 @@ from watchkeeper.tools.predictors.explain import Piece, occlude_window
 from watchkeeper.tools.predictors.forecaster import ForecastStream, Network
 from watchkeeper.tools.predictors.interface import Predictor, Row
 from watchkeeper.tools.predictors.records import RecordStream, squashed
+from watchkeeper.tools.predictors.rows import finite
 from watchkeeper.tools.predictors.series import Numbers
 from watchkeeper.tools.predictors.streams import Judgement, Scales, Stream
 
@@ -157,4 +157,4 @@ def numbers_of(row: Row, number: int) -> tuple[list[float], float]:
 
 
 def _is_number(value: JsonValue) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return finite(value) is not None

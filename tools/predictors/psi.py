@@ -11,6 +11,7 @@ from statistics import NormalDist
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from watchkeeper.tools.predictors.interface import Row
+from watchkeeper.tools.predictors.rows import finite
 
 LEAST_SHARE = 1e-4
 """An empty bin counts as this share, so that the index stays finite."""
@@ -214,12 +215,11 @@ def _numbers(values: Iterable[JsonValue], kind: str) -> list[float]:
 def _number(value: JsonValue, kind: str) -> float | None:
     if kind == "length":
         return float(len(value)) if isinstance(value, str) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
+    return finite(value)
 
 
 def _text(value: JsonValue) -> str:
     if isinstance(value, str):
         return value
-    return repr(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+    number = finite(value)
+    return repr(value if number is None else number)

@@ -252,7 +252,7 @@ class Predictions:
         return tuple((datetime.fromisoformat(at), Tally(answered, failed)) for at, answered, failed in found)
 
     def label(self, predictor: str, labels: Mapping[str, JsonValue], at: datetime) -> tuple[str, ...]:
-        """Say what was right, by id.
+        """Say what was right, by id; None takes back what was said.
 
         Returns:
             The ids of which no prediction is kept.
@@ -266,7 +266,10 @@ class Predictions:
                 done = connection.execute(
                     update(_table)
                     .where(_table.c.predictor == predictor, _table.c.id == id_)
-                    .values(label=json.dumps(label), labelled_at=_text(at))
+                    .values(
+                        label=None if label is None else json.dumps(label),
+                        labelled_at=None if label is None else _text(at),
+                    )
                 )
                 if done.rowcount == 0:
                     unknown.append(id_)
@@ -279,6 +282,7 @@ class Predictions:
         version: int | None = None,
         roles: Sequence[str] = (),
         labelled: bool = False,
+        since: datetime | None = None,
         last: int | None = None,
     ) -> tuple[Recorded, ...]:
         """Return predictions, the oldest first.
@@ -288,14 +292,13 @@ class Predictions:
             version: Of this version only.
             roles: Answered in one of these roles only; any where empty.
             labelled: Only those whose label is known.
+            since: Answered at this time or later only.
             last: No more than so many, the newest.
 
         Raises:
             RecordingError: If they cannot be read.
         """
-        query = _of(predictor, version, roles).order_by(_table.c.seq.desc())
-        if labelled:
-            query = query.where(_table.c.label.is_not(None))
+        query = _of(predictor, version, roles, labelled=labelled, since=since).order_by(_table.c.seq.desc())
         if last is not None:
             query = query.limit(last)
         with self._translated(), self._engine.connect() as connection:
@@ -323,9 +326,18 @@ class Predictions:
             oldest = connection.execute(before.order_by(seq).limit(first)).all()
         return tuple(map(_recorded, oldest)), tuple(map(_recorded, newest))
 
-    def count(self, predictor: str) -> int:
-        """Return how many are kept of a predictor."""
-        query = select(func.count()).select_from(_table).where(_table.c.predictor == predictor)
+    def count(
+        self,
+        predictor: str,
+        *,
+        version: int | None = None,
+        roles: Sequence[str] = (),
+        labelled: bool = False,
+        since: datetime | None = None,
+    ) -> int:
+        """Return how many predictions `list` would, without reading them."""
+        found = _of(predictor, version, roles, labelled=labelled, since=since)
+        query = found.with_only_columns(func.count())
         with self._translated(), self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
@@ -394,10 +406,22 @@ class Predictions:
             ) from error
 
 
-def _of(predictor: str, version: int | None, roles: Sequence[str]) -> Select[tuple[object, ...]]:
+def _of(
+    predictor: str,
+    version: int | None,
+    roles: Sequence[str],
+    *,
+    labelled: bool = False,
+    since: datetime | None = None,
+) -> Select[tuple[object, ...]]:
     query = select(_table).where(_table.c.predictor == predictor)
     if version is not None:
         query = query.where(_table.c.version == version)
+    if labelled:
+        # Files of an earlier release may hold a label of nothing.
+        query = query.where(_table.c.label.is_not(None), _table.c.label != "null")
+    if since is not None:
+        query = query.where(_table.c.at >= _text(since))
     return query.where(_table.c.role.in_(roles)) if roles else query
 
 

@@ -199,6 +199,17 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
+def finite(value: object) -> float | None:
+    """Return a number as a float; None for what is no number, infinite, or more than a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def number_of(text: str) -> int | float | None:
     """Return the finite number that a text writes, or None."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from statistics import fmean
@@ -16,7 +15,7 @@ from watchkeeper.tools.predictors.drift import Adwin, DriftDetector, streams_are
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.psi import ColumnDrift, Reference
 from watchkeeper.tools.predictors.recording import FIRST, Predictions, Recorded
-from watchkeeper.tools.predictors.rows import number_of
+from watchkeeper.tools.predictors.rows import finite, number_of
 from watchkeeper.tools.predictors.served import Failures, Latency, failures_of, latency_of
 from watchkeeper.tools.versions.bootstrap import interval_of_mean
 
@@ -338,9 +337,9 @@ def changes(
     found: list[Change] = []
     for number, one in enumerate(predictions):
         values = {
-            f"answers:{name}": float(value)
+            f"answers:{name}": told
             for name, value in one.answer.items()
-            if isinstance(value, int | float) and math.isfinite(value)
+            if (told := finite(int(value) if isinstance(value, bool) else value)) is not None
         }
         if one.label is not None and (column or _label_column(one)) is not None:
             values["quality"] = outcome_of(one, column=column)
@@ -371,5 +370,8 @@ def _agree(answer: JsonValue, label: JsonValue, tolerance: float) -> bool:
         answer, label = number, other
     numbers = [v for v in (answer, label) if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == 2:
-        return abs(numbers[0] - numbers[1]) <= tolerance
+        try:
+            return abs(numbers[0] - numbers[1]) <= tolerance
+        except OverflowError:
+            return False
     return answer == label

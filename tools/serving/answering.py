@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
-from watchkeeper.tools.errors import DataError, RecordingError
+from watchkeeper.tools.errors import RecordingError
 from watchkeeper.tools.predictors.interface import Row
 from watchkeeper.tools.predictors.recording import Predictions, Recorded
 from watchkeeper.tools.serving.batching import Asked, Batcher, QueueFullError
@@ -73,7 +73,8 @@ class Answerer:
 
     Args:
         follower: Holds the versions.
-        pool: Where they compute.
+        pool: Where champions compute.
+        challengers: Where challengers do, so that a slow one keeps no champion waiting.
         metrics: What is counted.
         challenger: What challengers do.
         canary: Share of the requests that they answer, as canaries.
@@ -88,6 +89,7 @@ class Answerer:
         self,
         follower: Follower,
         pool: concurrent.futures.Executor,
+        challengers: concurrent.futures.Executor,
         metrics: Metrics,
         *,
         challenger: ChallengerMode,
@@ -100,6 +102,7 @@ class Answerer:
     ) -> None:
         self._follower = follower
         self._pool = pool
+        self._challengers = challengers
         self._metrics = metrics
         self._challenger = challenger
         self._canary = canary
@@ -165,7 +168,7 @@ class Answerer:
         if batcher is None:
             batcher = self._batchers[name, role] = Batcher(
                 lambda batch: self._compute(name, role, batch),
-                self._pool,
+                self._pool if role == CHAMPION else self._challengers,
                 window=self._window,
                 most_rows=self._most_rows,
                 waiting_rows=self._waiting_rows,
@@ -187,9 +190,9 @@ class Answerer:
             answers = loaded.predictor.predict(rows)
             if len(answers) != len(rows):
                 raise RuntimeError(f"{len(rows)} rows were asked and {len(answers)} answered")
-        except Exception as error:
-            # Where one of several requests has a wrong row, each of them is asked alone.
-            if len(batch) == 1 or not isinstance(error, DataError):
+        except Exception:
+            # Where one of several requests cannot be answered, they are asked again in halves.
+            if len(batch) == 1:
                 self._record_failure(name, loaded.version.number, role, len(rows))
             raise
         self._metrics.computed(name, loaded.version.number, role, len(rows))

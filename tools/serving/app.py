@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -76,7 +76,7 @@ class PredictService:
         most_rows: Rows that are computed together.
         waiting_rows: Rows of one predictor that may wait; beyond that clients are told to come back.
         most_bytes: Size of the largest body that is read.
-        threads: Predictors that compute at once.
+        threads: Champions that compute at once, and challengers beside them.
         now: The time.
     """
 
@@ -102,12 +102,14 @@ class PredictService:
         self._waiting_rows = waiting_rows
         self._now = now
         pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="watchkeeper-predict")
+        challengers = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="watchkeeper-try")
         self.metrics = Metrics(
             waiting=lambda: self._answerer.waiting, problems=lambda: len(follower.problems)
         )
         self._answerer = Answerer(
             follower,
             pool,
+            challengers,
             self.metrics,
             challenger=challenger,
             canary=canary,
@@ -117,7 +119,7 @@ class PredictService:
             waiting_rows=waiting_rows,
             now=now,
         )
-        self._work = PredictWork(follower, pool)
+        self._work = PredictWork(follower, (pool, challengers))
 
     @property
     def workers(self) -> PredictWork:
@@ -234,9 +236,9 @@ class PredictService:
 class PredictWork:
     """The work of a service, which can be brought to an end."""
 
-    def __init__(self, follower: Follower, pool: concurrent.futures.ThreadPoolExecutor) -> None:
+    def __init__(self, follower: Follower, pools: Sequence[concurrent.futures.ThreadPoolExecutor]) -> None:
         self._follower = follower
-        self._pool = pool
+        self._pools = tuple(pools)
         self.closing = False
 
     def refuse(self) -> None:
@@ -245,13 +247,15 @@ class PredictWork:
 
     def cancel_all(self) -> None:
         """Begin no more batches; one that is computed ends by itself within moments."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """End everything and wait for it."""
         self.refuse()
         self._follower.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _by_name(numbers: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from watchkeeper.tools.errors import DataError
 from watchkeeper.tools.predictors.interface import Row
 
 T = TypeVar("T")
@@ -37,8 +36,8 @@ class Asked:
 
 
 Answering = Callable[[Sequence[Asked]], list[T]]
-"""Answers requests together, one answer for each. It raises DataError where a row of any is wrong; then each
-is asked alone, so that nobody's mistake is another's."""
+"""Answers requests together, one answer for each. Where it raises, each half is asked
+again, down to single ones, so that nobody's mistake is another's."""
 
 
 @dataclass(slots=True)
@@ -138,16 +137,25 @@ class Batcher(Generic[T]):
         self._seen(sum(len(waiting.asked.rows) for waiting in batch))
         loop = asyncio.get_running_loop()
         try:
-            answers = await loop.run_in_executor(self._pool, self._answer, [one.asked for one in batch])
-        except DataError as error:
+            computing = loop.run_in_executor(self._pool, self._answer, [one.asked for one in batch])
+        except RuntimeError:  # nothing is begun any more
+            _fail(batch, QueueFullError("the server ends"))
+            return
+        try:
+            answers = await computing
+        except asyncio.CancelledError:
+            # It was waiting for a thread when the server ended: whoever asked is told.
+            _fail(batch, QueueFullError("the server ends"))
+            return
+        except Exception as error:  # noqa: BLE001 (every error is an answer to those who asked)
             if len(batch) == 1:
                 _fail(batch, error)
                 return
-            for waiting in batch:
-                await self._answered([waiting])
-            return
-        except Exception as error:  # noqa: BLE001 (every error is an answer to those who asked)
-            _fail(batch, error)
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                # Whose client went away meanwhile is not worked for.
+                if asking := [waiting for waiting in half if not waiting.future.done()]:
+                    await self._answered(asking)
             return
         for waiting, answer in zip(batch, answers, strict=True):
             if not waiting.future.done():

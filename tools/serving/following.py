@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from watchkeeper.tools.predictors import Predictor
 from watchkeeper.tools.versions.records import CHALLENGER, CHAMPION, Version
 
 _logger = logging.getLogger(__name__)
+
+_MOST_SECONDS = 60.0
+"""After which what could not be loaded is tried again at the latest."""
 
 
 class Source(Protocol):
@@ -45,7 +49,8 @@ class Loaded:
 class Follower:
     """Holds what the aliases of predictors name, loaded.
 
-    A version that cannot be loaded leaves the one before in its place, and is tried again.
+    A version that cannot be loaded leaves the one before in its place, and is tried again, each time after
+    twice as long, or at once where anything changed in the registry.
 
     Attributes:
         problems: Why a version cannot be loaded, by predictor and alias.
@@ -74,6 +79,8 @@ class Follower:
         self._loaded: dict[tuple[str, str], Loaded] = {}
         self._known: tuple[str, ...] = ()
         self._seen: tuple[tuple[int, int], ...] | None = None
+        self._again_at: dict[tuple[str, str], float] = {}
+        self._tries: dict[tuple[str, str], int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchkeeper-follow", daemon=True)
         self.problems: dict[tuple[str, str], str] = {}
@@ -113,7 +120,9 @@ class Follower:
     def look(self) -> None:
         """Load what the aliases name now, where that has changed."""
         seen = self._marks()
-        if seen == self._seen and not self.problems:
+        if seen != self._seen:
+            self._again_at, self._tries = {}, {}
+        elif not self.problems or time.monotonic() < min(self._again_at.values(), default=0.0):
             return
         problems: dict[tuple[str, str], str] = {}
         failed: dict[tuple[str, str], int] = {}
@@ -121,13 +130,21 @@ class Follower:
         for name in self._known:
             numbers = self._source.aliases(name)
             for alias in self._aliases:
+                place = (name, alias)
+                if place in self.problems and time.monotonic() < self._again_at.get(place, 0.0):
+                    problems[place], failed[place] = self.problems[place], self.failed[place]
+                    continue
                 try:
                     self._follow(name, alias, numbers.get(alias))
+                    self._again_at.pop(place, None)
                 except Exception as error:
-                    problems[name, alias] = f"{alias} of {name!r} cannot be loaded: {error}"
-                    failed[name, alias] = numbers[alias]
-                    if not isinstance(error, ToolError):
+                    problems[place] = f"{alias} of {name!r} cannot be loaded: {error}"
+                    failed[place] = numbers[alias]
+                    if not isinstance(error, ToolError) and problems[place] != self.problems.get(place):
                         _logger.exception("version of %s was not loaded", name)
+                    tries = self._tries[place] = self._tries.get(place, 0) + 1
+                    wait = min(self._interval * 2 ** min(tries, 20), _MOST_SECONDS)
+                    self._again_at[place] = time.monotonic() + wait
         self.problems, self.failed = problems, failed
         self._seen = seen
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from pydantic import ValidationError
 
-from watchkeeper.tools.errors import JobSpecError
+from watchkeeper.tools.errors import JobSpecError, MissingExtraError
 from watchkeeper.tools.training.catalog import trainer_of
 from watchkeeper.tools.training.spec import JobSpec
 
 
-def check_spec(spec: JobSpec) -> None:
+def check_spec(spec: JobSpec, *, elsewhere: bool = False) -> None:
     """Check that there are such data, such a trainer, and parameters that it takes.
 
     A user's own trainer is first imported by the process that trains, as whoever the workers are.
+
+    Args:
+        spec: The job.
+        elsewhere: Whether a worker on another machine may do it, which may have what is missing here.
 
     Raises:
         JobSpecError: If data or parameters are not right.
@@ -25,8 +31,15 @@ def check_spec(spec: JobSpec) -> None:
         raise JobSpecError(f"job {spec.name!r}: modules: {str(spec.modules)!r} is no folder")
     if ":" in spec.trainer:
         return
+    trainer = trainer_of(spec.trainer)
+    here = spec.runs_on == "here" and not elsewhere
+    if here and trainer.extra is not None and find_spec(trainer.extra[1]) is None:
+        raise MissingExtraError(
+            f"job {spec.name!r}: trainer {spec.trainer!r} needs "
+            f"`pip install 'watchkeeper[{trainer.extra[0]}]'`"
+        )
     try:
-        trainer_of(spec.trainer).parse_parameters(spec.parameters)
+        trainer.parse_parameters(spec.parameters)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "parameters"

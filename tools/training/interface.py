@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 
 class Parameters(BaseModel):
@@ -47,17 +47,19 @@ class Evaluation(BaseModel):
         promises: Whether outcomes say right (1.0) or wrong (0.0), so that their mean promises a share of
             right answers that live labels can be held against.
         unlearned: Labels that it never learned, with how many examples count as answered wrong for that.
+        data_sha256: Digest of the data; empty where nobody said.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     primary: str
-    metrics: dict[str, float]
-    groups: dict[str, dict[str, dict[str, float]]] = {}
+    metrics: dict[str, FiniteFloat]
+    groups: dict[str, dict[str, dict[str, FiniteFloat]]] = {}
     rows: int = Field(ge=0)
-    outcomes: tuple[float, ...] = ()
+    outcomes: tuple[FiniteFloat, ...] = ()
     unlearned: dict[str, int] = {}
     promises: bool = True
+    data_sha256: str = ""
 
 
 class TrainingRun(Protocol):
@@ -110,14 +112,14 @@ class Trainer(ABC, Generic[P]):
     Attributes:
         name: Its name, as jobs give it.
         summary: What it learns, in a few words.
-        extra: The extra of the distribution that it needs, if any.
+        extra: The extra of the distribution that it needs, if any, and the module that is there with it.
         kind: Kind of the predictors that it makes.
         promises: Whether outcomes of its evaluations say right or wrong; see `Evaluation`.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    extra: ClassVar[str | None] = None
+    extra: ClassVar[tuple[str, str] | None] = None
     kind: ClassVar[str]
     promises: ClassVar[bool] = True
     parameters_type: type[P]

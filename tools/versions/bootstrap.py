@@ -1,4 +1,4 @@
-"""Intervals by resampling, and the exact test of signs."""
+"""Intervals by resampling, and exact tests of signs and of right answers."""
 
 from __future__ import annotations
 
@@ -41,6 +41,29 @@ def interval_of_mean(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def binomial_tail(right: float, number: int, share: float) -> float:
+    """Return the exact chance of at most so many right answers where each is right with a probability.
+
+    Args:
+        right: Right answers.
+        number: Answers.
+        share: Probability that one is right, from 0 to 1.
+    """
+    if share <= 0 or right >= number:
+        return 1.0
+    if share >= 1:
+        return 0.0
+    logs = (
+        math.lgamma(number + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(number - k + 1)
+        + k * math.log(share)
+        + (number - k) * math.log1p(-share)
+        for k in range(math.floor(right) + 1)
+    )
+    return min(1.0, math.fsum(math.exp(one) for one in logs))
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -93,6 +93,11 @@ def compare(
             f"the champion is measured by {champion.primary!r}, the challenger by {challenger.primary!r}: "
             "they cannot be compared"
         )
+    if champion.data_sha256 and challenger.data_sha256 and champion.data_sha256 != challenger.data_sha256:
+        raise DataError(
+            "the champion was scored on other data than the challenger, so no row can be held against "
+            "another: score both on the same data"
+        )
     if champion.rows != challenger.rows or len(champion.outcomes) != len(challenger.outcomes):
         raise DataError(
             f"the champion was scored on {champion.rows} rows ({len(champion.outcomes)} outcomes), the "
@@ -195,13 +200,22 @@ def score(
             f"{str(folder)!r} was made with parameters that trainer {manifest.trainer!r} does not know: "
             f"{error.errors()[0]['msg']}"
         ) from error
-    if manifest.data_sha256 and trainer.look_over(data, parameters).sha256 == manifest.data_sha256:
+    seen = trainer.look_over(data, parameters).sha256
+    if manifest.data_sha256 and seen == manifest.data_sha256:
         raise DataError(
             f"{str(data)!r} is what {str(folder)!r} learned from: compare on data that neither has seen"
         )
     evaluate = trainer.evaluate_beside if beside else trainer.evaluate
-    found = evaluate(folder, data, parameters)
-    return found.model_copy(update={"promises": trainer.promises})
+    try:
+        found = evaluate(folder, data, parameters)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"trainer {manifest.trainer!r} does not score {str(data)!r}: its evaluation has {place} = "
+            f"{first['input']!r:.80} ({first['msg']})"
+        ) from error
+    return found.model_copy(update={"promises": trainer.promises, "data_sha256": seen})
 
 
 def _verdict(

@@ -6,6 +6,7 @@ MLflow is imported when a store is opened. Everything that is specific to it is 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ _DIGEST_TAG = "watchkeeper.digest"
 _MOST = 1000
 """Versions of one predictor that are listed at once, as MLflow pages them."""
 
-_UNNAMED = re.compile(r"[^A-Za-z0-9_\-. /:]")
+_UNNAMED = re.compile(r"[^A-Za-z0-9_\-. :]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,5 +218,6 @@ def _entry(found: ModelVersion) -> Entry:
 
 
 def _named(key: str) -> str:
-    """Return a key as MLflow takes it."""
-    return _UNNAMED.sub("_", key)[:250]
+    """Return a key as MLflow takes it; where it was changed for that, its digest tells it from others."""
+    taken = _UNNAMED.sub("_", key)[:230]
+    return taken if taken == key else f"{taken} {hashlib.sha256(key.encode()).hexdigest()[:8]}"

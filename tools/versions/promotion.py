@@ -57,18 +57,16 @@ class PredictorPromote(Action[PromoteArguments]):
             version = versions.get(arguments.name, arguments.version)
             versions.check(version)
             number = versions.aliases(arguments.name).get(self.alias)
-            before = None if number is None else versions.get(arguments.name, number)
         except ToolError as error:
             raise PlanError(str(error)) from error
         if number == version.number:
             summary = f"version {number} of predictor {arguments.name} is its {self.alias} already"
             return ActionPlan(key=key, summary=summary)
-        named = "no version" if before is None else f"version {before.number}"
         what = f"version {version.number} of predictor {arguments.name}"
         return ActionPlan(
             key=key,
-            summary=f"let {what} {self.does}, which {named} does",
-            diff=promotion_diff(version, before, alias=self.alias),
+            summary=f"let {what} {self.does}, which {version_said(number)} does",
+            diff=promotion_diff(versions, version, number, alias=self.alias),
             preconditions={self.alias: number, "digest": version.digest},
             details={"name": arguments.name, "version": version.number, "before": number},
             risk=self.risk,
@@ -141,24 +139,23 @@ class PredictorChallenge(PredictorPromote):
     )
 
 
-def promotion_diff(version: Version, before: Version | None, *, alias: str = CHAMPION) -> str:
+def promotion_diff(versions: Versions, version: Version, before: int | None, *, alias: str = CHAMPION) -> str:
     """Show how a move of an alias changes what it names, with the metrics of both."""
     name = version.name
-    lines = [f"--- {alias} of {name}: {version_said(None if before is None else before.number)}"]
+    lines = [f"--- {alias} of {name}: {version_said(before)}"]
     lines.append(f"+++ {alias} of {name}: version {version.number}")
-    old, new = _metrics(before), _metrics(version)
+    try:
+        old = _metrics(None if before is None else versions.get(name, before))
+    except VersionError:
+        # A damaged record of what answers is a reason more to replace it.
+        old = {"quality": "not known: its record is damaged"}
+    new = _metrics(version)
     for metric in sorted(old.keys() | new.keys()):
         if metric in old:
             lines.append(f"-{metric}: {old[metric]}")
         if metric in new:
             lines.append(f"+{metric}: {new[metric]}")
     return "\n".join(lines)
-
-
-def current(versions: Versions, name: str, alias: str = CHAMPION) -> Version | None:
-    """Return what an alias names, or None."""
-    number = versions.aliases(name).get(alias)
-    return None if number is None else versions.get(name, number)
 
 
 def _metrics(version: Version | None) -> dict[str, str]:

@@ -21,6 +21,10 @@ CHALLENGER = "challenger"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_LIKE_A_VERSION = re.compile(r"v\d+")
+
+MOST_REASON = 1000
+"""Characters of the reason for a move."""
 
 
 class _Record(BaseModel):
@@ -170,7 +174,7 @@ class Move(_Record):
     after: int | None
     by: str
     at: datetime
-    reason: str = Field(default="", max_length=1000)
+    reason: str = Field(default="", max_length=MOST_REASON)
     key: str = Field(max_length=200)
     undoes: int | None = None
     state: MoveState = MoveState.INTENDED
@@ -197,4 +201,6 @@ def check_alias(alias: str) -> str:
     """
     if not _ALIAS.fullmatch(alias):
         raise VersionError(f"{alias!r:.80} is no alias: small letters, digits and '-', at most 32")
+    if alias == "latest" or _LIKE_A_VERSION.fullmatch(alias):
+        raise VersionError(f"{alias!r} is no alias: the registry keeps it for versions")
     return alias

@@ -241,7 +241,7 @@ class Versions:
     def restore(self, move: Move, *, by: str, reason: str = "") -> Move:
         """Take a move back, exactly: the alias names again what it named before, or nothing.
 
-        Safe to repeat: what was taken back stays so.
+        Safe to repeat: what was taken back stays so. A later move that was itself taken back counts as none.
 
         Raises:
             MovedError: If the alias was moved again since.
@@ -250,6 +250,23 @@ class Versions:
         known = self.find_move(move.name, move.key)
         if known is None or known.state is not MoveState.DONE:
             raise VersionError(f"move {move.number} of {move.alias!r} of {move.name!r} did not take place")
+        undo = self.find_move(known.name, f"undo:{known.number}")
+        undone_before = undo is not None and undo.state is MoveState.DONE
+        if undone_before and self.aliases(known.name).get(known.alias) != known.after:
+            return undo
+        later = [
+            one
+            for one in self.history(known.name)
+            if one.alias == known.alias and one.state is MoveState.DONE and one.number > known.number
+        ]
+        undone = {one.undoes for one in later}
+        settled = {known.number, *(one.number for one in later)}
+        for one in later:
+            if one.undoes not in settled and one.number not in undone:
+                raise MovedError(
+                    f"{known.alias!r} of {known.name!r} was moved again since, to {_said(one.after)} by "
+                    f"{one.by!r}: look at its history and decide again"
+                )
         if known.before is not None:
             self.check(self.get(known.name, known.before))
         return self._move(

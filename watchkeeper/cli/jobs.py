@@ -76,7 +76,7 @@ def submit(
             "parameters": parse_parameters(parameters or []),
         }
         wanted = JobSpec.of_options(given, None if spec is None else JobSpec.load(spec))
-        check_spec(wanted)
+        check_spec(wanted, elsewhere=jobs.shared)
         person = _person(settings, "have a predictor trained", ask_token=ask_token)
         job = jobs.submit(wanted, by=person)
         if wait:

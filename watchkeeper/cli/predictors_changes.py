@@ -45,8 +45,10 @@ def promote(
         from watchkeeper.runtime.halt import Halts
         from watchkeeper.runtime.roles import Permission
         from watchkeeper.tools.versions import Versions
-        from watchkeeper.tools.versions.promotion import current, promotion_diff
+        from watchkeeper.tools.versions.promotion import promotion_diff
+        from watchkeeper.tools.versions.records import check_alias
 
+        _check_reason(reason)
         what = f"promote a version of {name}"
         person = permitted_person(settings.home, Permission.PROMOTE, what, ask_token=ask_token).name
         audit = AuditLog(settings.home)
@@ -54,20 +56,20 @@ def promote(
         versions = Versions(settings.home, create=False)
         version = versions.get(name, which)
         versions.check(version)
-        before = current(versions, name, alias)
-        if before is not None and before.number == version.number:
+        before = versions.aliases(name).get(check_alias(alias))
+        if before == version.number:
             if as_json:
                 print_json({"moved": False, "predictor": name, "alias": alias, "version": version.number})
             else:
                 typer.echo(f"version {version.number} of {name} is its {alias} already")
             return
-        typer.echo(plain(promotion_diff(version, before, alias=alias)), err=True)
+        typer.echo(plain(promotion_diff(versions, version, before, alias=alias)), err=True)
         _confirm(f"Let {alias} of {name} name version {version.number}?")
         Halts(store, audit).check()
         entry: dict[str, JsonValue] = {
             "predictor": name,
             "alias": alias,
-            "before": before.number if before else None,
+            "before": before,
             "after": version.number,
             "digest": version.digest,
             "by": person,
@@ -80,7 +82,7 @@ def promote(
             alias=alias,
             by=person,
             reason=reason,
-            expected=before.number if before else None,
+            expected=before,
         )
         audit.append("predictor-promoted", {**entry, "move": move.number})
     _tell(move, as_json=as_json)
@@ -101,6 +103,7 @@ def rollback(
         from watchkeeper.tools.errors import VersionError
         from watchkeeper.tools.versions import Versions
 
+        _check_reason(reason)
         what = f"take back a promotion of {name}"
         person = permitted_person(settings.home, Permission.PROMOTE, what, ask_token=ask_token).name
         audit = AuditLog(settings.home)
@@ -130,6 +133,14 @@ def rollback(
         move = versions.restore(last, by=person, reason=reason)
         audit.append("predictor-restored", {**entry, "move": move.number})
     _tell(move, as_json=as_json)
+
+
+def _check_reason(reason: str) -> None:
+    """Refuse a reason that its history would not take, before anything is asked or written."""
+    from watchkeeper.tools.versions.records import MOST_REASON
+
+    if len(reason) > MOST_REASON:
+        fail(f"--reason has {len(reason)} characters: at most {MOST_REASON} are kept")
 
 
 def _confirm(question: str) -> None:

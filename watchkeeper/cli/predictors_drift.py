@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from watchkeeper.tools.predictors.recording import Predictions
     from watchkeeper.tools.predictors.watching import Change, DriftReport
 
-DRIFTED = 3
+DRIFTED = 1
 """Exit code where a predictor is not as it was."""
+
+_LOOKED_AT = 100
+"""Newest predictions that say which columns hold texts, whatever a file of rows looks like."""
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The predictor.")]
 
@@ -49,7 +52,7 @@ def drift(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare how a version does with how it did at first; exit code 3 where it is not as it was."""
+    """Compare how a version does with how it did at first; exit code 1 where it is not as it was."""
     with mistakes():
         from watchkeeper.runtime.settings import load_settings
         from watchkeeper.tools.predictors.recording import ANSWERING
@@ -62,11 +65,13 @@ def drift(
         say_unwatched_streams()
         kept = predictions_of(settings)
         try:
+            asked = kept.list(name, version=version.number, last=_LOOKED_AT)
+            texts = {column for one in asked for column, value in one.asked.items() if isinstance(value, str)}
             report = look(
                 kept,
                 version,
                 last=last,
-                reference=list(RowsFile.inspect(reference).read()) if reference else (),
+                reference=list(RowsFile.inspect(reference, text=sorted(texts)).read()) if reference else (),
                 column=column,
                 tolerance=tolerance,
             )
@@ -133,6 +138,10 @@ def label(
         for number, row in enumerate(RowsFile.inspect(source, text=["id"]).read(), start=1):
             if not isinstance(row.get("id"), str) or "label" not in row:
                 raise DataError(f"{str(source)!r} row {number}: it takes an id (a text) and a label")
+            if row["label"] is None or row["label"] == "":
+                raise DataError(
+                    f"{str(source)!r} row {number}: the label is empty; leave out what nobody knows yet"
+                )
             labels[str(row["id"])] = row["label"]
         kept = predictions_of(settings)
         unknown = kept.label(name, labels, datetime.now(UTC))

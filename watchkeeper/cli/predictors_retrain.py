@@ -242,15 +242,15 @@ def _tell(orchestrator: Orchestrator, incident_id: str, *, as_json: bool) -> int
 
     events = orchestrator.journal.incidents.events(incident_id)
     ended = [event for event in events if isinstance(event, LifecycleEnded)]
-    status = orchestrator.journal.incidents.get(incident_id).status
-    found = ended[-1] if ended else None
+    incident = orchestrator.journal.incidents.get(incident_id)
+    status, found = incident.status, ended[-1] if ended else None
     if as_json:
         print_json(
             {
                 "incident": incident_id,
                 "status": status.value,
                 "outcome": found.outcome if found else None,
-                "reason": found.reason if found else None,
+                "reason": found.reason if found else incident.summary or None,
                 "version": found.version if found else None,
                 "report": found.report if found else None,
             }
@@ -258,10 +258,12 @@ def _tell(orchestrator: Orchestrator, incident_id: str, *, as_json: bool) -> int
     elif found is not None:
         typer.echo(f"{plain(found.predictor)}: {found.outcome}: {plain(found.reason)}")
         typer.echo(f"report: {found.report}")
+    elif status.ended:
+        typer.echo(f"{incident_id} was handed to people: {plain(incident.summary)}")
     else:
         typer.echo(f"{incident_id} waits; then: watchkeeper predictors retrain --resume {incident_id}")
-    if found is None:
-        return AWAITING
     if status.value == "escalated":
         return ESCALATED
+    if found is None:
+        return AWAITING
     return 0 if found.outcome in {"promoted", "left"} else REFUSED

@@ -64,9 +64,10 @@ def watch(
                         incidents = submitted(settings, report, host)
                     except HaltedError:
                         raise
-                    except (ToolError, OperationError) as error:
-                        # The others are watched all the same.
-                        typer.echo(f"{name}: not looked at: {error}", err=True)
+                    except Exception as error:  # noqa: BLE001 (the others are watched all the same)
+                        expected = isinstance(error, ToolError | OperationError)
+                        said = str(error) if expected else f"{type(error).__name__}: {error}"
+                        typer.echo(f"{name}: not looked at: {plain(said)}", err=True)
                         failed = True
                         continue
                     if incidents:

@@ -21,6 +21,7 @@ from watchkeeper.demo.site import Site
 from watchkeeper.models.interface import Engine
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.approvals import Approval
+from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.events import ApprovalRequested, DiagnosisMade, Event
 from watchkeeper.runtime.orchestrator import Orchestrator
 from watchkeeper.runtime.report import Report, ReportedDiagnosis
@@ -153,7 +154,11 @@ class Player:
         inventory = environment.root / "inventory.yaml"
         RunFile.write_inventory(inventory, environment.inventory())
         with Orchestrator(
-            inventory=inventory, engine=self.engine, settings=self.settings, policy=self.settings.policy_path
+            inventory=inventory,
+            engine=self.engine,
+            settings=self.settings,
+            policy=self.settings.policy_path,
+            escalation=EscalationRules(),  # a demo calls nobody out of bed
         ) as orchestrator:
             started = time.monotonic()
             incident = orchestrator.open(self.on_alert(environment.alert()))
