@@ -24,6 +24,7 @@ class FaultKind:
             within its limits. An empty one is a normal observation, which supports the cause and is not told.
         weak_subject: What the weak ones are said of; ``subject`` where empty.
         stops: Whether the service may not be running in consequence.
+        weight: How often it is at the root, for once of the others.
         cause: The agents' own cause, where this is one of those.
         passes: Whether the alert's check passes again.
         fact: The fact that reads it: what strangers may have named is told as ``FACT finds KIND.`` alone.
@@ -36,6 +37,7 @@ class FaultKind:
     weak: tuple[str, ...]
     weak_subject: str = ""
     stops: bool = False
+    weight: int = 1
     cause: Cause | None = None
     passes: bool = False
     fact: str = "site.state"

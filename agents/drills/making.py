@@ -29,9 +29,6 @@ _WRONG_CAUSES = (1, 2, 2, 3, 3, 4)
 _UNTOLD_SHARE = 0.5
 """Share of wrong causes that something normal supports, as in incidents: nothing is told for them."""
 
-_NAMELESS_SHARE = 0.35
-"""Share of signs that are told without their names, as in incidents where strangers may have named things."""
-
 _TWO_SIGNS = 0.4
 _STOPPED_SHARE = 0.5
 _CRITICAL_SHARE = 0.65
@@ -56,8 +53,9 @@ def drills(
     rng = random.Random(f"{seed} {held_out}")
     kinds, words = (HELD_OUT_KINDS, HELD_OUT_WORDS) if held_out else (TRAINING_KINDS, TRAINING_WORDS)
     order: list[FaultKind] = []
+    weighed = [kind for kind in kinds for _ in range(kind.weight)]
     while len(order) < count:
-        order += rng.sample(kinds, len(kinds))
+        order += rng.sample(weighed, len(weighed))
     made: list[LabelledCase] = []
     while len(made) < count:
         drill = _drill(rng, order[len(made)], kinds, words, agent, held_out=held_out)
@@ -139,9 +137,21 @@ def _drill(
     wrong = rng.sample(others, rng.choice(_WRONG_CAUSES))
     causes = {kind.id: _cause(rng, kind) for kind in (root, *wrong)}
     findings = [_check(scene, words, passes=root.passes)]
-    signs = rng.sample(root.strong, 2 if len(root.strong) > 1 and rng.random() < _TWO_SIGNS else 1)
-    findings += [_strong(scene, root, causes[root.id], text, held_out=held_out) for text in signs if text]
-    findings += [_weak(scene, kind, causes[kind.id], held_out=held_out) for kind in wrong]
+    findings += [
+        _finding(scene, causes[root.id], root.subject, text, _severity(rng, _CRITICAL_SHARE))
+        for text in rng.sample(root.strong, 2 if len(root.strong) > 1 and rng.random() < _TWO_SIGNS else 1)
+        if text
+    ]
+    findings += [
+        _finding(
+            scene,
+            causes[kind.id],
+            kind.weak_subject or kind.subject,
+            "" if rng.random() < _UNTOLD_SHARE else rng.choice(kind.weak),
+            _severity(rng, _FALSE_ALARM_SHARE),
+        )
+        for kind in wrong
+    ]
     if root.stops and rng.random() < _STOPPED_SHARE:
         stopped = words.stopped_cause
         causes[stopped.id] = stopped
@@ -196,26 +206,6 @@ def _finding(scene: _Scene, cause: Cause, subject: str, text: str, severity: Sev
         text=said,
         severity=severity if text else Severity.NORMAL,
     )
-
-
-def _strong(scene: _Scene, root: FaultKind, cause: Cause, text: str, *, held_out: bool) -> Finding:
-    severity = _severity(scene.rng, _CRITICAL_SHARE)
-    if not held_out and scene.rng.random() < _NAMELESS_SHARE:
-        # Without its words only the severity says that it counts.
-        text, severity = _nameless(root, cause), Severity.CRITICAL
-    return _finding(scene, cause, root.subject, text, severity)
-
-
-def _weak(scene: _Scene, kind: FaultKind, cause: Cause, *, held_out: bool) -> Finding:
-    text = "" if scene.rng.random() < _UNTOLD_SHARE else scene.rng.choice(kind.weak)
-    severity = _severity(scene.rng, _FALSE_ALARM_SHARE)
-    if text and not held_out and scene.rng.random() < _NAMELESS_SHARE:
-        text, severity = _nameless(kind, cause), Severity.WARNING
-    return _finding(scene, cause, kind.weak_subject or kind.subject, text, severity)
-
-
-def _nameless(kind: FaultKind, cause: Cause) -> str:
-    return f"{kind.fact} finds {cause.supported_by[0]}."
 
 
 def _evidence(scene: _Scene, number: int, finding: Finding) -> Evidence:

@@ -68,6 +68,8 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
             "service {other} is not running: it is a job that ended with exit status 0 {long} ago",
         ),
         weak_subject="{other}",
+        # It is an option wherever a service went down in consequence; it must be right as often as wrong.
+        weight=3,
     ),
     FaultKind(
         id="process-hung",

@@ -74,6 +74,9 @@ class ConfigChanges(Fact[ConfigChangesArguments, ConfigChangesResult]):
     name: ClassVar[str] = "config.changes"
     summary: ClassVar[str] = "whether a service's configuration changed or is broken"
     provenance: ClassVar[Provenance] = Provenance.UNTRUSTED
+    plain_findings: ClassVar[bool] = (
+        True  # paths are the inventory's, and of a content no more than line numbers
+    )
     kinds = frozenset({FindingKind.CONFIG_INVALID, FindingKind.CONFIG_CHANGED})
     arguments_type = ConfigChangesArguments
     result_type = ConfigChangesResult
