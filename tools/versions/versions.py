@@ -251,8 +251,8 @@ class Versions:
         if known is None or known.state is not MoveState.DONE:
             raise VersionError(f"move {move.number} of {move.alias!r} of {move.name!r} did not take place")
         undo = self.find_move(known.name, f"undo:{known.number}")
-        undone_before = undo is not None and undo.state is MoveState.DONE
-        if undone_before and self.aliases(known.name).get(known.alias) != known.after:
+        names = self.aliases(known.name).get(known.alias)
+        if undo is not None and undo.state is MoveState.DONE and names != known.after:
             return undo
         later = [
             one
