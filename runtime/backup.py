@@ -123,7 +123,7 @@ def back_up(
                 elsewhere=elsewhere,
                 files=digest_tree(root),
             )
-            return Backup(path, write_archive(path, root, manifest), manifest)
+            return Backup(path, write_archive(path, root, manifest, owner=home.stat()), manifest)
     except OSError as error:
         place = error.filename2 or error.filename or str(path)
         raise BackupError(

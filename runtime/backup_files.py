@@ -103,14 +103,21 @@ def digest_tree(root: Path) -> dict[str, BackedUpFile]:
     return {str(path.relative_to(root)): _digest(path) for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def write_archive(path: Path, root: Path, manifest: BackupManifest) -> str:
+def write_archive(path: Path, root: Path, manifest: BackupManifest, *, owner: os.stat_result) -> str:
     """Pack a folder and its manifest into an archive, whole or not at all; returns its SHA-256.
 
     Args:
         path: The archive; it must not be there.
         root: The folder.
         manifest: What is in the folder.
+        owner: Whose it is: root may have made the copies.
     """
+
+    def owned(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid, member.gid = owner.st_uid, owner.st_gid
+        member.uname = member.gname = ""
+        return member
+
     manifest_file = root / MANIFEST
     manifest_file.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
     part = root.with_suffix(".part")
@@ -118,7 +125,7 @@ def write_archive(path: Path, root: Path, manifest: BackupManifest) -> str:
     with os.fdopen(descriptor, "w+b") as file:
         with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:
             for name in (MANIFEST, *manifest.files):
-                archive.add(root / name, arcname=name, recursive=False)
+                archive.add(root / name, arcname=name, recursive=False, filter=owned)
         file.flush()
         os.fsync(file.fileno())
         file.seek(0)

@@ -76,7 +76,6 @@ class Changes:
         site: Hosts, actions and policy.
         journal: Where everything is written.
         requester: In whose name actions are asked for.
-        requester_roles: Roles of whoever that is.
         approval_ttl: Seconds after which an unanswered question is a no.
         observe_only: Whether nothing is applied or taken back, and nobody is asked.
         limits: What no policy and no approval goes beyond.
@@ -89,7 +88,6 @@ class Changes:
         journal: Journal,
         *,
         requester: str,
-        requester_roles: tuple[str, ...] = (),
         approval_ttl: float,
         observe_only: bool = False,
         limits: Limits | None = None,
@@ -104,7 +102,6 @@ class Changes:
             site,
             journal,
             requester=requester,
-            requester_roles=requester_roles,
             limits=limits or Limits(),
             max_actions=max_actions,
         )

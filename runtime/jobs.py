@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from watchkeeper.runtime import schema
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.errors import FencedError
-from watchkeeper.runtime.leases import LEASE_SECONDS, LONGEST_LEASE
+from watchkeeper.runtime.leases import LEASE_SECONDS, LONGEST_LEASE, check_term
 from watchkeeper.runtime.store import Store
 
 ATTEMPTS = 8
@@ -189,7 +189,9 @@ class Jobs:
 
         Raises:
             StoreError: If it cannot be written.
+            ValueError: If the lease is to last for longer than any.
         """
+        check_term(lease_seconds)
         table = schema.jobs
         with self._store.reading() as connection:
             if connection.execute(self._ready(kinds)).first() is None:

@@ -30,6 +30,16 @@ LONGEST_LEASE = 86_400.0
 """Seconds beyond which no lease runs: one that does was written by a clock that was ahead."""
 
 
+def check_term(seconds: float) -> None:
+    """Refuse a lease that others would take for one of a clock that was ahead.
+
+    Raises:
+        ValueError: If it is longer than `LONGEST_LEASE`.
+    """
+    if seconds > LONGEST_LEASE:
+        raise ValueError(f"a lease lasts {LONGEST_LEASE:g} s at most, not {seconds:g}")
+
+
 def elapsed_seconds() -> float:
     """Seconds of a clock that nobody sets, and that goes on while the machine sleeps where it has one."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -118,7 +128,9 @@ class Leases:
 
         Raises:
             StoreError: If it cannot be written.
+            ValueError: If it is to last for longer than any lease.
         """
+        check_term(seconds)
         table = schema.leases
         renewal = Renewal()
         with self._store.transaction() as connection:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from watchkeeper.runtime.clock import Clock
 from watchkeeper.runtime.training import TrainingJobs
@@ -19,6 +19,14 @@ from watchkeeper.tools.versions.versions import FOLDER
 
 _LOOK_SECONDS = 0.5
 _STEPS = 10
+
+
+class _Asked(TypedDict):
+    """What the version of a wait was asked since it began."""
+
+    version: int
+    roles: Sequence[str]
+    since: datetime
 
 
 class Waits:
@@ -97,7 +105,8 @@ def shown(home: Path, wait: Mapping[str, Any]) -> Shown:
     with _recorded(home) as kept:
         if kept is None:
             return Shown((), Tally(0, 0))
-        return Shown(kept.list(**_labelled(wait)), kept.tally(**_asked(wait)))
+        name, asked = str(wait["predictor"]), _asked(wait)
+        return Shown(kept.list(name, labelled=True, **asked), kept.tally(name, **asked))
 
 
 def how_far(home: Path, wait: Mapping[str, Any]) -> tuple[int, int]:
@@ -109,7 +118,8 @@ def how_far(home: Path, wait: Mapping[str, Any]) -> tuple[int, int]:
     with _recorded(home) as kept:
         if kept is None:
             return 0, 0
-        return kept.count(**_labelled(wait)), kept.tally(**_asked(wait)).rows
+        name, asked = str(wait["predictor"]), _asked(wait)
+        return kept.count(name, labelled=True, **asked), kept.tally(name, **asked).rows
 
 
 @contextlib.contextmanager
@@ -122,14 +132,9 @@ def _recorded(home: Path) -> Iterator[Predictions | None]:
         yield kept
 
 
-def _asked(wait: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(wait: Mapping[str, Any]) -> _Asked:
     return {
-        "predictor": str(wait["predictor"]),
         "version": int(wait["version"]),
         "roles": wait["roles"],
         "since": datetime.fromisoformat(wait["since"]),
     }
-
-
-def _labelled(wait: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_asked(wait), "labelled": True}

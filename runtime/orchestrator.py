@@ -352,7 +352,6 @@ class Orchestrator:
             site,
             self.journal,
             requester=self._requester,
-            requester_roles=tuple(role.value for role in self._person.roles or ()),
             approval_ttl=self.settings.approval_ttl_seconds,
             observe_only=self.settings.observe_only,
             limits=self.settings.limits,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from watchkeeper.runtime.approval_types import same_person
 from watchkeeper.runtime.approvals import action_digest
 from watchkeeper.runtime.blast import BlastRadius
 from watchkeeper.runtime.breaker import Breaker, BreakerState
@@ -29,7 +28,6 @@ class Permits:
         site: Hosts, actions and policy.
         journal: What was done so far.
         requester: In whose name actions are asked for.
-        requester_roles: Roles of whoever that is, where there is no users file to read them in.
         limits: What no policy and no approval goes beyond.
         max_actions: Actions that may be applied for one incident.
     """
@@ -40,14 +38,12 @@ class Permits:
         journal: Journal,
         *,
         requester: str,
-        requester_roles: tuple[str, ...],
         limits: Limits,
         max_actions: int,
     ) -> None:
         self._site = site
         self._journal = journal
         self._requester = requester
-        self._requester_roles = requester_roles
         self._max_actions = max_actions
         self._rates = RateLimits(journal.store, limits, now=journal.now)
         self._breaker = Breaker(journal.store, limits.breaker, now=journal.now)
@@ -214,11 +210,11 @@ class Permits:
         )
 
     def _roles(self, step: Step) -> tuple[str, ...]:
-        """Roles of who wants a step, as they are at this moment."""
+        """Roles of who wants a step, as they are at this moment; none where there is no users file."""
         wanted = step.requester or self._requester
         users = self._journal.people.users
         if users is None:
-            return self._requester_roles if same_person(wanted, self._requester) else ()
+            return ()
         # Whose account it was before there were users is a user now.
         user = users.named(wanted) or users.of_account(wanted)
         return tuple(role.value for role in user.roles) if user is not None else ()

@@ -114,6 +114,7 @@ def restore(
         raise BackupError(f"folder {str(home.parent)!r} cannot be written: {error.strerror}") from error
     try:
         manifest = read_archive(archive, staging)
+        owner = (home if home.exists() else staging / next(iter(manifest.files), "")).stat()
         new = staging / HOME
         sha256 = digest_of(archive)
         _check_audit(new, manifest)
@@ -135,6 +136,7 @@ def restore(
         why = f"restored from a backup of {manifest.made_at:%Y-%m-%d %H:%M:%S} UTC{_stopped_before(home)}"
         safe, stopped = _make_safe(_database(new, manifest, store), AuditLog(new, now=now), told, why, now())
         with _unused(home):
+            _leave(new, owner)
             aside = _swap(new, home, now())
     except OSError as error:
         place = error.filename or str(staging)
@@ -347,14 +349,10 @@ def _mend_runs(new: Path, home: Path, manifest: BackupManifest) -> None:
 def _swap(new: Path, home: Path, at: datetime) -> Path | None:
     """Put the new home in the place of the old one; returns where that is now, if it held anything."""
     aside = None
-    if not home.exists() and (new / DATABASE).exists():
-        _leave(new, (new / DATABASE).stat())
-    elif home.exists():
-        found = home.stat()
+    if home.exists():
         aside = home.with_name(f"{home.name}.replaced-{at:%Y%m%dT%H%M%SZ}")
         if aside.exists():
             raise BackupError(f"{str(aside)!r} is there already: try again in a second")
-        _leave(new, found)
         _keep_users(home, new)
         home.rename(aside)
     try:

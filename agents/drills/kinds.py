@@ -27,7 +27,6 @@ class FaultKind:
         weight: How often it is at the root, for once of the others.
         cause: The agents' own cause, where this is one of those.
         passes: Whether the alert's check passes again.
-        fact: The fact that reads it: what strangers may have named is told as ``FACT finds KIND.`` alone.
     """
 
     id: str
@@ -40,7 +39,6 @@ class FaultKind:
     weight: int = 1
     cause: Cause | None = None
     passes: bool = False
-    fact: str = "site.state"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,6 @@ TRAINING_WORDS = Words(
 TRAINING_KINDS: tuple[FaultKind, ...] = (
     FaultKind(
         id="process-stopped",
-        fact="service.status",
         cause=causes.PROCESS_STOPPED,
         strong=(
             "service {service} is not running: it exited {just} ago, killed by signal 9",
@@ -73,7 +72,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="process-hung",
-        fact="service.status",
         cause=causes.PROCESS_HUNG,
         strong=(
             "service {service} is running, but answers nothing since {just}",
@@ -89,7 +87,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="disk-full",
-        fact="disk.usage",
         cause=causes.DISK_FULL,
         subject="{mount}",
         strong=(
@@ -107,7 +104,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="config-broken",
-        fact="config.changes",
         cause=causes.CONFIG_BROKEN,
         subject="{config}",
         strong=(
@@ -124,7 +120,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="memory-exhausted",
-        fact="host.memory",
         cause=causes.MEMORY_EXHAUSTED,
         subject="{host}",
         strong=(
@@ -141,7 +136,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="cpu-saturated",
-        fact="host.cpu",
         cause=causes.CPU_SATURATED,
         subject="{host}",
         strong=(
@@ -157,7 +151,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="dependency-down",
-        fact="log.search",
         cause=causes.DEPENDENCY_DOWN,
         strong=(
             "{many} log lines of {service} say that a connection to another service failed",
@@ -173,7 +166,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="certificate-expired",
-        fact="certificate.expiry",
         cause=causes.CERTIFICATE_EXPIRED,
         strong=(
             "The TLS certificate of {service} expired {just} ago.",
@@ -187,7 +179,6 @@ TRAINING_KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         id="port-taken",
-        fact="log.search",
         cause=causes.PORT_TAKEN,
         strong=(
             "{few} log lines of {service} say that its port is in use by another process",

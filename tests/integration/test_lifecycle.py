@@ -41,17 +41,16 @@ from watchkeeper.runtime.checkpoints import Checkpoints
 from watchkeeper.runtime.clock import utc_now
 from watchkeeper.runtime.drift_alerts import drift_alert, serving_alert
 from watchkeeper.runtime.errors import ConfigurationError, IncidentBusyError, StoreError
+from watchkeeper.runtime.handing_over import hand_over
 from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns, run_key
 from watchkeeper.runtime.jobs import Jobs
 from watchkeeper.runtime.ledger import Effect, Ledger
 from watchkeeper.runtime.lifecycle_rules import Retraining
 from watchkeeper.runtime.lifecycles import TOOLS
-from watchkeeper.runtime.permits import Permits
 from watchkeeper.runtime.policy_types import PolicyDecision
 from watchkeeper.runtime.restoring_records import make_safe
 from watchkeeper.runtime.training import TrainingJobs
 from watchkeeper.runtime.worker import Worker
-from watchkeeper.tools.errors import DriftError, TermsChangedError
 from watchkeeper.tools.predictors.recording import FILE
 from watchkeeper.tools.predictors.watching import DriftReport
 from watchkeeper.tools.training.interface import Evaluation
@@ -335,17 +334,24 @@ def test_a_refused_challenger_leaves_everything_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"), [(TermsChangedError, "refused: changed"), (DriftError, "refused: bad data")]
+    ("changed", "outcome"), [("the policy", "refused: changed"), ("the data", "refused: bad data")]
 )
 def test_data_are_not_blamed_for_a_policy_that_changed_before_the_training(
-    base: Path, monkeypatch: pytest.MonkeyPatch, error: type[DriftError], outcome: str
+    base: Path, changed: str, outcome: str
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise error("by now")
-
-    monkeypatch.setattr(Permits, "check", refuse)
-    with orchestrator(base / "home", rules=ALLOW) as o:
-        assert to_the_end(o, o.retrain(request(base)).id) == outcome
+    home = base / "home"
+    with orchestrator(home, rules=ASK) as o:
+        incident = o.retrain(wanted := request(base)).id
+        list(o.resume(incident, wait=False))
+        (asked,) = o.journal.approvals.list(incident_id=incident)
+        o.answer(asked.id, "approve")
+    rules = ASK
+    if changed == "the policy":
+        rules = f"{ASK}bias: {{equalized_odds: 0.9}}\n"
+    else:
+        wanted.job.data.write_text(wanted.job.data.read_text() + "0.5,no\n")
+    with orchestrator(home, rules=rules) as o:
+        assert to_the_end(o, incident) == outcome
 
 
 def test_labels_that_the_champion_never_learned_are_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,6 +599,23 @@ def test_the_command_line_retrains_and_says_how_it_ended(base: Path, monkeypatch
     again = CliRunner().invoke(predictors, ["retrain", NAME, "--data", str(asked.job.data)])
     assert again.exit_code == 2
     assert "--held-out" in again.output
+
+
+def test_one_that_was_handed_to_people_outside_of_its_graph_is_not_said_to_wait(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, asked = base / "home", request(base)
+    monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
+    (home / "inventory.yaml").write_text(f"hosts: [{{name: {HOST}}}]")
+    with orchestrator(home) as o:
+        incident = o.retrain(asked).id
+        list(o.resume(incident, wait=False))
+        hand_over(o, incident, "no worker could go on with it")
+    told = CliRunner().invoke(predictors, ["retrain", "--resume", incident, "--solo"])
+    assert told.exit_code == 4, told.output
+    assert f"{incident} was handed to people: no worker could go on with it" in told.stdout
+    said = CliRunner().invoke(predictors, ["retrain", "--resume", incident, "--solo", "--json"])
+    assert json.loads(said.stdout)["reason"] == "no worker could go on with it"
 
 
 # -- drift -------------------------------------------------------------------------------------------------

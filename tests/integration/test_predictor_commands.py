@@ -247,6 +247,9 @@ def test_a_served_champion_is_replaced_without_a_restart_and_the_server_verifies
     (home.parent / "labels.csv").write_text("id,label\nr1,true\nnever,true\n")
     labelled = json.loads(invoke("label", "busy", str(home.parent / "labels.csv"), "--json").stdout)
     assert labelled == {"labelled": 1, "unknown": ["never"]}
+    (home.parent / "empty.csv").write_text("id,label\nr1,\n")
+    empty = invoke("label", "busy", str(home.parent / "empty.csv"))
+    assert (empty.exit_code, "row 1: the label is empty" in empty.stderr) == (2, True)
     report = json.loads(invoke("drift", "busy", "--version", "1", "--json").stdout)
     assert report["rows"] >= 1
     assert report["quality"]["labels"] == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
+from tests.lamp import ALERT, SURGE, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper import Orchestrator
 from watchkeeper.models.scripted import ScriptedEngine
 from watchkeeper.runtime.approvals import Approval, ApprovalStatus
@@ -196,6 +196,30 @@ def test_who_edits_is_none_of_the_people_who_must_say_yes_and_is_told_why(tmp_pa
     assert [vote.by for vote in report.approvals[-1].votes] == ["cat", "eve"]
     assert "is the edit of 'bob' of what 'ann' asked for" in refused[0]
     assert "their own yes does not count: 2 other people must approve it" in refused[0]
+
+
+def test_who_edits_asks_for_what_follows_from_that_too(tmp_path: Path, home: Path) -> None:
+    lamp = Lamp.dark(tmp_path, switch="dim", bulb="broken", fuse="blown")
+    asked_for: list[tuple[str, str]] = []
+
+    def answering(o: Orchestrator, asked: Approval) -> None:
+        asked_for.append((o.journal.steps.get(asked.step_id).action, asked.requester))
+        if len(asked_for) == 1:
+            o.answer(asked.id, "edit", by="bob", arguments={"position": "on"})
+            return
+        with pytest.raises(ApprovalError, match="'bob'"):
+            o.answer(asked.id, "approve", by="bob")
+        o.answer(asked.id, "approve", by="cat")
+
+    engine = prefers("surge", generate={"switch.set": {"position": "off"}})
+    with orchestrator(home, lamp, engine, causes=SURGE) as o:
+        handle(o, answering)
+    assert asked_for == [
+        ("switch.set", "ann"),
+        ("switch.set", "bob"),
+        ("bulb.replace", "bob"),
+        ("fuse.replace", "bob"),
+    ]
 
 
 def steps(o: Orchestrator, asked: Approval) -> list[str]:

@@ -39,6 +39,11 @@ def hours() -> Iterator[datetime]:
         at += timedelta(minutes=30)  # an entry is asked for its time, and then its checkpoint
 
 
+def standing(moment: datetime) -> Callable[[], datetime]:
+    """Return a clock that stands still."""
+    return lambda: moment
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> AuditLog:
     times = hours()
@@ -214,7 +219,7 @@ def test_what_root_does_in_the_home_of_an_account_is_left_to_that_account(tmp_pa
     change_users(home, lambda _: Users(users=(User(name="ann", roles=(Role.ADMIN,)),)))
     log, times = AuditLog(home), [NOON + timedelta(hours=number) for number in range(4)]
     for moment in times:
-        AuditLog(home, now=lambda: moment).append("step", {})  # noqa: B023 (called at once)
+        AuditLog(home, now=standing(moment)).append("step", {})
     prune_log(log, before=times[2], export=tmp_path / "old.jsonl", by="root", now=lambda: NOON)
     made = [path for path in home.rglob("*") if path.name != "torn"]
     assert {"audit.jsonl", "checkpoints.jsonl", "pruned.jsonl", "audit.key", ".users.lock"} <= {
@@ -283,7 +288,7 @@ def test_a_drop_that_is_killed_anywhere_leaves_a_sound_log_and_loses_nothing() -
             home = folder / str(line)
             log = AuditLog(home, now=lambda: NOON)
             for moment in times:
-                AuditLog(home, now=lambda: moment).append("step", {})  # noqa: B023 (called at once)
+                AuditLog(home, now=standing(moment)).append("step", {})
 
             def drop(name: str) -> None:
                 prune_log(log, before=times[2], export=home / name, by="ann", now=lambda: NOON)  # noqa: B023

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from tests.lamp import ALERT, ALLOW, Lamp, folder_in_memory, orchestrator, prefers
+from tests.mounts import mounted
 from watchkeeper import Settings
 from watchkeeper.cli import build_app
 from watchkeeper.runtime.approvals import ApprovalStatus
@@ -31,6 +34,8 @@ from watchkeeper.runtime.restoring import restore
 from watchkeeper.runtime.roles import Role
 from watchkeeper.runtime.tokens import new_token
 from watchkeeper.runtime.users import User, Users, change_users, load_users
+
+STRANGER = 65534
 
 
 @pytest.fixture
@@ -430,21 +435,36 @@ def test_models_that_cannot_be_moved_stay_where_they_are_and_that_is_told(
     home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = save(home, folder / "one.tar.gz", with_key=True)
-    rename = Path.rename
-
-    def busy(path: Path, target: Path) -> Path:
-        if path.name == "models":
-            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", busy)
+    shutil.rmtree(home / "models")
     monkeypatch.setenv("WATCHKEEPER_HOME", str(home))
-    done = CliRunner().invoke(build_app(), ["restore", str(made.path), "--replace"], catch_exceptions=False)
-    assert done.exit_code == 0
-    assert "its models could not be moved and lie there, too" in done.stdout
-    (aside,) = folder.glob("home.replaced-*")
-    assert (aside / "models" / "weights").read_text() == "large"
+    with ExitStack() as stack:
+        (stack.enter_context(mounted(home / "models")) / "weights").write_text("large")
+        done = CliRunner().invoke(
+            build_app(), ["restore", str(made.path), "--replace"], catch_exceptions=False
+        )
+        (aside,) = folder.glob("home.replaced-*")
+        stack.callback(subprocess.run, ["umount", "-l", str(aside / "models")], check=True)
+        assert done.exit_code == 0
+        assert "its models could not be moved and lie there, too" in done.stdout
+        assert (aside / "models" / "weights").read_text() == "large"
     assert AuditLog(home).verify().ok
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root restores the home of another account")
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize("with_key", [True, False])
+def test_what_root_restores_is_the_accounts_all_of_it(
+    home: Path, folder: Path, replaced: bool, with_key: bool
+) -> None:
+    for path in (home, *home.rglob("*")):
+        os.chown(path, STRANGER, STRANGER)
+    made = save(home, folder / "one.tar.gz", with_key=with_key)
+    if not replaced:
+        shutil.rmtree(home)
+    restore(made.path, home, by="root", replace=replaced)
+    owners = {(path.stat().st_uid, path.name) for path in (home, *home.rglob("*"))}
+    assert {name for owner, name in owners if owner != STRANGER} == set()
+    assert {"audit", "keys", "audit.jsonl", "watchkeeper.db"} <= {name for _, name in owners}
 
 
 def test_an_archive_that_is_missing_is_said_to_be(folder: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.threshold import ThresholdTrainer, make
+from tests.threshold import ThresholdParameters, ThresholdTrainer, make
 from watchkeeper.tools.errors import ArtefactError, DataError
 from watchkeeper.tools.predictors import read_manifest, write_manifest
 from watchkeeper.tools.training.interface import Evaluation
 from watchkeeper.tools.versions.bootstrap import binomial_tail, interval_of_mean, sign_test
-from watchkeeper.tools.versions.compare import Verdict, compare, compare_on
+from watchkeeper.tools.versions.compare import Verdict, compare, compare_on, score
 
 
 def evaluation(outcomes: list[float]) -> Evaluation:
@@ -152,6 +152,16 @@ def test_two_predictors_are_scored_on_the_same_data(tmp_path: Path) -> None:
     assert found.verdict is Verdict.BETTER
     assert found.challenger["accuracy"] == 1.0
     assert found.rows == 200
+
+
+def test_a_metric_that_is_no_number_is_refused_when_it_is_scored(tmp_path: Path) -> None:
+    class Undefined(ThresholdTrainer):
+        def evaluate(self, predictor: Path, data: Path, parameters: ThresholdParameters) -> Evaluation:
+            found = super().evaluate(predictor, data, parameters)
+            return Evaluation.model_validate(found.model_dump() | {"metrics": {"accuracy": math.nan}})
+
+    with pytest.raises(DataError, match=r"its evaluation has metrics\.accuracy = nan"):
+        score(make(tmp_path / "a", 0.4), data(tmp_path), lambda _: Undefined())
 
 
 def test_predictors_of_different_kinds_are_not_compared(tmp_path: Path) -> None:

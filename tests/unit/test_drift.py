@@ -16,7 +16,15 @@ from watchkeeper.tools.errors import DataError
 from watchkeeper.tools.predictors.drift_plot import draw_drift, drift_lines
 from watchkeeper.tools.predictors.psi import ColumnReference, Reference, chance_limit, psi
 from watchkeeper.tools.predictors.recording import Predictions, Recorded
-from watchkeeper.tools.predictors.watching import LEAST_ROWS, changes, live_quality, look, parted, watch
+from watchkeeper.tools.predictors.watching import (
+    LEAST_ROWS,
+    changes,
+    live_quality,
+    look,
+    outcome_of,
+    parted,
+    watch,
+)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +287,16 @@ class Counts:
     def update(self, value: float) -> bool:
         self.seen += 1
         return self.seen % 3 == 0
+
+
+def test_numbers_that_no_float_can_hold_end_no_watch() -> None:
+    huge = 10**400
+    asked = [{"x": number / 200, "n": huge if number % 50 == 0 else number} for number in range(400)]
+    reference = Reference.of(asked)
+    assert reference.compare(asked)["n"].psi == 0
+    one = Recorded("busy", "a", 1, "champion", START, {"n": huge}, {"label": 0.5, "score": huge}, label=huge)
+    assert outcome_of(one, column="label") == 0.0
+    assert {found.stream for found in changes([one] * 3, Counts)} == {"answers:label", "quality"}
 
 
 def test_every_stream_has_a_detector_of_its_own() -> None:

@@ -94,6 +94,19 @@ def test_levels_are_called_at_their_times_and_silence_is_a_no(home: Path) -> Non
         assert audited.count("escalation-ended") == 1
 
 
+def test_a_worker_says_nothing_of_calls_that_are_made_as_they_should(home: Path) -> None:
+    clock, said = FakeClock(), list[str]()
+    with Journal(home, now=clock) as journal:
+        _, escalation = ask(journal)
+        jobs = Jobs(journal.store, now=clock)
+        for _ in range(3):
+            Worker(jobs, journal.halts, jobs_of(journal).tasks(), say=said.append).run(once=True)
+            clock.forward(minutes=5)
+        assert journal.escalations.get(escalation.id).status is EscalationStatus.SILENT
+        assert said == []
+        assert {job.status for job in jobs.list(kind=CALL)} == {JobStatus.DONE}
+
+
 def test_silence_about_an_effect_in_doubt_ends_the_calls_and_not_the_question(home: Path) -> None:
     clock = FakeClock()
     with Journal(home, now=clock) as journal:

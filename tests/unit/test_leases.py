@@ -55,6 +55,21 @@ def test_a_name_has_one_holder_until_it_is_given_back(leases: Leases) -> None:
     assert taken(leases, "b").fence > lease.fence
 
 
+def test_a_lease_of_a_clock_that_was_ahead_holds_nobody_up(leases: Leases, time: FakeClock) -> None:
+    time.forward(seconds=40 * 86_400)
+    ahead = taken(leases)
+    time.forward(seconds=-40 * 86_400)
+    assert taken(leases, "b").fence > ahead.fence
+    assert leases.acquire("x", "c") is None
+
+
+def test_a_term_that_would_look_like_one_is_refused(leases: Leases, store: Store) -> None:
+    with pytest.raises(ValueError, match="a lease lasts 86400 s at most, not 86401"):
+        leases.acquire("x", "a", seconds=86_401)
+    with pytest.raises(ValueError, match="at most"):
+        Jobs(store).claim("a", lease_seconds=86_401)
+
+
 def test_a_silent_holder_loses_the_name(leases: Leases, time: FakeClock) -> None:
     old = taken(leases)
     time.forward(seconds=9)

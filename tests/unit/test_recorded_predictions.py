@@ -12,7 +12,7 @@ import pytest
 
 from tests.clocks import START
 from watchkeeper.tools.errors import RecordingError
-from watchkeeper.tools.predictors.recording import Predictions, Recorded, Tally
+from watchkeeper.tools.predictors.recording import Predictions, Recorded, Tally, Which
 
 
 def prediction(
@@ -53,16 +53,30 @@ def test_what_is_listed_can_be_counted_from_a_time_on(tmp_path: Path) -> None:
     kept = Predictions(tmp_path / "state" / "p.db")
     kept.record([prediction(str(day), version=1 + day // 3, days=day) for day in range(5)])
     kept.label("busy", {"1": "web", "3": "web", "4": "web"}, START)
-    for wanted, ids in (
+    wanted_ids: tuple[tuple[Which, str], ...] = (
         ({}, "01234"),
         ({"version": 2}, "34"),
         ({"labelled": True}, "134"),
         ({"labelled": True, "since": START + timedelta(days=3)}, "34"),
         ({"since": START + timedelta(days=3, seconds=1), "roles": ("champion",)}, "4"),
         ({"roles": ("shadow",)}, ""),
-    ):
-        assert [one.id for one in kept.list("busy", **wanted)] == list(ids)  # type: ignore[arg-type]
-        assert kept.count("busy", **wanted) == len(ids)  # type: ignore[arg-type]
+    )
+    for wanted, ids in wanted_ids:
+        assert [one.id for one in kept.list("busy", **wanted)] == list(ids)
+        assert kept.count("busy", **wanted) == len(ids)
+
+
+def test_a_label_of_nothing_is_none_also_in_a_file_of_an_earlier_release(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "p.db"
+    kept = Predictions(path)
+    kept.record([prediction("a"), prediction("b")])
+    kept.label("busy", {"a": "web", "b": "web"}, START)
+    kept.label("busy", {"a": None}, START)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE predictions SET label = 'null' WHERE id = 'b'")
+        connection.commit()
+    assert kept.list("busy", labelled=True) == ()
+    assert kept.count("busy", labelled=True) == 0
 
 
 def test_labels_arrive_for_all_who_answered(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mounts import mounted
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.audit import AuditLog
 from watchkeeper.runtime.audit_keys import create_keys
@@ -219,19 +220,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting a small file system needs root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
-    )
-    if made.returncode != 0:
-        pytest.skip(f"tmpfs cannot be mounted here: {made.stderr.decode().strip()}")
-    try:
+    with mounted(tmp_path / "small") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_loses_nothing_and_says_what_to_do(small_disk: Path) -> None:

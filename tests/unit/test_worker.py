@@ -206,6 +206,26 @@ def test_who_lost_a_job_is_told_and_ends_nothing(journal: Journal, jobs: Jobs) -
     assert any("void" in line for line in said)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_where_the_store_is_away_for_a_lease_work_is_given_up_only_if_others_may_have_it(
+    journal: Journal, jobs: Jobs, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    stopped: list[bool] = []
+
+    def away(self: Jobs, claim: object) -> None:
+        raise StoreError("the server does not answer")
+
+    def handler(task: Task) -> None:
+        stopped.append(task.stopping.wait(1.5))
+
+    # What a PostgreSQL server does whose network is gone for so long.
+    monkeypatch.setattr(Jobs, "renew", away)
+    monkeypatch.setattr(Jobs, "shared", shared)
+    jobs.add("toy", {})
+    Worker(jobs, journal.halts, {"toy": handler}, lease_seconds=0.3).run(once=True)
+    assert stopped == [shared]
+
+
 def test_a_halt_ends_a_worker_and_keeps_it_from_beginning(journal: Journal, jobs: Jobs) -> None:
     def handler(task: Task) -> None:
         journal.halts.stop(by="ann", reason="smoke")

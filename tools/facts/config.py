@@ -74,9 +74,8 @@ class ConfigChanges(Fact[ConfigChangesArguments, ConfigChangesResult]):
     name: ClassVar[str] = "config.changes"
     summary: ClassVar[str] = "whether a service's configuration changed or is broken"
     provenance: ClassVar[Provenance] = Provenance.UNTRUSTED
-    plain_findings: ClassVar[bool] = (
-        True  # paths are the inventory's, and of a content no more than line numbers
-    )
+    # Paths are the inventory's, and of what others wrote no more than the number of a line is told.
+    plain_findings: ClassVar[bool] = True
     kinds = frozenset({FindingKind.CONFIG_INVALID, FindingKind.CONFIG_CHANGED})
     arguments_type = ConfigChangesArguments
     result_type = ConfigChangesResult

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from pydantic import JsonValue
 from sqlalchemy import (
@@ -118,6 +119,22 @@ class Tally:
     def rows(self) -> int:
         """The rows that it was asked."""
         return self.answered + self.failed
+
+
+class Which(TypedDict, total=False):
+    """Some of the predictions of a predictor.
+
+    Attributes:
+        version: Of this version only.
+        roles: Answered in one of these roles only; any where empty.
+        labelled: Only those whose label is known.
+        since: Answered at this time or later only.
+    """
+
+    version: int
+    roles: Sequence[str]
+    labelled: bool
+    since: datetime
 
 
 class Predictions:
@@ -276,29 +293,19 @@ class Predictions:
         return tuple(unknown)
 
     def list(
-        self,
-        predictor: str,
-        *,
-        version: int | None = None,
-        roles: Sequence[str] = (),
-        labelled: bool = False,
-        since: datetime | None = None,
-        last: int | None = None,
+        self, predictor: str, *, last: int | None = None, **which: Unpack[Which]
     ) -> tuple[Recorded, ...]:
         """Return predictions, the oldest first.
 
         Args:
             predictor: Whose.
-            version: Of this version only.
-            roles: Answered in one of these roles only; any where empty.
-            labelled: Only those whose label is known.
-            since: Answered at this time or later only.
             last: No more than so many, the newest.
+            **which: Only these of them; see `Which`.
 
         Raises:
             RecordingError: If they cannot be read.
         """
-        query = _of(predictor, version, roles, labelled=labelled, since=since).order_by(_table.c.seq.desc())
+        query = _of(predictor, **which).order_by(_table.c.seq.desc())
         if last is not None:
             query = query.limit(last)
         with self._translated(), self._engine.connect() as connection:
@@ -319,25 +326,16 @@ class Predictions:
         Raises:
             RecordingError: If they cannot be read.
         """
-        seq, query = _table.c.seq, _of(predictor, version, roles)
+        seq, query = _table.c.seq, _of(predictor, version=version, roles=roles)
         with self._translated(), self._engine.connect() as connection:
             newest = connection.execute(query.order_by(seq.desc()).limit(last)).all()[::-1]
             before = query.where(seq < newest[0].seq) if newest else query
             oldest = connection.execute(before.order_by(seq).limit(first)).all()
         return tuple(map(_recorded, oldest)), tuple(map(_recorded, newest))
 
-    def count(
-        self,
-        predictor: str,
-        *,
-        version: int | None = None,
-        roles: Sequence[str] = (),
-        labelled: bool = False,
-        since: datetime | None = None,
-    ) -> int:
+    def count(self, predictor: str, **which: Unpack[Which]) -> int:
         """Return how many predictions `list` would, without reading them."""
-        found = _of(predictor, version, roles, labelled=labelled, since=since)
-        query = found.with_only_columns(func.count())
+        query = _of(predictor, **which).with_only_columns(func.count())
         with self._translated(), self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
@@ -378,7 +376,12 @@ class Predictions:
     def _prune_counts(self, connection: Connection, oldest: str) -> None:
         gone, own = _counts.c.minute < oldest, (_counts.c.predictor, _counts.c.version)
         for name, number in connection.execute(select(*own).where(gone).distinct()).all():
-            first = _of(name, number, ANSWERING).order_by(_table.c.seq).limit(self._keep_first).subquery()
+            first = (
+                _of(name, version=number, roles=ANSWERING)
+                .order_by(_table.c.seq)
+                .limit(self._keep_first)
+                .subquery()
+            )
             until = connection.scalar(select(func.max(first.c.at)))
             lost = delete(_counts).where(own[0] == name, own[1] == number, gone)
             if until is not None:
@@ -406,22 +409,17 @@ class Predictions:
             ) from error
 
 
-def _of(
-    predictor: str,
-    version: int | None,
-    roles: Sequence[str],
-    *,
-    labelled: bool = False,
-    since: datetime | None = None,
-) -> Select[tuple[object, ...]]:
+def _of(predictor: str, **which: Unpack[Which]) -> Select[tuple[object, ...]]:
     query = select(_table).where(_table.c.predictor == predictor)
+    version, since = which.get("version"), which.get("since")
     if version is not None:
         query = query.where(_table.c.version == version)
-    if labelled:
+    if which.get("labelled"):
         # Files of an earlier release may hold a label of nothing.
         query = query.where(_table.c.label.is_not(None), _table.c.label != "null")
     if since is not None:
         query = query.where(_table.c.at >= _text(since))
+    roles = which.get("roles")
     return query.where(_table.c.role.in_(roles)) if roles else query
 
 

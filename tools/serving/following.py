@@ -79,8 +79,8 @@ class Follower:
         self._loaded: dict[tuple[str, str], Loaded] = {}
         self._known: tuple[str, ...] = ()
         self._seen: tuple[tuple[int, int], ...] | None = None
-        self._again_at: dict[tuple[str, str], float] = {}
-        self._tries: dict[tuple[str, str], int] = {}
+        self._tries = 0
+        self._again_at = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchkeeper-follow", daemon=True)
         self.problems: dict[tuple[str, str], str] = {}
@@ -121,8 +121,8 @@ class Follower:
         """Load what the aliases name now, where that has changed."""
         seen = self._marks()
         if seen != self._seen:
-            self._again_at, self._tries = {}, {}
-        elif not self.problems or time.monotonic() < min(self._again_at.values(), default=0.0):
+            self._tries = 0
+        elif not self.problems or time.monotonic() < self._again_at:
             return
         problems: dict[tuple[str, str], str] = {}
         failed: dict[tuple[str, str], int] = {}
@@ -131,20 +131,17 @@ class Follower:
             numbers = self._source.aliases(name)
             for alias in self._aliases:
                 place = (name, alias)
-                if place in self.problems and time.monotonic() < self._again_at.get(place, 0.0):
-                    problems[place], failed[place] = self.problems[place], self.failed[place]
-                    continue
                 try:
                     self._follow(name, alias, numbers.get(alias))
-                    self._again_at.pop(place, None)
                 except Exception as error:
                     problems[place] = f"{alias} of {name!r} cannot be loaded: {error}"
                     failed[place] = numbers[alias]
                     if not isinstance(error, ToolError) and problems[place] != self.problems.get(place):
                         _logger.exception("version of %s was not loaded", name)
-                    tries = self._tries[place] = self._tries.get(place, 0) + 1
-                    wait = min(self._interval * 2 ** min(tries, 20), _MOST_SECONDS)
-                    self._again_at[place] = time.monotonic() + wait
+        if problems:
+            self._tries += 1
+            wait = min(self._interval * 2 ** min(self._tries, 20), _MOST_SECONDS)
+            self._again_at = time.monotonic() + wait
         self.problems, self.failed = problems, failed
         self._seen = seen
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -43,3 +43,17 @@ def settle(move: Move, now_names: int | None) -> Move:
         return move
     took_place = now_names == move.after
     return move.model_copy(update={"state": MoveState.DONE if took_place else MoveState.NOT_DONE})
+
+
+def followed_up(move: Move, done: Sequence[Move]) -> Move | None:
+    """Return the first move of an alias after another one that holds; one that was taken back counts as none.
+
+    Args:
+        move: The one before.
+        done: All that took place, the oldest first.
+    """
+    later = [one for one in done if one.alias == move.alias and one.number > move.number]
+    undone = {one.undoes for one in later}
+    undoable = {move.number, *(one.number for one in later)}
+    holding = (one for one in later if one.number not in undone and one.undoes not in undoable)
+    return next(holding, None)

@@ -20,7 +20,7 @@ from watchkeeper.tools.training.interface import Evaluation
 from watchkeeper.tools.versions.cards import write_card
 from watchkeeper.tools.versions.files import check_files, digest_of, keep_files
 from watchkeeper.tools.versions.mlflow_store import Entry, MlflowStore
-from watchkeeper.tools.versions.moves import moves_of, settle, tag_of
+from watchkeeper.tools.versions.moves import followed_up, moves_of, settle, tag_of
 from watchkeeper.tools.versions.records import (
     CHAMPION,
     JobRecord,
@@ -247,26 +247,18 @@ class Versions:
             MovedError: If the alias was moved again since.
             VersionError: If the move did not take place, or what the alias named is damaged.
         """
-        known = self.find_move(move.name, move.key)
-        if known is None or known.state is not MoveState.DONE:
+        done = [one for one in self.history(move.name) if one.state is MoveState.DONE]
+        known = next((one for one in done if one.key == move.key), None)
+        if known is None:
             raise VersionError(f"move {move.number} of {move.alias!r} of {move.name!r} did not take place")
-        undo = self.find_move(known.name, f"undo:{known.number}")
-        names = self.aliases(known.name).get(known.alias)
-        if undo is not None and undo.state is MoveState.DONE and names != known.after:
+        undo = next((one for one in done if one.undoes == known.number), None)
+        if undo is not None and self.aliases(known.name).get(known.alias) != known.after:
             return undo
-        later = [
-            one
-            for one in self.history(known.name)
-            if one.alias == known.alias and one.state is MoveState.DONE and one.number > known.number
-        ]
-        undone = {one.undoes for one in later}
-        settled = {known.number, *(one.number for one in later)}
-        for one in later:
-            if one.undoes not in settled and one.number not in undone:
-                raise MovedError(
-                    f"{known.alias!r} of {known.name!r} was moved again since, to {_said(one.after)} by "
-                    f"{one.by!r}: look at its history and decide again"
-                )
+        if (since := followed_up(known, done)) is not None:
+            raise MovedError(
+                f"{known.alias!r} of {known.name!r} was moved again since, to {_said(since.after)} by "
+                f"{since.by!r}: look at its history and decide again"
+            )
         if known.before is not None:
             self.check(self.get(known.name, known.before))
         return self._move(
