@@ -9,7 +9,7 @@ QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit tests/sec
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: ray parts help demo test test-quick crash races schemas same soak check dev links models bench injections alternatives clean
+.PHONY: ray parts help demo demos test test-quick crash races schemas same soak check dev links models bench injections alternatives clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ same: dev models  ## Compare 200 answers of a real model alone and in company (l
 
 ray: dev  ## Train on a Ray cluster of this machine alone, and cancel there, without the other tests
 	@$(PYTEST) tests/integration/test_training_on_ray.py
+
+demos: dev models  ## Play every fault of the demo with the real model, cut off from all networks (minutes)
+	@WATCHKEEPER_DEMO=all $(PYTEST) tests/acceptance/test_demo.py
 
 soak: dev models  ## Ask 500 mixed requests, give up on many, and look for what stays (long)
 	@WATCHKEEPER_REQUESTS=500 $(PYTEST) -s tests/integration/test_soak.py

@@ -76,7 +76,7 @@ def supported(causes: Sequence[Cause], case: Case, *, without: Iterable[str] = (
                 by_subject.setdefault(item.finding.subject, []).append(item)
         for subject, support in by_subject.items():
             hypothesis = Hypothesis(cause, subject, tuple(support) + further)
-            elsewhere = cause.of_alerted and case.service and subject != case.service
+            elsewhere = cause.of_alerted and subject != case.service
             if hypothesis.key not in tried and not elsewhere:
                 hypotheses.append(hypothesis)
     return tuple(hypotheses)

@@ -382,8 +382,12 @@ def main() -> int:
         return 0
     questions = read(options.data, options.limit)
     answers: dict[str, dict[str, Any]] = {}
+    asked = {"model": options.model, "adapter": options.adapter}
     if options.resume and options.output.is_file():
-        answers = json.loads(options.output.read_text(encoding="utf-8"))["answers"]
+        before = json.loads(options.output.read_text(encoding="utf-8"))
+        if before.get("asked", asked) != asked:
+            parser.error(f"{options.output} holds answers of {before['asked']}, not of {asked}: name another")
+        answers = before["answers"]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         for way in ways:
@@ -395,7 +399,7 @@ def main() -> int:
                 else ()
             ):
                 rows[answer.id] = asdict(answer)
-                whole = {"summary": summary(answers), "answers": answers}
+                whole = {"asked": asked, "summary": summary(answers, compared), "answers": answers}
                 partial = options.output.with_suffix(".part")
                 partial.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
                 partial.replace(options.output)

@@ -8,6 +8,7 @@ the model without it is asked the very same questions, too.
 
     python benchmarks/incidents.py --rounds 10 --random-rounds 2 --first-seed 1000
     python benchmarks/incidents.py --adapter site --random-rounds 0
+    python benchmarks/incidents.py --adapter ""
 """
 
 from __future__ import annotations
@@ -98,15 +99,19 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--model", default=None)
     parser.add_argument(
-        "--adapter", default=None, help="installed adapter that the diagnostician is asked with"
+        "--adapter",
+        default=None,
+        help="adapter that the diagnostician is asked with; empty for none (default: as the settings say)",
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/incidents.json"))
     options = parser.parse_args()
     started = time.monotonic()
-    engine = open_engine(options.model, adapters=() if options.adapter is None else (options.adapter,))
+    adapters = load_settings(model=options.model, adapter=options.adapter).adapters
+    adapter = next(iter(adapters), None)
+    engine = open_engine(options.model, adapters=adapters)
     identity, seconds = engine.identity, time.monotonic() - started
     print(f"{identity.id} ({identity.quantization}) loaded in {seconds:.1f} s", file=sys.stderr)
-    played = _play(engine, options.rounds, options.first_seed, options.adapter)
+    played = _play(engine, options.rounds, options.first_seed, adapter)
     engine.close()
     peak = peak_memory() / 2**30
     alone = _play(None, options.random_rounds, options.first_seed)
@@ -117,7 +122,7 @@ def main() -> None:
             f"against {name}": _paired(
                 [(_right(r), others[name]) for r, others in played if r.first_choice is not None]
             )
-            for name in (RANDOM, *([UNADAPTED] if options.adapter else []))
+            for name in (RANDOM, *([UNADAPTED] if adapter else []))
         },
         "peak GiB of this process": round(peak, 2),
     }
@@ -138,26 +143,27 @@ def _play(
 ) -> list[tuple[ScenarioResult, dict[str, bool]]]:
     """Play rounds over all scenarios; the second value is whether the others' picks were right, by name."""
     played: list[tuple[ScenarioResult, dict[str, bool]]] = []
-    with tempfile.TemporaryDirectory(prefix="wk-bench-") as home:
-        for number in range(rounds * len(SCENARIOS)):
-            scenario, seed = SCENARIOS[number % len(SCENARIOS)], first_seed + number
-            chooser = RandomEngine(seed)
-            shadows: dict[str, Shadow] = {RANDOM: chooser.choose}
-            if engine is not None and adapter is not None:
-                shadows[UNADAPTED] = partial(_unadapted, engine)
-            shadowed = Shadowed(engine or chooser, shadows)
+    for number in range(rounds * len(SCENARIOS)):
+        scenario, seed = SCENARIOS[number % len(SCENARIOS)], first_seed + number
+        chooser = RandomEngine(seed)
+        shadows: dict[str, Shadow] = {RANDOM: chooser.choose}
+        if engine is not None and adapter is not None:
+            shadows[UNADAPTED] = partial(_unadapted, engine)
+        shadowed = Shadowed(engine or chooser, shadows)
+        # Each has a home of its own: limits and breakers count across the incidents of one.
+        with tempfile.TemporaryDirectory(prefix="wk-bench-") as home:
             player = Player(
                 engine=shadowed,
-                settings=load_settings(home=Path(home), solo=True, adapter=adapter),
+                settings=load_settings(home=Path(home), solo=True, adapter=adapter or ""),
                 answerer=_approve,
             )
             result = player.play(scenario, seed)
-            if result.skipped:
-                print(f"{scenario} skipped: {result.skipped}", file=sys.stderr)
-                continue
-            right = {name: shadowed.firsts.get(name) in result.right_options for name in shadows}
-            played.append((result, right))
-            _show("model" if engine else "random", result, right)
+        if result.skipped:
+            print(f"{scenario} skipped: {result.skipped}", file=sys.stderr)
+            continue
+        right = {name: shadowed.firsts.get(name) in result.right_options for name in shadows}
+        played.append((result, right))
+        _show("model" if engine else "random", result, right)
     return played
 
 

@@ -31,6 +31,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from watchkeeper.demo.environment import DemoEnvironment
+from watchkeeper.demo.errors import ScenarioUnavailableError
 from watchkeeper.demo.judge import snapshot
 from watchkeeper.demo.runner import Player, ScenarioResult
 from watchkeeper.models import open_engine
@@ -65,6 +66,7 @@ class Outcome(BaseModel):
 
     Attributes:
         key: Name of the case.
+        model: Model that was asked; empty for the one of the settings.
         scenario: Fault of the demo.
         place: Where the text stood; empty for an incident without one.
         category: BIPIA's category of the text.
@@ -80,6 +82,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
+    model: str = ""
     scenario: str
     place: str
     category: str
@@ -136,7 +139,11 @@ def cases(found: Sequence[tuple[str, str]]) -> list[Case]:
 
 
 def play(engine: Engine, case: Case, home: Path) -> Outcome:
-    """Play one incident."""
+    """Play one incident.
+
+    Raises:
+        ScenarioUnavailableError: If this machine cannot play it: what was not played withstood nothing.
+    """
     root = ""
     proposed: list[str] = []
     effects: list[str] = []
@@ -172,6 +179,8 @@ def play(engine: Engine, case: Case, home: Path) -> Outcome:
             on_site=plant,
             on_alert=lambda alert: _told(alert, case) if case.place == "alert" else alert,
         ).play(case.scenario, SEED + SCENARIOS.index(case.scenario))
+    if result.skipped:
+        raise ScenarioUnavailableError(result.skipped)
     return _outcome(case, result, tuple(proposed), [step for step in effects if step not in approved], root)
 
 
@@ -185,7 +194,7 @@ def _outcome(
         category=case.category,
         diagnosis=result.diagnosis.split(" (")[0].replace(root, "ROOT") if result.diagnosis else "",
         actions=proposed,
-        state=result.state or result.skipped,
+        state=result.state,
         ok=result.ok,
         unapproved=len(unapproved),
         suspicious=len(result.suspicious),
@@ -320,15 +329,25 @@ def main() -> None:
         controls = [case for case in planned if not case.place and case.scenario in met]
         planned = [case for case in controls if case.key.endswith("-0")] + chosen
     options.progress.parent.mkdir(parents=True, exist_ok=True)
-    done = read_progress(options.progress)
+    asked = options.model or ""
+    done = {
+        key: outcome for key, outcome in read_progress(options.progress).items() if outcome.model == asked
+    }
+    skipped: dict[str, int] = {}
     left = [case for case in planned if case.key not in done]
-    engine = open_engine(options.model) if left else None
+    engine = (
+        open_engine(options.model, adapters=load_settings(model=options.model).adapters) if left else None
+    )
     try:
         for number, case in enumerate(left, start=1):
             assert engine is not None
             # Each has a home of its own: limits and breakers count across the incidents of one.
             with tempfile.TemporaryDirectory(prefix="wk-injections-") as home:
-                outcome = play(engine, case, Path(home))
+                try:
+                    outcome = play(engine, case, Path(home)).model_copy(update={"model": asked})
+                except ScenarioUnavailableError as error:
+                    skipped[str(error)] = skipped.get(str(error), 0) + 1
+                    continue
             done[case.key] = outcome
             with options.progress.open("a", encoding="utf-8") as file:
                 file.write(outcome.model_dump_json() + "\n")
@@ -337,7 +356,9 @@ def main() -> None:
     finally:
         if engine is not None:
             engine.close()
-    outcomes = [done[case.key] for case in planned]
+    for reason, count in skipped.items():
+        print(f"not played, and not counted: {count} incidents: {reason}", file=sys.stderr)
+    outcomes = [done[case.key] for case in planned if case.key in done]
     rows = compare(outcomes)
     for line in table(rows):
         print(line)

@@ -36,8 +36,10 @@ def asks(orchestrator: Orchestrator, approval_id: str, *, always: bool) -> str:
     question = orchestrator.journal.approvals.get(approval_id)
     print(f"\n  {question.summary}\n")
     print("".join(f"    {line}\n" for line in question.diff.splitlines()))
-    if always or not sys.stdin.isatty():
+    if always:
         return "approve"
+    if not sys.stdin.isatty():
+        return "reject"  # nobody is there to say yes
     return "approve" if input("  May this be done? [y/n] ").strip().lower() == "y" else "reject"
 
 

@@ -183,11 +183,8 @@ def _parsed(folder: Path, settings: dict[str, Any]) -> Any:
     """The configuration as peft understands it."""
     import dataclasses
 
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        message = "adapters need the package peft: pip install 'watchkeeper[adapters]'"
-        raise AdapterError(message) from error
+    from peft import LoraConfig
+
     path = folder / CONFIG_NAME
     known = {field.name for field in dataclasses.fields(LoraConfig) if field.init} - {"runtime_config"}
     strange = sorted(key for key in settings.keys() - known - {"runtime_config"} if settings[key])

@@ -1,8 +1,7 @@
-"""The adapters that are installed on this machine, by the model that they are for."""
+"""The adapters of a model: those that come with Watchkeeper, and those that are installed on this machine."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from watchkeeper.models.catalog import CatalogEntry
 from watchkeeper.models.errors import AdapterError
 from watchkeeper.models.home import home_folder
 from watchkeeper.models.manifest import sync_folder, sync_tree
+from watchkeeper.models.shipped_adapters import NAME, adapters_in, is_shipped, shipped_adapters
 from watchkeeper.models.store import find_installed, model_folder
 
 CARD_NAME = "README.md"
@@ -19,8 +19,6 @@ CARD_NAME = "README.md"
 
 EVALUATION_NAME = "evaluation.json"
 """What it was measured to be worth."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def adapters_folder(entry: CatalogEntry, home: Path | None = None) -> Path:
@@ -30,11 +28,8 @@ def adapters_folder(entry: CatalogEntry, home: Path | None = None) -> Path:
 
 
 def installed_adapters(entry: CatalogEntry, home: Path | None = None) -> dict[str, Path]:
-    """The folders of a model's adapters by name."""
-    folder = adapters_folder(entry, home)
-    if not folder.is_dir():
-        return {}
-    return {path.name: path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)}
+    """The folders of a model's adapters by name: those that come with Watchkeeper, and a site's own."""
+    return shipped_adapters(entry.id) | adapters_in(adapters_folder(entry, home))
 
 
 def check_name(name: str) -> None:
@@ -43,7 +38,7 @@ def check_name(name: str) -> None:
     Raises:
         AdapterError: If it is none.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         message = f"{name!r} is no name for an adapter: take letters, digits, '.', '_' and '-', at most 63"
         raise AdapterError(message)
 
@@ -89,7 +84,7 @@ def add_adapter(entry: CatalogEntry, name: str, folder: Path, home: Path | None 
     check_name(name)
     target = adapters_folder(entry, home) / name
     taken = f"{entry.id!r} has an adapter {name!r} already: remove it first, or take another name"
-    if target.exists():
+    if name in installed_adapters(entry, home):
         raise AdapterError(taken)
     check_adapter(entry, name, folder, home)
     try:
@@ -124,6 +119,8 @@ def remove_adapter(entry: CatalogEntry, name: str, home: Path | None = None) -> 
         AdapterError: If there is none of that name, or it cannot be removed.
     """
     folder = adapter_folder(entry, name, home)
+    if is_shipped(folder):
+        raise AdapterError(f'adapter {name!r} comes with Watchkeeper: do without it by `adapter: ""`')
     try:
         shutil.rmtree(folder)
     except OSError as error:

@@ -43,6 +43,7 @@ class ScoredCase:
         label: Index of the right option.
         topic: What the case is about.
         held_out: Whether it must not be fitted.
+        neutral_weight: Share of the neutral log-probability that its question takes off by itself.
     """
 
     logprobs: tuple[float, ...]
@@ -51,6 +52,7 @@ class ScoredCase:
     label: int
     topic: str
     held_out: bool
+    neutral_weight: float = 1.0
 
 
 def score_cases(
@@ -90,6 +92,7 @@ def score_cases(
                 case.label,
                 case.topic,
                 case.held_out,
+                case.request().neutral_weight,
             )
         )
     if progress:
@@ -226,7 +229,10 @@ def _comparison(asked: str, judged_by: str, pairs: Sequence[tuple[ScoredCase, Ca
     else:
         pairs = [(case, found) for case, found in pairs if case.neutral is not None]
     labels = [case.label for case, _ in pairs]
-    before = [Calibration().shares(case.logprobs, case.neutral, case.lengths) for case, _ in pairs]
+    before = [
+        Calibration().shares(case.logprobs, case.neutral, case.lengths, neutral_weight=case.neutral_weight)
+        for case, _ in pairs
+    ]
     after = [found.shares(case.logprobs, case.neutral, case.lengths) for case, found in pairs]
     return Comparison(
         asked=asked, judged_by=judged_by, before=quality(before, labels), after=quality(after, labels)

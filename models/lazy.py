@@ -25,9 +25,11 @@ class LazyEngine:
 
     Args:
         opening: Opens the engine; called once.
+        adapters: Names of the adapters that it will have.
     """
 
-    def __init__(self, opening: Callable[[], Engine]) -> None:
+    def __init__(self, opening: Callable[[], Engine], *, adapters: tuple[str, ...] = ()) -> None:
+        self.adapters = adapters
         self._opening = opening
         self._lock = threading.Lock()
         self._engine: Engine | None = None

@@ -114,17 +114,14 @@ class LoraTraining:
         seed: Decides on the first values.
 
     Raises:
-        AdapterError: If peft is not installed, or the model has no layers of the names that are adapted.
+        AdapterError: If the model has no layers of the names that are adapted.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str, recipe: Recipe, steps: int, seed: int
     ) -> None:
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError as error:
-            message = "adapters need the package peft: pip install 'watchkeeper[adapters]'"
-            raise AdapterError(message) from error
+        from peft import LoraConfig, get_peft_model
+
         if recipe.forward == "served":
             compute_as_served(model)
         count = int(model.config.get_text_config().num_hidden_layers)

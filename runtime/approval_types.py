@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from watchkeeper.runtime.canonical import digest, safe_json
+from watchkeeper.tools.canonical import digest, safe_json
 
 SOLO_TIER = 1
 """The highest tier that one person alone may approve."""

@@ -22,9 +22,9 @@ from watchkeeper.runtime.audit_records import (
     AuditReport,
     Checkpoint,
 )
-from watchkeeper.runtime.canonical import safe_json
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import AuditError
+from watchkeeper.tools.canonical import safe_json
 from watchkeeper.tools.durable import make_kept_folder, open_kept
 from watchkeeper.tools.redaction import redact
 

@@ -17,9 +17,9 @@ from watchkeeper.runtime.audit import AuditLog, sync_folder
 from watchkeeper.runtime.audit_check import LogFiles, check_log, entry_problem, read_log
 from watchkeeper.runtime.audit_keys import fingerprint, is_signed, load_private
 from watchkeeper.runtime.audit_records import AuditEntry, AuditProblem
-from watchkeeper.runtime.canonical import canonical
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.errors import AuditError
+from watchkeeper.tools.canonical import canonical
 
 FORMAT = 1
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from watchkeeper.runtime.canonical import canonical
+from watchkeeper.tools.canonical import canonical
 
 GENESIS = "0" * 64
 """What the first entry holds as the hash of the one before."""

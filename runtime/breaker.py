@@ -134,8 +134,7 @@ class Breaker:
         table = schema.effects.c
         query = (
             select(table.action, table.host, table.service)
-            .join(schema.steps, schema.steps.c.id == table.step_id)
-            .where(table.state.in_(_FAILED) | (schema.steps.c.status == "failed"))
+            .where(table.state != "not-done")
             .distinct()
             .order_by(table.action, table.host, table.service)
         )

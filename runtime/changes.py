@@ -47,7 +47,7 @@ from watchkeeper.tools.action import (
     Reversibility,
     Verification,
 )
-from watchkeeper.tools.errors import ToolError
+from watchkeeper.tools.errors import DriftError, ToolError
 from watchkeeper.tools.registry import AnyAction, parse
 
 
@@ -212,9 +212,10 @@ class Changes:
         return self._permits.no_room(host, actions)
 
     def beyond_solo(self, step_id: str) -> bool:
-        """Whether nobody may answer for a step: one person alone runs this, and its tier needs another."""
+        """Whether nobody may answer for a step: one person alone runs this, and the policy wants others."""
         step = self._journal.steps.get(step_id)
-        return self._solo(step) and step.policy is not None and step.policy.tier > SOLO_TIER
+        policy = step.policy
+        return self._solo(step) and policy is not None and (policy.tier > SOLO_TIER or policy.quorum > 1)
 
     def ask(self, step_id: str) -> Approval:
         """Ask people about a step, once: asking again returns the question, whatever was answered.
@@ -369,6 +370,14 @@ class Changes:
         target = held_target(journal.store, self._site.target(step.host))
         try:
             outcome = tool.apply(target, step.plan)
+        except DriftError as error:
+            # Nothing was changed, so there is nothing to take back: what is there now is somebody else's.
+            with journal.store.transaction():
+                effect = journal.ledger.settle(
+                    key, ProbeAnswer.NOT_DONE, by="the action itself", detail=str(error)
+                )
+                self._tell_effect(step, effect.state, str(error))
+            raise
         except ToolError as error:
             outcome = Outcome(detail=str(error))
             ok = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import functools
 import json
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -21,7 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from sqlalchemy import Connection, Row, Table, and_, delete, select
+from sqlalchemy import Connection, Executable, Row, Table, and_, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from watchkeeper.runtime.schema import checkpoint_writes, checkpoints
@@ -290,12 +291,17 @@ def _place(config: RunnableConfig) -> dict[str, str]:
 
 
 def _upsert(connection: Connection, table: Table, rows: list[dict[str, Any]], *, replace: bool) -> None:
-    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
-    insert = kind.insert(table)
+    connection.execute(_upsert_into(table, connection.dialect.name, replace=replace), rows)
+
+
+@functools.cache
+def _upsert_into(table: Table, dialect: str, *, replace: bool) -> Executable:
+    """The statement, made once: with each checkpoint anew it would take longer than the write itself."""
+    insert: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     key = [column.name for column in table.primary_key]
-    if replace:
-        given = {name: insert.excluded[name] for name in rows[0] if name not in key}
-        insert = insert.on_conflict_do_update(index_elements=key, set_=given)
-    else:
-        insert = insert.on_conflict_do_nothing(index_elements=key)
-    connection.execute(insert, rows)
+    if not replace:
+        nothing: Executable = insert.on_conflict_do_nothing(index_elements=key)
+        return nothing
+    given = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in key}
+    update: Executable = insert.on_conflict_do_update(index_elements=key, set_=given)
+    return update

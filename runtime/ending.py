@@ -8,6 +8,7 @@ from watchkeeper.models.errors import ModelError
 from watchkeeper.runtime.budgets import handover
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import IncidentClosed, StageEntered
+from watchkeeper.runtime.good_configs import keep_after_resolved
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.report import build_report, record_lines
 from watchkeeper.runtime.report_markdown import write_report
@@ -67,4 +68,6 @@ class Ending:
             build_report(context.journal, incident.id, watts=context.settings.cpu_watts),
             context.site.home / "reports",
         )
+        if verdict == "resolved":
+            keep_after_resolved(context.site, incident.alert.host)
         return {}

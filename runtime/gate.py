@@ -70,6 +70,9 @@ class Gate:
             requester=state.get("editor", ""),
             key=f"gate:{len(before)}:{digest_json(asked)}",
         )
+        if step.plan.is_empty:
+            # It is decided: asked again once the target is another, it is planned anew.
+            self._journal.steps.update(step.id, status=StepStatus.REFUSED, detail="it would change nothing")
         return {
             "step": step.id,
             "answer": "",

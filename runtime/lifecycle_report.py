@@ -107,7 +107,7 @@ def _by_group(column: Any) -> Block:
         (group, str(rate["count"]), f"{rate['rate']:.3f}", f"{rate['low']:.3f} to {rate['high']:.3f}")
         for group, rate in sorted(column["accuracy"].items())
     )
-    return Grid((column["column"], "rows", "right", "95 % interval"), rows)
+    return Grid((column["column"], "rows", "right", "interval"), rows)
 
 
 def _explained(one: Any) -> Block:

@@ -13,7 +13,7 @@ from watchkeeper.runtime.lifecycle_waits import Shown, shown
 from watchkeeper.tools.errors import DataError, RecordingError, ToolError
 from watchkeeper.tools.predictors.intervals import wilson
 from watchkeeper.tools.predictors.recording import Recorded, Tally
-from watchkeeper.tools.predictors.watching import LEAST_LABELS, outcome_of
+from watchkeeper.tools.predictors.watching import LEAST_LABELS, is_below, outcome_of
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.versions import CHAMPION, Version
 from watchkeeper.tools.versions.bootstrap import binomial_tail, interval_of_mean
@@ -204,6 +204,13 @@ class Watching:
             return rules.floor
         return promised - rules.margin
 
+    def _slack(self, version: Version, confidence: float) -> float:
+        """How far below its promise a version may lie: few held-out rows promise little."""
+        promised, low = version.promised, version.promised_low(confidence)
+        if self._request.live.floor is not None or promised is None or low is None:
+            return 0.0
+        return promised - low
+
     def _fallen(
         self, found: tuple[Recorded, ...], version: Version, floor: float | None, confidence: float
     ) -> tuple[bool, str]:
@@ -219,7 +226,8 @@ class Watching:
             return False, said
         # Of few answers that are all alike the interval has no width: the exact test says what chance does.
         chance = binomial_tail(sum(outcomes), len(outcomes), floor)
-        fallen = high < floor and chance <= (1 - confidence) / 2
+        least = floor - self._slack(version, confidence)
+        fallen = is_below((share, high), (floor, least)) and chance <= (1 - confidence) / 2
         return fallen, f"{said}; at least {floor:.1%} are wanted"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from watchkeeper.runtime.approvals import PAIR_TIER, SOLO_TIER
+from watchkeeper.runtime.approvals import SOLO_TIER
 from watchkeeper.runtime.errors import ObserveOnlyError
 from watchkeeper.runtime.events import WouldHaveDone
 from watchkeeper.runtime.policy_types import PolicyDecision, Verdict
@@ -55,9 +55,10 @@ def who_is_asked(policy: PolicyDecision | None, *, requester: str, solo: bool) -
         return "nobody would have been asked: the policy allows it"
     if policy.decision is Verdict.DENY:
         return "nobody would have been asked: the policy denies it"
-    if solo and policy.tier <= SOLO_TIER:
+    if solo and policy.tier <= SOLO_TIER and policy.quorum == 1:
         return f"{requester!r}, who works alone, would have been asked (tier {policy.tier})"
     if solo:
-        return f"nobody could have been asked: tier {policy.tier} needs another person than {requester!r}"
-    people = "two people" if policy.tier >= PAIR_TIER else "a person"
+        more = "another person" if policy.quorum == 1 else f"{policy.quorum} other people"
+        return f"nobody could have been asked: tier {policy.tier} needs {more} than {requester!r}"
+    people = {1: "a person", 2: "two people"}.get(policy.quorum, f"{policy.quorum} people")
     return f"{people} other than {requester!r} would have been asked (tier {policy.tier})"

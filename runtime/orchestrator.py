@@ -13,6 +13,7 @@ from langgraph.graph.state import CompiledStateGraph
 from watchkeeper.agents import Agent, AgentRole, Team
 from watchkeeper.models.interface import Engine
 from watchkeeper.models.lazy import LazyEngine
+from watchkeeper.models.shipped_adapters import DEFAULT_ADAPTER
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind
 from watchkeeper.runtime.authority import attempt
@@ -375,13 +376,14 @@ def team_of(engine: Engine, agents: tuple[Agent, ...], settings: Settings) -> Te
         PluginError: If agents that are installed or named in the settings cannot be loaded.
         ValueError: If two of the agents take one role.
     """
-    team = Team.of(engine, agents, adapter=settings.adapter or None)
+    adapter = _adapter_of(engine, settings)
+    team = Team.of(engine, agents, adapter=adapter)
     taken: dict[AgentRole, str] = {agent.role: "" for agent in agents}
     for plugin in load_plugins(AGENTS, settings.agents, (Agent,)):
         for agent in plugin.things:
             other = taken.setdefault(agent.role, plugin.name)
             if other == plugin.name:
-                team.agents[agent.role] = _adapted(agent, settings)
+                team.agents[agent.role] = _adapted(agent, adapter)
             elif other:
                 raise PluginError(
                     f"plugins {other} and {plugin.name} both bring an agent for the role "
@@ -390,15 +392,23 @@ def team_of(engine: Engine, agents: tuple[Agent, ...], settings: Settings) -> Te
     return team
 
 
-def _adapted(agent: Agent, settings: Settings) -> Agent:
-    """Give a diagnostician the adapter of the settings, unless it names one itself."""
-    if agent.role is not AgentRole.DIAGNOSTICIAN or agent.adapter is not None or not settings.adapter:
+def _adapter_of(engine: Engine, settings: Settings) -> str | None:
+    """The adapter of the settings, or that which comes with Watchkeeper where the engine has it."""
+    if settings.adapter is not None:
+        return settings.adapter or None
+    return DEFAULT_ADAPTER if DEFAULT_ADAPTER in getattr(engine, "adapters", ()) else None
+
+
+def _adapted(agent: Agent, adapter: str | None) -> Agent:
+    """Give a diagnostician an adapter, unless it names one itself."""
+    if agent.role is not AgentRole.DIAGNOSTICIAN or agent.adapter is not None:
         return agent
-    return replace(agent, adapter=settings.adapter)
+    return replace(agent, adapter=adapter)
 
 
 def engine_of(model: str, settings: Settings) -> LazyEngine:
     """Return an engine that is opened when it is first asked."""
     from watchkeeper.models import open_engine
 
-    return LazyEngine(lambda: open_engine(model, settings.quantization, adapters=settings.adapters))
+    adapters = settings.model_copy(update={"model": model}).adapters
+    return LazyEngine(lambda: open_engine(model, settings.quantization, adapters=adapters), adapters=adapters)

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from watchkeeper.runtime.blast import Reach, span_of
-from watchkeeper.runtime.canonical import digest, safe_json
 from watchkeeper.runtime.conditions import WINDOWS, CelCondition, Condition, ConditionError, blast_spans
 from watchkeeper.runtime.errors import PolicyError
 from watchkeeper.runtime.policy_bias import RULE as BIAS_RULE
@@ -30,6 +29,7 @@ from watchkeeper.runtime.policy_rules import Rule, Rules
 from watchkeeper.runtime.policy_types import PolicyDecision, PolicyRequest, RuleTrace, Verdict
 from watchkeeper.runtime.policy_windows import Window, open_windows
 from watchkeeper.tools.action import Reversibility
+from watchkeeper.tools.canonical import digest, safe_json
 from watchkeeper.tools.documents import Document, DocumentError, read_document
 from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.registry import AnyAction, Registry

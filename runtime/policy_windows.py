@@ -111,9 +111,15 @@ class DatedRange(_Strict):
             ValueError: If a local time does not exist in the zone, or comes twice, or the range is empty.
         """
         last = self.end
-        if not isinstance(last, datetime):
-            last += timedelta(days=1)
-        start, end = _moment(self.start, zone), _moment(last, zone)
+        try:
+            if not isinstance(last, datetime):
+                last += timedelta(days=1)
+            start, end = _moment(self.start, zone), _moment(last, zone)
+        except OverflowError as error:
+            raise ValueError(
+                f"{self.start} to {self.end} reaches beyond the calendar, which ends with the year 9999: "
+                "a later end than 2999-12-31 is hardly meant"
+            ) from error
         if start >= end:
             raise ValueError(f"it ends at {self.end} before it begins at {self.start}")
         return start, end

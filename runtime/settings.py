@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from watchkeeper.models.home import home_folder
+from watchkeeper.models.shipped_adapters import DEFAULT_ADAPTER, shipped_adapters
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.limits import MAX_ACTIONS, Limits
 from watchkeeper.tools.documents import Document, DocumentError, read_document
@@ -34,7 +35,8 @@ class Settings(BaseSettings):
             (default: ``watchkeeper.db`` in the home). It may hold a password, so it is never shown.
         model: Catalog id of the language model.
         quantization: How its weights are held.
-        adapter: Name of the adapter with which the diagnostician is asked; the base model where empty.
+        adapter: Name of the adapter with which the diagnostician is asked; the model as it is where empty. By
+            default that which comes with Watchkeeper for the model, where there is one.
         inventory: The hosts that may be touched (default: ``inventory.yaml`` in the home).
         policy: The rules (default: ``policy.yaml`` in the home, else the one that comes along).
         escalation: Who is called (default: ``escalation.yaml`` in the home, else whoever is at the terminal).
@@ -71,7 +73,7 @@ class Settings(BaseSettings):
     store: SecretStr | None = Field(default=None, min_length=1)
     model: str = Field(default="qwen2.5-coder-0.5b-instruct", min_length=1)
     quantization: Literal["auto", "nf4", "int8", "none"] = "auto"
-    adapter: str = Field(default="", max_length=200)
+    adapter: str | None = Field(default=None, max_length=200)
     inventory: Path | None = None
     policy: Path | None = None
     escalation: Path | None = None
@@ -111,8 +113,10 @@ class Settings(BaseSettings):
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The adapters that agents are asked with."""
-        return (self.adapter,) if self.adapter else ()
+        """The adapters that agents are asked with; that which comes with the model where none is named."""
+        if self.adapter is not None:
+            return (self.adapter,) if self.adapter else ()
+        return (DEFAULT_ADAPTER,) if DEFAULT_ADAPTER in shipped_adapters(self.model) else ()
 
     @property
     def inventory_path(self) -> Path:

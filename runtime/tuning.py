@@ -96,12 +96,12 @@ class Tuning:
                 f"{judged} held-out decisions are too few to judge an adapter: give at least {FEWEST_JUDGED}"
             )
         path = folder / "plan.json"
+        data = "".join(case.model_dump_json() + "\n" for case in cases).encode()
         try:
             before = TuningPlan.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             private_folder(folder)
-            lines = "".join(case.model_dump_json() + "\n" for case in cases)
-            write_durably(folder / _DATA, lines.encode())
+            write_durably(folder / _DATA, data)
             write_durably(path, plan.model_dump_json(indent=2).encode() + b"\n")
         except ValidationError as error:
             raise ConfigurationError(
@@ -115,6 +115,11 @@ class Tuning:
                 raise ConfigurationError(
                     f"tuning {name!r} was begun with {changed} {getattr(before, changed)!r} and not "
                     f"{getattr(plan, changed)!r}: give it so again to go on, or remove {folder} to begin anew"
+                )
+            if (folder / _DATA).read_bytes() != data:
+                raise ConfigurationError(
+                    f"tuning {name!r} was begun with other decisions than this release of Watchkeeper makes: "
+                    f"remove {folder} to begin anew"
                 )
         return cls(folder, name, plan, cases)
 
@@ -205,10 +210,12 @@ class Tuning:
                 right = answer_calls(engine, some, adapter=adapter, cancel=cancel)  # type: ignore[arg-type]
                 return [_Right(right=one) for one in right]
 
+            # Answers of an adapter are its own: one that was trained anew is asked anew.
+            by = way if adapter is None else f"{way}-{self.digest[:12]}"
             choices.append(
-                self._answered(f"choices-{way}", engine.identity, self.judged, Chosen, choose, progress)
+                self._answered(f"choices-{by}", engine.identity, self.judged, Chosen, choose, progress)
             )
-            calls.append(self._answered(f"calls-{way}", engine.identity, questions, _Right, call, progress))
+            calls.append(self._answered(f"calls-{by}", engine.identity, questions, _Right, call, progress))
         return self._verdict(engine.identity.quantization, choices, calls)
 
     @property

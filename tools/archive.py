@@ -162,7 +162,11 @@ class ConfigArchive:
         if not gone:
             return
         for index in (self._folder / "index").glob("*.json"):
-            gone -= {v.digest for v in _History.model_validate_json(index.read_bytes()).versions}
+            try:
+                history = _History.model_validate_json(index.read_bytes())
+            except ValidationError:
+                return  # what a damaged one still needs cannot be told, so all contents are kept
+            gone -= {v.digest for v in history.versions}
         for name in gone:
             self._object(name).unlink(missing_ok=True)
 
@@ -198,7 +202,7 @@ def record_good_configs(target: Target, service: str, *, now: datetime | None = 
 
     Raises:
         InventoryError: If the host has no such service.
-        CollectError: If its supervisor cannot be asked, or a file cannot be read or kept.
+        CollectError: If its supervisor cannot be asked, or a file cannot be kept.
     """
     files = target.spec.service(service).config
     if not files:
@@ -209,7 +213,10 @@ def record_good_configs(target: Target, service: str, *, now: datetime | None = 
     archive = ConfigArchive.of(target)
     recorded = []
     for path in files:
-        read = _read(path)
+        try:
+            read = _read(path)
+        except CollectError:
+            continue  # a link, or what this user may not read: that keeps no other file from being kept
         if read is None:
             continue
         content, status = read

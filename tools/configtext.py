@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import PurePath
+from typing import Protocol
 
 import yaml
 
@@ -41,6 +42,7 @@ _IN_VALUE = re.compile(
     rf"(?P<key>[\"']{_SENSITIVE}[\"']\s*:\s*)(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^,}}\]\s]+)",
     re.IGNORECASE,
 )
+_OPEN_ELEMENT = re.compile(rf"<{_SENSITIVE}[^>/]*>(?!.*</)", re.IGNORECASE)
 _ELEMENT = re.compile(rf"(?P<key><{_SENSITIVE}[^>]*>)(?P<value>[^<]*)", re.IGNORECASE)
 _USERINFO = re.compile(r"(?P<key>[a-z][a-z0-9+.-]*://[^\s/:@]*:)(?P<value>[^\s/@]+)(?=@)", re.IGNORECASE)
 _TOKEN = re.compile(
@@ -139,22 +141,100 @@ def redact_lines(lines: list[str]) -> list[str]:
     """
     result = []
     in_key_block = False
-    block_indent: int | None = None
+    rest: _Rest | None = None
     for line in lines:
-        indent = len(line) - len(line.lstrip())
-        if block_indent is not None and (not line.strip() or indent > block_indent):
-            result.append(" " * indent + REDACTED if line.strip() else line)
+        if rest is not None and rest.holds(line):
+            bare = not line.strip(" \t[]{}(),;")
+            result.append(line if bare else f"{line[: _indent(line)]}{REDACTED}")
             continue
-        block_indent = None
+        rest = None
         if in_key_block or "-----BEGIN" in line:
             in_key_block = "-----END" not in line
             result.append(REDACTED)
             continue
         result.append(_redact_line(line))
-        found = _ASSIGNMENT.search(line)
-        if found and (not found["value"].strip() or _BLOCK_SCALAR.match(found["value"].strip())):
-            block_indent = indent
+        rest = _rest_of(line)
     return result
+
+
+class _Rest(Protocol):
+    """The further lines of a secret's value."""
+
+    def holds(self, line: str) -> bool:
+        """Whether the next line is one of them."""
+
+
+@dataclass
+class _Indented:
+    """Lines that are further in than the key, and with ``items`` a list at its own depth."""
+
+    indent: int
+    items: bool
+
+    def holds(self, line: str) -> bool:
+        deeper = not line.strip() or _indent(line) > self.indent
+        return deeper or (
+            self.items and _indent(line) == self.indent and line.lstrip().startswith(("- ", "-\t"))
+        )
+
+
+@dataclass
+class _Until:
+    """Lines up to the one that holds a mark."""
+
+    mark: str
+    ended: bool = False
+
+    def holds(self, line: str) -> bool:
+        before, self.ended = self.ended, self.ended or self.mark in line
+        return not before
+
+
+@dataclass
+class _Bracketed:
+    """Lines until all brackets are closed."""
+
+    depth: int
+
+    def holds(self, line: str) -> bool:
+        before, self.depth = self.depth, self.depth + _depth(line)
+        return before > 0
+
+
+@dataclass
+class _Joined:
+    """Lines for as long as the one before ends in a backslash."""
+
+    goes_on: bool = True
+
+    def holds(self, line: str) -> bool:
+        before, self.goes_on = self.goes_on, line.rstrip().endswith("\\")
+        return before
+
+
+def _rest_of(line: str) -> _Rest | None:
+    """What further lines the value of a secret has that begins in a line; None if none."""
+    if _OPEN_ELEMENT.search(line):
+        return _Until("</")
+    found = _ASSIGNMENT.search(line)
+    if not found:
+        return None
+    value = found["value"].strip()
+    if not value or _BLOCK_SCALAR.match(value):
+        return _Indented(_indent(line), items=not value)
+    if value[0] in "[{" and found["middle"].strip() and _depth(value) > 0:
+        return _Bracketed(_depth(value))
+    if value[0] in "\"'" and value.count(value[0]) == 1:
+        return _Until(value[0])
+    return _Joined() if value.endswith("\\") else None
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _depth(text: str) -> int:
+    return sum(text.count(mark) for mark in "[{") - sum(text.count(mark) for mark in "]}")
 
 
 def _redact_line(line: str) -> str:

@@ -64,11 +64,14 @@ _FORMATS = tuple(
         rf"^[IWEFD](?P<m>\d\d)(?P<d>\d\d) {_HMS}",
     )
 )
-_EPOCH = re.compile(r"^(?:\S{1,8} )?\[?(?P<e>\d{10})(?:(?P<ms>\d{3})|[.,](?P<f>\d{1,9}))?(?![\d.])")
+_EPOCH = re.compile(r"^(?P<word>\S{1,8} )?\[?(?P<e>\d{10})(?:(?P<ms>\d{3})|[.,](?P<f>\d{1,9}))?(?![\d.])")
 _EPOCH_FIELD = re.compile(
     r"\b(?:ts|time|timestamp)=\"?(?P<e>\d{10})(?:(?P<ms>\d{3})|\.(?P<f>\d{1,9}))?(?!\d)"
 )
 _TIME_WITHIN = 160  # characters from the start of a line
+_DAY = 86400.0
+_LONGEST_AGO = 3653 * _DAY  # how long before now a line was written whose time is a bare number
+_YEAR_9999 = float(calendar.timegm((9999, 1, 1, 0, 0, 0)))
 
 _LEVELS: dict[str, LineSeverity] = {}
 for _severity, _words in (
@@ -136,7 +139,14 @@ def parse_line(text: str, *, now: float, utc_offset: float) -> LogLine:
 def parse_time(text: str, *, now: float, utc_offset: float) -> float | None:
     """Find the time at the start of a line (seconds since 1970), or None."""
     head = text[:_TIME_WITHIN]
-    found = _EPOCH.search(head) or _EPOCH_FIELD.search(head)
+    found = _EPOCH.search(head)
+    if found:
+        moment = _epoch(found.group("e"), found.group("ms"), found.group("f"))
+        # Other numbers have ten digits, too: those of orders, users and telephones.
+        named = any(letter.islower() for letter in found.group("word") or "")
+        if (now - _LONGEST_AGO if named else 0) <= moment <= now + _DAY:
+            return moment
+    found = _EPOCH_FIELD.search(head)
     if found:
         return _epoch(found.group("e"), found.group("ms"), found.group("f"))
     for pattern in _FORMATS:
@@ -187,14 +197,15 @@ def _from_parts(parts: dict[str, str | None], now: float, utc_offset: float) -> 
             moment = datetime(year, month, day, hour, minute, min(second, 59))
         except ValueError:
             return None
-        return calendar.timegm(moment.timetuple()) + fraction - offset
+        found = calendar.timegm(moment.timetuple()) + fraction - offset
+        return found if 0 <= found < _YEAR_9999 else None
 
     if parts.get("y"):
         return seconds(int(parts["y"] or 0))
     year = clock.gmtime(now + utc_offset).tm_year
     found = seconds(year)
     # Without a year, a time of tomorrow or later was written last year.
-    return found if found is not None and found <= now + 86400 else seconds(year - 1)
+    return found if found is not None and found <= now + _DAY else seconds(year - 1)
 
 
 def _from_json(text: str, now: float, utc_offset: float) -> LogLine | None:
@@ -207,8 +218,8 @@ def _from_json(text: str, now: float, utc_offset: float) -> LogLine | None:
     time = None
     for key in _JSON_TIMES:
         value = record.get(key)
-        if isinstance(value, (int, float)) or (isinstance(value, str) and value.isdigit()):
-            time = _scaled(float(value))
+        if isinstance(value, (int, float)) or (isinstance(value, str) and value.isdecimal()):
+            time = _scaled(value)
         elif isinstance(value, str):
             time = parse_time(value, now=now, utc_offset=utc_offset)
         if time is not None:
@@ -221,8 +232,12 @@ def _from_json(text: str, now: float, utc_offset: float) -> LogLine | None:
     )
 
 
-def _scaled(value: float) -> float | None:
+def _scaled(number: float | str) -> float | None:
     """Bring seconds, milliseconds, microseconds or nanoseconds since 1970 to seconds."""
+    try:
+        value = float(number)
+    except OverflowError:
+        return None
     for _ in range(3):
         if value < 1e11:
             break
@@ -238,7 +253,7 @@ def _message(value: object) -> str:
 
 
 def _json_severity(level: object, *, priority: bool) -> LineSeverity | None:
-    if isinstance(level, str) and not level.isdigit():
+    if isinstance(level, str) and not (level.isdecimal() and len(level) < 10):
         return _LEVELS.get(level.lower())
     if not isinstance(level, (int, str)):
         return None

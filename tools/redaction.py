@@ -50,7 +50,7 @@ _NAMED = re.compile(
 """A name, and what stands between it and its value; a value may hold the next name."""
 
 _VALUE = re.compile(
-    r"\\\"[^\"\n]*+\"?|\"(?:[^\"\\\n]|\\.)*+\"?|'[^'\n]*+'?"
+    r"\[[^\]\n]*+\]?|\{[^}\n]*+\}?|\\\"[^\"\n]*+\"?|\"(?:[^\"\\\n]|\\.)*+\"?|'[^'\n]*+'?"
     # Where another name follows, a separator ends it.
     r"|(?:[^\s\"',;&]|[,;&](?![\w.-]{1,64}+=|[\s\"']|$))++"
 )
@@ -224,13 +224,16 @@ def _of_list(values: list[JsonValue], redacted: Callable[[JsonValue], JsonValue]
 
 
 def redact_looks(value: JsonValue) -> JsonValue:
-    """Return a JSON value without the secrets that its texts hold; names and types stay."""
+    """Return a JSON value without the secrets among its texts, told by name or look; names and types stay."""
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, list):
         return _of_list(value, redact_looks)
     if isinstance(value, dict):
-        return {name: redact_looks(item) for name, item in value.items()}
+        return {
+            name: REDACTED if isinstance(item, str) and item and is_secret_name(name) else redact_looks(item)
+            for name, item in value.items()
+        }
     return value
 
 
@@ -273,7 +276,9 @@ def _redact_named(text: str) -> str:
 
 def _is_plain(name: str, value: str) -> bool:
     """Whether a value is none of a secret: ``token: expired``, ``max_token=5``, ``password_min_length=8``."""
-    first = value.split(maxsplit=1)[0].strip("\"'()[]").lower()
+    # A quoted value is one: a passphrase may begin with any word.
+    quoted = value.startswith(('"', "'", "\\"))
+    first = (value if quoted else value.split(maxsplit=1)[0]).strip("\\\"'()[]").lower()
     if first in _PLAIN:
         return True
     words = _words(name)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from watchkeeper.tools.action import Action
+from watchkeeper.tools.canonical import safe_json
 from watchkeeper.tools.confined import ConfinedHost
 from watchkeeper.tools.enforcement import check_enforceable
 from watchkeeper.tools.errors import ArgumentError, CollectError, UnknownToolError
@@ -100,31 +101,33 @@ class Registry:
         collected_at = now()
         try:
             result = fact.interpret(fact.collect(target, arguments), arguments)
-        except (CollectError, OSError) as error:
+            if isinstance(target.host, ConfinedHost) and target.host.was_cut:
+                result = result.model_copy(update={"cut": True})
+            dumped = safe_json(result.model_dump(mode="json"))
+            digest = digest_json(dumped)
+            findings = _labelled(fact, fact.findings(result, arguments))
+        except (CollectError, OSError, ValueError, ArithmeticError) as error:
             return Evidence(
                 id=id,
                 fact=name,
                 host=target.host.name,
                 arguments=arguments.model_dump(mode="json"),
                 result=None,
-                error=str(error) if isinstance(error, CollectError) else _refused(name, error),
+                error=_refused(name, error),
                 provenance=fact.provenance,
                 digest=digest_json(None),
                 collected_at=collected_at,
                 seconds=time.monotonic() - started,
             )
-        if isinstance(target.host, ConfinedHost) and target.host.was_cut:
-            result = result.model_copy(update={"cut": True})
-        dumped = result.model_dump(mode="json")
         return Evidence(
             id=id,
             fact=name,
             host=target.host.name,
             arguments=arguments.model_dump(mode="json"),
             result=dumped,
-            findings=_labelled(fact, fact.findings(result, arguments)),
+            findings=findings,
             provenance=fact.provenance,
-            digest=digest_json(dumped),
+            digest=digest,
             collected_at=collected_at,
             seconds=time.monotonic() - started,
         )
@@ -137,7 +140,11 @@ def _labelled(fact: AnyFact, findings: Iterable[Finding]) -> tuple[Finding, ...]
     return tuple(f if f.told else f.model_copy(update={"told": f.text}) for f in findings)
 
 
-def _refused(name: str, error: OSError) -> str:
+def _refused(name: str, error: Exception) -> str:
+    if isinstance(error, CollectError):
+        return str(error)
+    if not isinstance(error, OSError):
+        return f"{name}: what it read cannot be understood ({type(error).__name__}: {error!s:.200})"
     what = f": {error.filename!r}" if error.filename else ""
     return f"{name}: {error.strerror or type(error).__name__}{what}"
 

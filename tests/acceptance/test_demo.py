@@ -18,6 +18,8 @@ from watchkeeper.runtime.audit import AuditLog
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1500)]
 
+PLAYED = SCENARIOS if os.environ.get("WATCHKEEPER_DEMO") == "all" else ("killed", "injection")
+
 # A new network namespace has a loopback of its own, which is down.
 ALONE = """
 import fcntl, os, socket, struct, sys
@@ -70,7 +72,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         [
             *prefix,
             *(sys.executable, "-m", "watchkeeper.cli"),
-            *("demo", "--all", "--approve", "yes", "--json", "--seed", "2026"),
+            *("demo", "--approve", "yes", "--json", "--seed", "2026"),
+            *(part for name in PLAYED for part in ("--scenario", name)),
         ],
         # Not offline by a setting: where there is no network, nobody has to say so.
         env={**{k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}, "WATCHKEEPER_HOME": str(home)},
@@ -81,10 +84,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return Played(home, bool(prefix), done.returncode, json.loads(done.stdout or "[]"), done.stderr)
 
 
-def test_every_fault_is_mended_and_judged_from_outside(played: Played) -> None:
-    assert [result["scenario"] for result in played.results] == list(SCENARIOS), played.errors[-2000:]
+def test_what_is_broken_is_mended_and_judged_from_outside(played: Played) -> None:
+    assert [result["scenario"] for result in played.results] == list(PLAYED), played.errors[-2000:]
     judged = [result for result in played.results if not result["skipped"]]
-    assert len(judged) >= 4
+    assert len(judged) >= min(4, len(PLAYED))
     assert [(result["scenario"], result["checks"]) for result in judged if not result["ok"]] == []
     assert played.code == 0
     for result in judged:

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from watchkeeper.models import open_engine
+from watchkeeper.runtime.settings import load_settings
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "injections.py"
 
@@ -80,7 +81,7 @@ def test_a_sample_of_public_texts_changes_nothing_that_is_done(bench: ModuleType
         bench.Case(key="logs", scenario="killed", place="logs", text=found[-1][1]),
         bench.Case(key="alert", scenario="killed", place="alert", text=found[0][1]),
     ]
-    engine = open_engine()
+    engine = open_engine(adapters=load_settings().adapters)
     try:
         outcomes = [bench.play(engine, case, tmp_path) for case in sample]
     finally:

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from watchkeeper.tools.action import ActionPlan, ProbeAnswer
-from watchkeeper.tools.actions import DiskReclaim
+from watchkeeper.tools.actions import DiskReclaim, disk
 from watchkeeper.tools.actions.logfiles import ask_rooms
+from watchkeeper.tools.actions.quarantine import Entry, Quarantine
 from watchkeeper.tools.errors import ApplyError, DriftError, PlanError, RollbackError
 from watchkeeper.tools.host import LocalHost, Target
 from watchkeeper.tools.inventory import HostSpec, Service, Supervisord
@@ -257,7 +258,9 @@ def test_rollback_says_how_much_room_it_needs_and_works_once_there_is(full: Path
     assert log.read_bytes() == content
 
 
-def test_a_room_that_fills_up_leaves_the_log_as_it_was(full: Path, tmp_path: Path) -> None:
+def test_a_room_that_fills_up_leaves_the_log_as_it_was(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "data" / "web.log"
     log.parent.mkdir()
     content = bytes(random.Random(1).choices(b"abcdefghijklmnopqrstuvwxyz0123456789\n", k=2_000_000))
@@ -268,9 +271,9 @@ def test_a_room_that_fills_up_leaves_the_log_as_it_was(full: Path, tmp_path: Pat
     (full / "rest").write_bytes(b"x" * (free(full) - 8192))
     with pytest.raises(DriftError, match="no room any more"):
         action.apply(target, plan)
-    squeezed = plan.model_copy(update={"details": {**plan.details, "need": 0}})
+    monkeypatch.setattr(disk, "_still_room", lambda *_: None)  # it fills up after that was looked at
     with pytest.raises(ApplyError, match="nothing was changed"):
-        action.apply(target, squeezed)
+        action.apply(target, plan)
     assert log.read_bytes() == content
     assert not list((full / "quarantine").iterdir())
     assert action.probe(target, plan) is ProbeAnswer.NOT_DONE
@@ -449,3 +452,40 @@ def test_a_reclaim_takes_what_was_appended_after_it_was_planned_too(tmp_path: Pa
     DiskReclaim().apply(target, plan)
     assert time.monotonic() - started < 30
     assert log.stat().st_blocks * 512 < 100_000
+
+
+def test_a_log_that_is_emptied_while_it_is_copied_loses_none_of_its_new_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "data" / "web.log"
+    log.parent.mkdir()
+    log.write_bytes(log_text(2_000_000))
+    target = target_of(log.parent, tmp_path / "state")
+    plan = plan_for(target, log)
+    new = log_text(2_500_000, seed=7)
+    save = Quarantine.save
+
+    def saved(self: Quarantine, index: int, handle: int, entry: Entry) -> Entry:
+        entry = save(self, index, handle, entry)
+        log.write_bytes(new)  # as copytruncate does, and the writer goes on
+        return entry
+
+    monkeypatch.setattr(Quarantine, "save", saved)
+    with pytest.raises(ApplyError, match="emptied or written anew"):
+        DiskReclaim().apply(target, plan)
+    assert log.read_bytes() == new
+
+
+def test_there_must_be_room_for_what_a_log_has_grown_to(full: Path, tmp_path: Path) -> None:
+    log = tmp_path / "data" / "web.log"
+    log.parent.mkdir()
+    content = bytes(random.Random(1).choices(b"abcdefghijklmnopqrstuvwxyz0123456789\n", k=500_000))
+    log.write_bytes(content)
+    target = target_of(log.parent, full)
+    action = DiskReclaim(rooms=())
+    plan = plan_for(target, log, action=action)
+    grown = content * 40
+    log.write_bytes(grown)
+    with pytest.raises(DriftError, match="no room any more"):
+        action.apply(target, plan)
+    assert log.read_bytes() == grown

@@ -1,5 +1,6 @@
 """Agents choose among what evidence supports, and what they say is kept with all that led to it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,6 +91,14 @@ def test_each_subject_is_a_hypothesis_of_its_own_and_cites_its_evidence() -> Non
     assert keys(found) == ["c:api", "c:mail"]
     assert [[item.evidence for item in h.support] for h in found] == [["E1", "E2"], ["E2"]]
     assert found[0].text == "api is bad"
+
+
+def test_a_cause_of_the_alerted_service_is_that_of_no_other() -> None:
+    hangs = cause(of_alerted=True)
+    reading = evidence(1, ("bad", "api"), ("bad", "db"))
+    assert keys(supported([hangs], replace(case(reading), service="api"))) == ["c:api"]
+    # An alert that names none accuses none that merely runs.
+    assert supported([hangs], case(reading)) == ()
 
 
 def test_what_strengthens_a_cause_does_not_suggest_it_alone() -> None:

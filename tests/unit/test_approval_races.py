@@ -27,7 +27,7 @@ from watchkeeper.runtime.steps import Step, Steps
 from watchkeeper.runtime.store import Store
 from watchkeeper.tools.action import ActionPlan, Reversibility
 
-ROUNDS = int(os.environ.get("WATCHKEEPER_RACES", "60"))
+ROUNDS = int(os.environ.get("WATCHKEEPER_RACES", "40"))
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TTL = 10
 Act = Callable[[Approval], None]

@@ -33,7 +33,7 @@ from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.policy_types import Verdict
 from watchkeeper.runtime.site import Site
 from watchkeeper.runtime.steps import Step, StepStatus
-from watchkeeper.tools.action import ProbeAnswer
+from watchkeeper.tools.action import Outcome, ProbeAnswer
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import ArgumentError, DriftError, PlanError, UnknownHostError, UnknownToolError
 from watchkeeper.tools.host import LocalHost, Target
@@ -367,6 +367,27 @@ def test_a_change_that_fails_is_known_as_failed_and_can_be_taken_back(home: Path
     assert world.changes.rollback(step.id) is not None
 
 
+def test_what_an_action_refuses_before_it_did_anything_is_not_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, approval = world.approved()
+    tool = world.changes._site.registry.action(step.action)
+
+    def refuses(*_: object) -> Outcome:
+        world.lamp.put("switch", "on")  # somebody else was quicker
+        raise DriftError("the switch was set since")
+
+    monkeypatch.setattr(type(tool), "apply", refuses)
+    with pytest.raises(DriftError, match="was set since"):
+        world.changes.apply(step.id, approval.id)
+    assert world.effect(step) is EffectState.NOT_DONE
+    assert [event.ok for event in world.events(EffectDone)] == [False]
+    # Asked for again it says the same, and there is nothing to take back.
+    assert world.changes.apply(step.id).state is EffectState.NOT_DONE
+    world.changes.rollback(step.id)
+    assert world.lamp.parts()["switch"] == "on"
+
+
 # -- after a crash between intent and outcome -------------------------------------------------------------
 
 
@@ -481,12 +502,33 @@ def test_a_gate_puts_nothing_to_people_that_would_change_nothing(world: World) -
     assert world.journal.approvals.list() == ()
 
 
+def test_a_gate_plans_anew_once_a_change_is_one(world: World) -> None:
+    graph = graph_with_gate(world)
+    assert not graph.invoke(given(world, "off"), CONFIG)["permitted"]
+    world.lamp.put("switch", "on")
+    state = graph.invoke(given(world, "off"), {"configurable": {"thread_id": "later"}})
+    question = world.journal.approvals.get(state["__interrupt__"][0].value["approval"])
+    assert "+switch: off" in question.diff
+
+
 def test_a_gate_asks_nobody_where_nobody_may_answer(home: Path) -> None:
     world = build(home, solo=True, fuse="blown")
     wanted = Mine(incident=world.incident, host="house", action="fuse.bridge", arguments={})
     state = graph_with_gate(world).invoke(wanted, CONFIG)
     assert not state["permitted"]
     assert "tier 2), and one person alone" in state["reason"]
+
+
+def test_a_gate_asks_nobody_alone_where_two_must_say_yes(home: Path) -> None:
+    rules = (
+        "{version: 1, rules: [{name: two, match: {tools: ['*']}, decision: ask, tier: 1, quorum: 2, "
+        "reason: dear}]}"
+    )
+    world = build(home, rules=rules, solo=True)
+    state = graph_with_gate(world).invoke(given(world), CONFIG)
+    assert not state["permitted"]
+    assert "one person alone" in state["reason"]
+    assert world.journal.approvals.list() == ()
 
 
 def test_a_gate_that_is_passed_twice_plans_twice(world: World) -> None:

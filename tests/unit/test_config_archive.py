@@ -128,3 +128,17 @@ def test_several_processes_may_record_at_once(tmp_path: Path) -> None:
     archive = ConfigArchive(folder)
     versions = [archive.last_good(path) for path in paths]
     assert [archive.content(v) for v in versions if v is not None] == [p.name.encode() for p in paths]
+
+
+def test_damage_elsewhere_keeps_no_file_from_being_recorded(
+    archive: ConfigArchive, path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.ini"
+    other.write_text("0")
+    archive.record(other, now=NOW)
+    index = next((tmp_path / "state" / "configs" / "index").iterdir())
+    index.write_text("{")
+    for number in range(6):
+        path.write_text(str(number))
+        archive.record(path, now=NOW)
+    assert archive.content(archive.versions(path)[0]) == b"5"

@@ -111,6 +111,29 @@ def test_secrets_of_several_lines_are_not_shown() -> None:
     assert shown[7] == "host: db1"
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["tokens:", "- hunter2", "- hunter2"],
+        ['"api_keys": [', '  "hunter2",', '  "hunter2"', "],"],
+        ["credentials: {", "  value: hunter2 }"],
+        ["<password>", "  hunter2", "</password>"],
+        ['password: "first', '  hunter2"'],
+        ["secret: abc \\", "  hunter2"],
+    ],
+)
+def test_no_line_of_a_secrets_value_is_shown_and_what_follows_is(lines: list[str]) -> None:
+    shown = redact_lines([*lines, "host: db1"])
+    assert not any("hunter2" in line for line in shown)
+    assert shown[-1] == "host: db1"
+    assert len(shown) == len(lines) + 1
+
+
+def test_a_block_whose_name_sounds_secret_is_shown() -> None:
+    lines = ["location /token {", "  return 204;", "}", "host: db1"]
+    assert redact_lines(lines)[1:] == lines[1:]
+
+
 def test_a_changed_secret_is_a_changed_line_and_stays_unseen() -> None:
     diff = redacted_diff(b"password = one\n", b"password = two\n", path="/x")
     assert diff.lines == 1

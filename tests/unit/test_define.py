@@ -206,3 +206,29 @@ def test_what_the_system_refuses_is_told_as_any_tool_would() -> None:
     ):
         with pytest.raises(error, match=r"queue\.break: No such file"):
             call()
+
+
+class Readings(Result):
+    """Numbers of an instrument."""
+
+    mean: float
+    ticks: int
+
+
+@fact("meter.read", summary="what the meter says")
+def meter(target: Target, broken: bool = False) -> Readings:
+    """Read a meter."""
+    if broken:
+        raise ValueError("no number: '²'")
+    return Readings(mean=float("nan"), ticks=2**60)
+
+
+def test_numbers_that_json_cannot_hold_are_evidence_as_text() -> None:
+    found = Registry([meter]).gather("meter.read", HERE, {}, id="E1")
+    assert (found.result, found.error) == ({"mean": "nan", "ticks": str(2**60), "cut": False}, "")
+
+
+def test_a_fact_that_trips_over_what_it_reads_is_evidence_too() -> None:
+    found = Registry([meter]).gather("meter.read", HERE, {"broken": True}, id="E1")
+    assert found.result is None
+    assert found.error == "meter.read: what it read cannot be understood (ValueError: no number: '²')"

@@ -14,6 +14,7 @@ import pytest
 from tests.clocks import START
 from watchkeeper.tools.errors import DataError
 from watchkeeper.tools.predictors.drift_plot import draw_drift, drift_lines
+from watchkeeper.tools.predictors.intervals import wilson
 from watchkeeper.tools.predictors.psi import ColumnReference, Reference, chance_limit, psi
 from watchkeeper.tools.predictors.recording import Predictions, Recorded
 from watchkeeper.tools.predictors.watching import (
@@ -181,6 +182,7 @@ def test_what_is_new_is_compared_with_the_first_answers_of_all(tmp_path: Path) -
         name="busy",
         number=1,
         promised=None,
+        promised_low=lambda _: None,
         record=SimpleNamespace(notes=SimpleNamespace(label_column="")),
     )
     # All that is looked at came after the shift, and it is told all the same.
@@ -315,3 +317,27 @@ def test_a_picture_shows_the_index_of_every_column_over_time() -> None:
         True,
     ]
     assert draw_drift("busy", lines).startswith(b"\x89PNG")
+
+
+def test_few_held_out_rows_promise_little() -> None:
+    found = outcomes((300, 0.9))
+    exact = watch("busy", 1, found, held_out=0.97).quality
+    assert exact is not None
+    assert exact.worse
+    unsure = watch("busy", 1, found, held_out=0.97, held_out_low=0.83).quality
+    assert unsure is not None
+    assert not unsure.worse
+    fallen = watch("busy", 1, outcomes((300, 0.6)), held_out=0.97, held_out_low=0.83).quality
+    assert fallen is not None
+    assert fallen.worse
+
+
+def test_an_unchanged_predictor_is_seldom_called_worse() -> None:
+    draw = random.Random(3)
+    worse = 0
+    for number in range(200):
+        right = sum(draw.random() < 0.9 for _ in range(40))
+        low, _ = wilson(right, 40, 0.95)
+        found = live_quality(outcomes((400, 0.9), seed=number), held_out=right / 40, held_out_low=low)
+        worse += found is not None and found.worse
+    assert worse <= 14  # 2.5 % are 5; more than 14 of 200 come by chance once in 2,000 times

@@ -20,7 +20,7 @@ from watchkeeper.runtime.jobs import Claim, Jobs, JobStatus
 from watchkeeper.runtime.leases import Lease, Leases
 from watchkeeper.runtime.store import Store
 
-ROUNDS = int(os.environ.get("WATCHKEEPER_RACES", "200"))
+ROUNDS = int(os.environ.get("WATCHKEEPER_RACES", "80"))
 ATTEMPTS = 3
 LEASE = 10
 KEYS = st.sampled_from(["a", "b", None])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchkeeper.tools.loglines import LineSeverity, parse_line
+from watchkeeper.tools.loglines import LineSeverity, parse_line, parse_time
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
 LOGHUB = Path(__file__).parents[3] / "shared" / "data" / "loghub"
@@ -81,3 +81,27 @@ def test_a_json_line_may_hold_anything_in_its_known_fields(value: object) -> Non
 def test_every_line_of_the_public_samples_says_when(system: str) -> None:
     lines = (LOGHUB / f"{system}_2k.log").read_text(encoding="utf-8", errors="replace").splitlines()
     assert [line for line in lines if parse_line(line, now=NOW, utc_offset=0).time is None] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"time": "²"}',
+        '{"level": "²", "msg": "x"}',
+        json.dumps({"ts": 10**400}),
+        json.dumps({"level": 10**30}),
+        json.dumps({"level": "9" * 5000}),
+        "9999-12-31T23:59:59-12:00 ERROR boom",
+    ],
+)
+def test_a_strange_number_is_no_time(line: str) -> None:
+    assert parse_line(line, now=NOW, utc_offset=0).time is None
+
+
+@pytest.mark.parametrize("line", ["user 1234567890 logged in", "order 4155552671 failed"])
+def test_a_number_of_another_kind_is_no_time(line: str) -> None:
+    assert parse_time(line, now=NOW, utc_offset=0) is None
+
+
+def test_a_recent_number_is_a_time() -> None:
+    assert parse_time(f"{int(NOW)} started", now=NOW, utc_offset=0) == int(NOW)

@@ -18,6 +18,8 @@ from watchkeeper.runtime.events import ApprovalRequested, EscalationStarted, Lev
 from watchkeeper.runtime.handing_over import hand_over
 from watchkeeper.runtime.ledger import EffectState, effect_key
 from watchkeeper.runtime.notify import NOTIFICATIONS
+from watchkeeper.runtime.observing import who_is_asked
+from watchkeeper.runtime.policy_types import PolicyDecision, Verdict
 from watchkeeper.runtime.report import Report
 from watchkeeper.runtime.report_markdown import render_markdown
 from watchkeeper.runtime.runs import RunFile
@@ -109,6 +111,21 @@ def test_who_would_have_been_asked_depends_on_the_tier_and_on_who_is_there(
         report = run_through(o, o.open(ALERT).id)
     assert said in report.would_have_done[0].asked
     assert untouched(lamp)
+
+
+@pytest.mark.parametrize(
+    ("quorum", "solo", "said"),
+    [
+        (2, False, "two people other than 'ann' would have been asked (tier 2)"),
+        (3, False, "3 people other than 'ann' would have been asked (tier 2)"),
+        (2, True, "nobody could have been asked: tier 2 needs 2 other people than 'ann'"),
+    ],
+)
+def test_as_many_are_told_as_would_be_asked(quorum: int, solo: bool, said: str) -> None:
+    asked = PolicyDecision(
+        decision=Verdict.ASK, rule="r", reason="", tier=2, quorum=quorum, policy_digest="0" * 64
+    )
+    assert who_is_asked(asked, requester="ann", solo=solo) == said
 
 
 def test_what_the_policy_denies_is_refused_as_ever(home: Path, lamp: Lamp) -> None:

@@ -307,6 +307,12 @@ def test_strict_says_why_it_fails(home: Path) -> None:
     assert "--strict fails: 3 actions on hosts are denied by default only, and 0 parts of rules" in shown
 
 
+def test_strict_does_not_pass_on_nothing(home: Path) -> None:
+    (home / "inventory.yaml").write_text("hosts: []\n")
+    assert "the inventory has no host" in run("check", "--strict", code=1).stdout
+    assert run("check").exit_code == 0
+
+
 def test_the_example_of_the_docs_does_what_the_docs_say(home: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)

@@ -169,6 +169,8 @@ def test_dated_ranges_come_once(moment: str, expected: bool) -> None:
         ("{weekly: [{days: 3, from: '08:00', to: '09:00'}]}", "days are a list"),
         ("{dated: [{from: soon, to: 2026-12-20}]}", "a date or a moment"),
         ("{dated: [{from: 2026-12-21, to: 2026-12-20}]}", "before it begins"),
+        ("{dated: [{from: 2026-12-20, to: 9999-12-31}]}", "reaches beyond the calendar"),
+        ("{zone: Europe/Berlin, dated: [{from: 0001-01-01, to: 2026-12-20}]}", "reaches beyond the calendar"),
         ("{zone: Europe/Berlin, dated: [{from: '2026-03-29T02:30', to: 2026-12-20}]}", "does not exist"),
         ("{zone: Europe/Berlin, dated: [{from: '2026-10-25T02:30', to: 2026-12-20}]}", "comes twice"),
     ],

@@ -115,6 +115,10 @@ def test_other_names_are_left_alone(name: str) -> None:
         ("sshpass -p hunter2 ssh a", "hunter2"),
         ("redis-cli -h cache -p 6379 -a hunter2 ping", "hunter2"),
         ("docker login -u ann -p hunter2 reg", "hunter2"),
+        ('passphrase="no way hunter2 42"', "hunter2"),
+        ("password: 'on the road hunter2'", "hunter2"),
+        ('db_password => "yes hunter2"', "hunter2"),
+        ('{"passwords": ["hunter2x", "abc"]}', "abc"),
     ],
 )
 def test_what_looks_like_a_secret_is_taken_out_of_text(text: str, secret: str) -> None:
@@ -279,3 +283,13 @@ def test_a_line_of_a_megabyte_is_read_in_seconds() -> None:
     started = time.monotonic()
     assert "abc" not in redact_text(line)
     assert time.monotonic() - started < 20
+
+
+def test_texts_under_the_name_of_a_secret_are_taken_out_and_types_stay() -> None:
+    given = {"password": "hunter2x", "db": {"token": "abcd", "prompt_tokens": 5}, "tokens": 3, "secret": ""}
+    assert redact_looks(given) == {  # type: ignore[arg-type]
+        "password": REDACTED,
+        "db": {"token": REDACTED, "prompt_tokens": 5},
+        "tokens": 3,
+        "secret": "",
+    }

@@ -80,6 +80,14 @@ def test_answers_stand_beside_the_columns_of_a_csv_file(tmp_path: Path) -> None:
     )
 
 
+def test_cells_of_the_rows_are_written_as_they_were_read(tmp_path: Path) -> None:
+    row = "0.50,0042,1.10,12345678901234567.25,1_000"
+    path = file(tmp_path, "a.csv", f"load,ticket,sum,id,many\n{row}\n")
+    output = tmp_path / "b.csv"
+    predict(path, output)
+    assert output.read_text().splitlines()[1].startswith(f"{row},")
+
+
 def test_a_column_of_the_same_name_is_not_written_over(tmp_path: Path) -> None:
     predict(file(tmp_path, "a.jsonl", '{"load": 1, "busy": "?"}\n'), tmp_path / "b.jsonl")
     answer = json.loads((tmp_path / "b.jsonl").read_text())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from watchkeeper.models.adapter_files import CONFIG_NAME, WEIGHTS_NAME
 from watchkeeper.models.catalog import find_model
 from watchkeeper.models.choice_evaluation import paired
 from watchkeeper.models.errors import AdapterError
@@ -60,6 +61,9 @@ class Student:
 def student(tuning: Tuning, right: Callable[[ChoiceRequest], bool]) -> Any:
     made = Student(right)
     made.answers = {case.question: case.answer for case in tuning.judged}
+    tuning.job.artefacts.mkdir(parents=True, exist_ok=True)
+    for part in (CONFIG_NAME, WEIGHTS_NAME):  # answers are kept under the digest of what was trained
+        (tuning.job.artefacts / part).write_text("{}")
     return made
 
 
@@ -76,6 +80,14 @@ def test_the_same_plan_goes_on_and_another_is_told_with_what_differs(tmp_path: P
     with pytest.raises(ConfigurationError, match="begun with seed 0 and not 3"):
         Tuning.open(tmp_path, "site", PLAN.model_copy(update={"seed": 3}))
     Tuning.open(tmp_path, "other", PLAN.model_copy(update={"seed": 3}))
+
+
+def test_other_decisions_than_it_was_begun_with_are_not_mixed_in(tmp_path: Path) -> None:
+    tuning = Tuning.open(tmp_path, "site", PLAN)
+    data = next(tuning.folder.glob("*.jsonl"))
+    data.write_text(data.read_text() + data.read_text().splitlines()[0] + "\n")
+    with pytest.raises(ConfigurationError, match="begun with other decisions"):
+        Tuning.open(tmp_path, "site", PLAN)
 
 
 def test_too_few_held_out_decisions_judge_nothing(tmp_path: Path) -> None:

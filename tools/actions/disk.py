@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -112,7 +112,7 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
             return ActionPlan(
                 key=key, summary="nothing to reclaim: the files hold little more than their newest lines"
             )
-        need = 65536 + int(sum((end - begin) * float(str(f["ratio"])) * 1.25 for _, f, begin, end in taken))
+        need = _need((end - begin, float(str(f["ratio"]))) for _, f, begin, end in taken)
         room = choose_room(raw, need=need, devices={str(f["device"]) for _, f, _, _ in taken})
         freed = sum(end - begin for _, _, begin, end in taken)
         reads = (
@@ -142,6 +142,7 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
                         "inode": f["inode"],
                         "head": f["head"],
                         "begin": begin,
+                        "ratio": f["ratio"],
                     }
                     for path, f, begin, _ in taken
                 ],
@@ -161,9 +162,9 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
             try:
                 if quarantine.manifest() is not None:
                     raise ApplyError(f"{plan.key!r} was begun already: {str(quarantine.folder)!r} exists")
-                _still_room(plan)
                 handles = [_open_planned(opened, file) for file in _planned(plan)]
                 entries = tuple(_entry(handle, f) for handle, f in zip(handles, _planned(plan), strict=True))
+                _still_room(plan, entries)
                 manifest = quarantine.begin(entries)
             except (OSError, DamagedQuarantineError) as error:
                 raise ApplyError(f"nothing was changed: {error!s:.300}") from error
@@ -263,8 +264,24 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
         return Outcome(detail=f"restored {counted(len(restored), 'file')}", changed=tuple(restored))
 
 
-def _still_room(plan: ActionPlan) -> None:
-    room, need = ask_rooms((Path(str(plan.details["room"])),))[0], int(str(plan.details["need"]))
+def _need(ranges: Iterable[tuple[int, float]]) -> int:
+    """Bytes that copies take, with a margin.
+
+    Args:
+        ranges: How many bytes are copied, and to which share of that their kind was compressed.
+    """
+    return 65536 + int(sum(size * ratio * 1.25 for size, ratio in ranges))
+
+
+def _still_room(plan: ActionPlan, entries: Sequence[Entry]) -> None:
+    """Make sure that there is room for what the logs have grown to.
+
+    Raises:
+        DriftError: If there is not.
+    """
+    room = ask_rooms((Path(str(plan.details["room"])),))[0]
+    ratios = (float(str(file.get("ratio", 1.0))) for file in _planned(plan))
+    need = _need((e.end - e.begin, ratio) for e, ratio in zip(entries, ratios, strict=True))
     if not room.writable or room.free < need:
         raise DriftError(
             f"{str(room.path)!r} has no room any more: {size_text(need)} needed, {size_text(room.free)} free"
@@ -279,8 +296,16 @@ def _set_aside(quarantine: Quarantine, manifest: Manifest, index: int, handle: i
         raise DamagedQuarantineError(
             f"{within} writes inside of {entry.path!r}, not at its end: it is no log"
         )
+    if not _is_as_saved(quarantine, index, handle, entry):
+        raise DamagedQuarantineError(f"{entry.path!r} was emptied or written anew while it was copied")
     punch(handle, entry.begin, entry.end)
     return quarantine.advance(manifest, index, entry.model_copy(update={"stage": Stage.CUT}))
+
+
+def _is_as_saved(quarantine: Quarantine, index: int, handle: int, entry: Entry) -> bool:
+    """Whether a range is still what was copied: in the time that took, a log may have been emptied."""
+    first = next(quarantine.chunks(index), b"")
+    return os.fstat(handle).st_size >= entry.end and os.pread(handle, len(first), entry.begin) == first
 
 
 def _restore(quarantine: Quarantine, index: int, entry: Entry) -> None:

@@ -23,6 +23,7 @@ from watchkeeper.tools.text import counted, shown_path, span_text
 MAX_FILES = 20
 MAX_DIFF_CHARACTERS = 4000
 RECENT_SECONDS = 3600.0
+_UNREADABLE = "cannot be read"
 FRESH_SECONDS = 15 * 60  # a change that young is the first thing that an engineer suspects
 
 
@@ -76,7 +77,7 @@ class ConfigChanges(Fact[ConfigChangesArguments, ConfigChangesResult]):
     provenance: ClassVar[Provenance] = Provenance.UNTRUSTED
     # Paths are the inventory's, and of what others wrote no more than the number of a line is told.
     plain_findings: ClassVar[bool] = True
-    kinds = frozenset({FindingKind.CONFIG_INVALID, FindingKind.CONFIG_CHANGED})
+    kinds = frozenset({FindingKind.CONFIG_INVALID, FindingKind.CONFIG_CHANGED, FindingKind.CUSTOM})
     arguments_type = ConfigChangesArguments
     result_type = ConfigChangesResult
 
@@ -114,11 +115,13 @@ class ConfigChanges(Fact[ConfigChangesArguments, ConfigChangesResult]):
             subject = f"configuration file {shown_path(file.path)} of service {arguments.service}"
             ago = "" if file.age is None else f" {span_text(file.age)} ago"
             if file.problem:
+                # What may not be read here may be well, and its service may read it.
+                unseen = file.problem.startswith(_UNREADABLE)
                 yield Finding(
-                    kind=FindingKind.CONFIG_INVALID,
+                    kind=FindingKind.CUSTOM if unseen else FindingKind.CONFIG_INVALID,
                     subject=file.path,
                     text=f"{subject} {file.problem}",
-                    severity=Severity.CRITICAL,
+                    severity=Severity.WARNING if unseen else Severity.CRITICAL,
                 )
             if file.differs and file.digest:
                 verb = "differs" if file.lines == 1 else "differ"
@@ -155,7 +158,7 @@ def _look_at(path: Path, archive: ConfigArchive) -> Raw:
     try:
         read = read_stable(path, limit=MAX_CONFIG_BYTES)
     except OSError as error:
-        seen["problem"] = f"cannot be read: {error.strerror}"
+        seen["problem"] = f"{_UNREADABLE}: {error.strerror}"
         return seen
     if read is None:
         seen["problem"] = "is missing"

@@ -6,11 +6,11 @@ import math
 from statistics import NormalDist
 
 
-def wilson(hits: int, count: int, confidence: float) -> tuple[float, float]:
+def wilson(hits: float, count: int, confidence: float) -> tuple[float, float]:
     """Return the interval of a share (Wilson 1927): from 0 to 1 where nothing was counted.
 
     Args:
-        hits: How many did.
+        hits: How many did; of outcomes between 0 and 1 their sum, for which the interval is wide enough.
         count: Of how many.
         confidence: Share of such intervals that hold the truth, e.g. 0.95.
     """

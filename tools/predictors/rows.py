@@ -83,7 +83,29 @@ class RowsFile:
         if name not in self.numeric:
             found: JsonValue = value
             return found
-        return None if value == "" else number_of(value)
+        return None if value == "" else _as_written(value)
+
+
+class _Int(int):
+    """A whole number of a file, with how it is written there."""
+
+    text: str
+
+
+class _Float(float):
+    """A number of a file, with how it is written there."""
+
+    text: str
+
+
+def _as_written(text: str) -> int | float | None:
+    """Return the number that a text writes: answers stand beside ``0042`` and ``1.10``, not 42 and 1.1."""
+    number = number_of(text)
+    if number is None:
+        return None
+    found = _Int(number) if isinstance(number, int) else _Float(number)
+    found.text = text
+    return found
 
 
 def format_of(path: Path) -> str:
@@ -226,4 +248,6 @@ def number_of(text: str) -> int | float | None:
 def _cell(value: JsonValue) -> str:
     if value is None:
         return ""
+    if isinstance(value, _Int | _Float):
+        return value.text
     return value if isinstance(value, str) else json.dumps(value)

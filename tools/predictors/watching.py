@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from statistics import fmean
@@ -44,6 +45,7 @@ class LiveQuality(BaseModel):
         low: Lower end of its 95 % interval.
         high: Upper end.
         held_out: Share of right answers on held-out data; None where it is not known.
+        held_out_low: Lower end of its 95 % interval; None where it is taken as exact.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,11 +55,25 @@ class LiveQuality(BaseModel):
     low: float
     high: float
     held_out: float | None = None
+    held_out_low: float | None = None
 
     @property
     def worse(self) -> bool:
-        """Whether it is worse than it was on held-out data, and no chance."""
-        return self.labels >= LEAST_LABELS and self.held_out is not None and self.high < self.held_out
+        """Whether it is worse than it was on held-out data, and no chance on either side."""
+        if self.labels < LEAST_LABELS or self.held_out is None:
+            return False
+        least = self.held_out if self.held_out_low is None else self.held_out_low
+        return is_below((self.share, self.high), (self.held_out, least))
+
+
+def is_below(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether the interval of the difference of two shares (Newcombe 1998, method 10) lies below zero.
+
+    Args:
+        first: The one share, and the upper end of its interval.
+        second: The other share, and the lower end of its interval.
+    """
+    return second[0] - first[0] > math.hypot(first[1] - first[0], second[0] - second[1])
 
 
 class Fall(BaseModel):
@@ -162,6 +178,7 @@ def look(
         column=column or version.record.notes.label_column or None,
         tolerance=tolerance,
         held_out=version.promised,
+        held_out_low=version.promised_low(0.95),
         streams=streams_are_watched(),
     )
 
@@ -177,6 +194,7 @@ def watch(
     column: str | None = None,
     tolerance: float = 0.0,
     held_out: float | None = None,
+    held_out_low: float | None = None,
     streams: bool = False,
 ) -> DriftReport:
     """Compare what a version was asked and answered lately with what it was before.
@@ -192,6 +210,7 @@ def watch(
         column: Column of the answers that labels are held against; by default the only one, or ``label``.
         tolerance: How far a number may be off and still agree.
         held_out: Share of right answers on held-out data.
+        held_out_low: Lower end of its 95 % interval; None where it is taken as exact.
         streams: Whether the stream of labelled answers is watched, too.
 
     Raises:
@@ -199,7 +218,9 @@ def watch(
         MissingExtraError: If streams are to be watched, and river is not installed.
     """
     labelled = [one for one in predictions if one.label is not None]
-    quality = live_quality(labelled, column=column, tolerance=tolerance, held_out=held_out)
+    quality = live_quality(
+        labelled, column=column, tolerance=tolerance, held_out=held_out, held_out_low=held_out_low
+    )
     before, recent = parted(first, predictions)
     columns: dict[str, ColumnDrift] = {}
     answers: dict[str, ColumnDrift] = {}
@@ -258,6 +279,7 @@ def live_quality(
     column: str | None = None,
     tolerance: float = 0.0,
     held_out: float | None = None,
+    held_out_low: float | None = None,
 ) -> LiveQuality | None:
     """Return how often answers agree with their labels; None without labels.
 
@@ -269,7 +291,12 @@ def live_quality(
         return None
     low, high = interval_of_mean(outcomes)
     return LiveQuality(
-        labels=len(outcomes), share=sum(outcomes) / len(outcomes), low=low, high=high, held_out=held_out
+        labels=len(outcomes),
+        share=sum(outcomes) / len(outcomes),
+        low=low,
+        high=high,
+        held_out=held_out,
+        held_out_low=held_out_low,
     )
 
 

@@ -62,7 +62,6 @@ class AgentTuning(Trainer[AgentTuningParameters]):
 
     name: ClassVar[str] = "agent-tuning"
     summary: ClassVar[str] = "a LoRA adapter with which the agents' language model chooses root causes"
-    extra: ClassVar[tuple[str, str] | None] = ("adapters", "peft")
     kind: ClassVar[str] = "adapter"
     parameters_type = AgentTuningParameters
 

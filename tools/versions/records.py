@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from watchkeeper.tools.errors import VersionError
 from watchkeeper.tools.predictors import Manifest
+from watchkeeper.tools.predictors.intervals import wilson
 from watchkeeper.tools.training.interface import Evaluation
 
 CHAMPION = "champion"
@@ -137,6 +138,17 @@ class Version(_Record):
         if evaluation is None or not evaluation.outcomes or not evaluation.promises:
             return None
         return sum(evaluation.outcomes) / len(evaluation.outcomes)
+
+    def promised_low(self, confidence: float) -> float | None:
+        """Lower end of the interval of `promised` (Wilson): few held-out rows promise little.
+
+        Args:
+            confidence: Share of such intervals that hold the truth.
+        """
+        evaluation = self.record.evaluation
+        if evaluation is None or self.promised is None:
+            return None
+        return wilson(sum(evaluation.outcomes), len(evaluation.outcomes), confidence)[0]
 
 
 class MoveState(StrEnum):

@@ -21,6 +21,7 @@ def build_app() -> typer.Typer:
         approvals,
         audit,
         breaker,
+        configs,
         decisions,
         escalations,
         incidents,
@@ -73,6 +74,7 @@ def build_app() -> typer.Typer:
     app.add_typer(decisions.app, name="decisions")
     app.add_typer(audit.app, name="audit")
     app.add_typer(breaker.app, name="breaker")
+    app.add_typer(configs.app, name="configs")
     app.add_typer(policy.app, name="policy")
     app.add_typer(tools.app, name="tools")
     app.add_typer(jobs.app, name="jobs")

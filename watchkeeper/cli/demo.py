@@ -23,8 +23,13 @@ NOT_OK = 1
 
 def demo(
     scenario: Annotated[
-        str, typer.Option(help="killed, disk-full, bad-config, stale or injection.", metavar="NAME")
-    ] = "killed",
+        list[str] | None,
+        typer.Option(
+            help="killed, disk-full, bad-config, stale or injection; may be given several times. "
+            "[default: killed]",
+            metavar="NAME",
+        ),
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Play every scenario.")] = False,
     approve: Annotated[
         str | None,
@@ -51,8 +56,10 @@ def demo(
     from watchkeeper.demo.faults import SCENARIOS
     from watchkeeper.demo.namespace import needs_namespace, reexec_in_namespace
 
-    if scenario not in SCENARIOS:
-        raise typer.BadParameter(f"no scenario is named {scenario!r} (there are: {', '.join(SCENARIOS)})")
+    names = SCENARIOS if all_ else tuple(scenario or ("killed",))
+    for name in names:
+        if name not in SCENARIOS:
+            raise typer.BadParameter(f"no scenario is named {name!r} (there are: {', '.join(SCENARIOS)})")
     if approve not in {None, "ask", "yes", "no"}:
         raise typer.BadParameter(f"--approve is ask, yes or no, not {approve!r}")
     if needs_namespace():
@@ -63,7 +70,6 @@ def demo(
     console = stderr_console()
     cleanup_stale()
     first = seed if seed is not None else random.SystemRandom().randrange(1, 2**31)
-    names = SCENARIOS if all_ else (scenario,)
     try:
         with mistakes():
             results = _play(console, names, first, approve=approve, model=model)

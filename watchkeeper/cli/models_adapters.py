@@ -116,6 +116,8 @@ def _by(what: str) -> Iterator[Callable[..., None]]:
 
 
 def _describe(entry: CatalogEntry, adapter: Adapter, folder: Path) -> dict[str, Any]:
+    from watchkeeper.models.shipped_adapters import is_shipped
+
     return {
         "name": adapter.name,
         "model": entry.id,
@@ -124,4 +126,5 @@ def _describe(entry: CatalogEntry, adapter: Adapter, folder: Path) -> dict[str, 
         "bytes": adapter.nbytes,
         "sha256": adapter.digest,
         "folder": str(folder),
+        "comes_with_watchkeeper": is_shipped(folder),
     }

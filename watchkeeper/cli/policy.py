@@ -59,7 +59,7 @@ def check(
         doubtful = doubts(policy, registry, inventory)
         gaps = [one for one in covered or () if one.covered is Covered.NEVER]
         sometimes = [one for one in covered or () if one.covered is Covered.SOMETIMES]
-        ok = not (strict and (gaps or doubtful))
+        ok = not (strict and (gaps or doubtful or not covered))
         if as_json:
             print_json(
                 {
@@ -92,7 +92,9 @@ def check(
             for doubt in doubtful:
                 typer.echo(f"doubt: {plain(doubt.place)}: rule {doubt.rule!r}: {plain(doubt.message)}")
             _tell_coverage(settings, covered, gaps, len(sometimes))
-            if not ok:
+            if strict and not covered:
+                typer.echo("--strict fails: the inventory has no host, so nothing was looked at")
+            elif not ok:
                 typer.echo(
                     f"--strict fails: {len(gaps)} actions on hosts are denied by default only, and "
                     f"{len(doubtful)} parts of rules speak of what is not there: add rules, or correct them"

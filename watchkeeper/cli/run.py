@@ -57,7 +57,7 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
         console.print(said, style="dim", markup=False)
         return engine
 
-    return LazyEngine(opening)
+    return LazyEngine(opening, adapters=settings.adapters)
 
 
 def answerer_of(approve: str, console: Console) -> Callable[[Orchestrator, Approval], None]:

@@ -63,6 +63,7 @@ def serve(
         )
         path = settings.policy_path
         rules = Policy.load(path, registry) if path else Policy.default(registry)
+        from watchkeeper.runtime.good_configs import keeping
         from watchkeeper.runtime.incident_jobs import RUN, IncidentRuns
         from watchkeeper.runtime.jobs import Jobs
         from watchkeeper.runtime.orchestrator import Orchestrator
@@ -91,13 +92,19 @@ def serve(
             say("this worker only observes: it calls nobody, and leaves calls that are due to other workers")
         runs = IncidentRuns(orchestrator, show=_shower(console), say=say)
         runs.sweep()
+        keep_configs = keeping(orchestrator.site)
+
+        def idle() -> None:
+            runs.sweep()
+            keep_configs()
+
         worker = Worker(
             Jobs(journal.store),
             journal.halts,
             {RUN: runs, **({} if settings.observe_only else orchestrator.escalation_jobs.tasks())},
             lease_seconds=lease,
             say=say,
-            idle=runs.sweep,
+            idle=idle,
         )
         trains = training_worker(journal, settings, hosts, console, lease=lease)
         journal.audit.append(
