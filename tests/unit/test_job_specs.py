@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from watchkeeper.tools.errors import JobSpecError, MissingExtraError, UnknownTrainerError
-from watchkeeper.tools.training import checking, trainer_of
+from watchkeeper.tools.training import trainer_of
+from watchkeeper.tools.training.agent_tuning import AgentTuning
 from watchkeeper.tools.training.checking import check_spec
 from watchkeeper.tools.training.spec import JobSpec, parse_parameters, parse_size
 
@@ -121,8 +122,8 @@ def test_a_trainer_whose_extra_is_missing_here_is_refused_before_its_job_waits(
 ) -> None:
     spec = JobSpec(name="site", trainer="agent-tuning", data=tmp_path)
     check_spec(spec)
-    monkeypatch.setattr(checking, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"job 'site': .*pip install 'watchkeeper\[adapters\]'"):
+    monkeypatch.setattr(AgentTuning, "extra", ("odd", "oddities"))
+    with pytest.raises(MissingExtraError, match=r"job 'site': .*pip install 'watchkeeper\[odd\]'"):
         check_spec(spec)
     check_spec(spec, elsewhere=True)  # another machine's worker may have it
     check_spec(spec.model_copy(update={"runs_on": "ray"}))  # a cluster has an environment of its own
