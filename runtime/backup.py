@@ -106,9 +106,10 @@ def back_up(
             root = staging / "content"
             kept = root / HOME
             kept.mkdir(parents=True, mode=0o700)
-            live = _copy_database(database, kept / DATABASE) if isinstance(database, Path) else ()
+            store = _name_in(home, database)
+            live = _copy_database(database, kept / store) if isinstance(database, Path) else ()
             entries, head = _copy_audit(home, kept, with_key=with_key)
-            _copy_tree(home, kept)
+            _copy_tree(home, kept, without=home / store)
             elsewhere = _copy_elsewhere(settings, config, root)
             manifest = BackupManifest(
                 made_at=at,
@@ -116,6 +117,7 @@ def back_up(
                 version=version,
                 home=str(home.absolute()),
                 database=isinstance(database, Path),
+                store=store,
                 with_key=with_key,
                 live=live,
                 audit_entries=entries,
@@ -246,11 +248,18 @@ def _is_sqlite(path: Path) -> bool:
         return False
 
 
-def _copy_tree(home: Path, kept: Path) -> None:
+def _name_in(home: Path, database: Path | str) -> str:
+    """Where a database is in a home; one from elsewhere takes the usual place."""
+    if isinstance(database, Path) and database.resolve().is_relative_to(home.resolve()):
+        return database.resolve().relative_to(home.resolve()).as_posix()
+    return DATABASE
+
+
+def _copy_tree(home: Path, kept: Path, *, without: Path) -> None:
     for top in sorted(home.iterdir()):
         if top.name in _APART or top.name.startswith((DATABASE, _STAGING)):
             continue
-        paths = list(_files(top))
+        paths = [path for path in _files(top) if not str(path).startswith(str(without))]
         databases = [path for path in paths if path.suffix == ".db" and _is_sqlite(path)]
         # Databases first: files that they speak of are there before they speak of them.
         for path in databases:

@@ -51,6 +51,7 @@ class BackupManifest(BaseModel):
         version: Of Watchkeeper.
         home: The folder that was backed up.
         database: Whether the database is in it; one on a server is not.
+        store: Name of the database in the home.
         with_key: Whether the key that signs the audit log is in it.
         live: Incidents that were not ended.
         audit_entries: Number of the last audit entry.
@@ -67,6 +68,7 @@ class BackupManifest(BaseModel):
     version: str
     home: str
     database: bool
+    store: str = "watchkeeper.db"
     with_key: bool
     live: tuple[str, ...]
     audit_entries: int

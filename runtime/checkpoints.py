@@ -161,9 +161,8 @@ class Checkpoints(BaseCheckpointSaver[str]):
         key = {**_place(config), "checkpoint_id": str(config["configurable"]["checkpoint_id"])}
         rows: builtins.list[dict[str, Any]] = []
         for number, (channel, value) in enumerate(writes):
-            kind, body = self.serde.dumps_typed(value)
             where = {"task_id": task_id, "task_path": task_path, "idx": WRITES_IDX_MAP.get(channel, number)}
-            rows.append({**key, **where, "channel": channel, "type": kind, "value": body})
+            rows.append({**key, **where, "channel": channel, "value": value})
         place = tuple(key.values())
         if self._deferred and not any(channel in WRITES_IDX_MAP for channel, _ in writes):
             waiting = self._waiting.setdefault(place, {})
@@ -173,8 +172,8 @@ class Checkpoints(BaseCheckpointSaver[str]):
         replace = all(channel in WRITES_IDX_MAP for channel, _ in writes)
         with self._store.transaction() as connection:
             if before := list(self._waiting.pop(place, {}).values()):
-                _upsert(connection, checkpoint_writes, before, replace=False)
-            _upsert(connection, checkpoint_writes, rows, replace=replace)
+                _upsert(connection, checkpoint_writes, [*map(self._packed, before)], replace=False)
+            _upsert(connection, checkpoint_writes, [*map(self._packed, rows)], replace=replace)
 
     def delete_thread(self, thread_id: str) -> None:
         """Forget a thread.
@@ -253,7 +252,10 @@ class Checkpoints(BaseCheckpointSaver[str]):
         waiting = self._waiting.get((*place.values(), row.checkpoint_id), {})
         written = [
             *(tuple(found) for found in kept),
-            *((w["task_id"], w["channel"], w["type"], w["value"]) for w in waiting.values()),
+            *(
+                (w["task_id"], w["channel"], w["type"], w["value"])
+                for w in map(self._packed, waiting.values())
+            ),
         ]
         parent: RunnableConfig | None = None
         if row.parent_checkpoint_id:
@@ -268,6 +270,11 @@ class Checkpoints(BaseCheckpointSaver[str]):
                 for task, channel, kind, value in written
             ],
         )
+
+    def _packed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What a task wrote as it is kept: most of it never is, since the next checkpoint holds it."""
+        kind, body = self.serde.dumps_typed(row["value"])
+        return {**row, "type": kind, "value": body}
 
     def _prune(self, connection: Connection, place: dict[str, str]) -> None:
         def of(table: Table) -> Any:

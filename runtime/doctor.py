@@ -110,7 +110,8 @@ class _Doctor:
     def __init__(self, home: Path, now: datetime) -> None:
         self._home = home
         self._now = now
-        self._settings = Settings(home=home)
+        # What is wrong in the environment is told by `configuration`, and ends nothing here.
+        self._settings = Settings.model_construct(home=home)
 
     def home(self) -> Iterator[Found]:
         """The folder itself, and room on its disk."""

@@ -274,7 +274,7 @@ def _database(new: Path, manifest: BackupManifest, store: str | None) -> Path | 
     if manifest.database:
         if store is not None:
             raise BackupError("the archive holds its database: leave out --store")
-        return new / DATABASE
+        return new / manifest.store
     if store is None:
         raise BackupError(
             "the archive holds no database, which is on a server: restore that first with its own tools "
@@ -339,7 +339,7 @@ def _mend_runs(new: Path, home: Path, manifest: BackupManifest) -> None:
             values = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             continue
-        for name in ("inventory", "policy"):
+        for name in ("inventory", "policy", "escalation"):
             place = values.get(name) if isinstance(values, dict) else None
             if isinstance(place, str) and Path(place).is_relative_to(manifest.home):
                 values[name] = str(home / Path(place).relative_to(manifest.home))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from watchkeeper.models.home import home_folder
 from watchkeeper.models.shipped_adapters import DEFAULT_ADAPTER, shipped_adapters
@@ -178,9 +179,19 @@ def load_settings(path: Path | None = None, **given: Any) -> Settings:
     if isinstance(data.get("store"), str) and data["store"] and "://" not in data["store"]:
         data["store"] = str(document.path.parent / Path(data["store"]).expanduser())
     try:
-        return Settings(**{**data, **EnvSettingsSource(Settings)(), **given})
+        told = dict(EnvSettingsSource(Settings)())
+        if told.get("home") == "":
+            told["home"] = data.get("home", home)  # an empty variable is none, as everywhere else
+        return Settings(**{**data, **told, **given})
     except ValidationError as error:
         raise ConfigurationError(_explain(error, document, given)) from error
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        variable = f"{PREFIX}{field[1].upper()}" if field else f"{PREFIX}..."
+        raise ConfigurationError(
+            f"environment variable {variable}: a list or table is expected as JSON, such as "
+            f'\'["one", "two"]\' (got {os.environ.get(variable, "")!r:.80})'
+        ) from error
 
 
 def _explain(error: ValidationError, document: Document, given: dict[str, Any]) -> str:

@@ -82,3 +82,24 @@ def test_a_reason_is_never_taken_for_an_answer(tmp_path: Path, keyboard: int) ->
     )
     assert (given.answer, given.reason) == (Answer.TERMINATE, "yes the server room burns")
     assert "approve" not in shown.rpartition("needs words: say why")[2]
+
+
+def test_a_stop_ends_the_question(tmp_path: Path, keyboard: int) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off")
+    shown = io.StringIO()
+    with orchestrator(tmp_path / "home", lamp, prefers()) as running:
+        step = running.changes.propose(
+            running.open(ALERT).id, host="house", action="switch.set", arguments={"position": "on"}, key="k"
+        )
+        running.changes.decide(step.id)
+        asked = running.changes.ask(step.id)
+        answering = threading.Thread(
+            target=TerminalAnswerer(Console(file=shown, width=200)), args=(running, asked)
+        )
+        answering.start()
+        wait_for("watchkeeper approvals approve", shown)
+        running.journal.halts.stop(by="bob", reason="enough")
+        answering.join(10)
+        assert not answering.is_alive()
+        os.write(keyboard, b"yes\n")
+        assert running.journal.approvals.get(asked.id).status is ApprovalStatus.PENDING

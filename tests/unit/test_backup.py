@@ -32,6 +32,7 @@ from watchkeeper.runtime.ledger import EffectState
 from watchkeeper.runtime.people import current_person
 from watchkeeper.runtime.restoring import restore
 from watchkeeper.runtime.roles import Role
+from watchkeeper.runtime.settings import load_settings
 from watchkeeper.runtime.tokens import new_token
 from watchkeeper.runtime.users import User, Users, change_users, load_users
 
@@ -341,6 +342,34 @@ def test_configuration_from_elsewhere_comes_along(home: Path, folder: Path) -> N
     made = save(home, folder / "one.tar.gz", policy=outside)
     done = restore(made.path, folder / "new", by="bob")
     assert Path(done.elsewhere[str(outside)]).read_text() == ALLOW
+
+
+def test_a_database_of_another_name_is_made_safe_where_the_configuration_looks(
+    home: Path, folder: Path
+) -> None:
+    (home / "watchkeeper.db").rename(home / "state.db")
+    (home / "config.yaml").write_text("store: state.db\n")
+    made = back_up(load_settings(home=home), folder / "one.tar.gz", by="ann", version="0")
+    assert not any(name.endswith("watchkeeper.db") for name in names(made.path))
+    new = folder / "new"
+    restore(made.path, new, by="bob")
+    settings = load_settings(home=new)
+    assert settings.store_place == new / "state.db"
+    with Journal(new, store=settings.store_place) as journal, pytest.raises(HaltedError):
+        journal.halts.check()
+    with Journal(new, store=settings.store_place) as journal:
+        assert [asked.status for asked in journal.approvals.list()] == [ApprovalStatus.EXPIRED]
+
+
+def test_run_files_name_all_files_of_the_new_home(home: Path, folder: Path) -> None:
+    (home / "runs").mkdir(exist_ok=True)
+    named = {name: str(home / f"{name}.yaml") for name in ("inventory", "policy", "escalation")}
+    (home / "runs" / "INC-0000.json").write_text(json.dumps(named))
+    made = save(home, folder / "one.tar.gz")
+    new = folder / "new"
+    restore(made.path, new, by="bob")
+    found = json.loads((new / "runs" / "INC-0000.json").read_text())
+    assert found == {name: str(new / f"{name}.yaml") for name in named}
 
 
 def test_a_database_on_a_server_is_dumped_apart_and_made_safe_where_it_is(home: Path, folder: Path) -> None:

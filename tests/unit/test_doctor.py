@@ -290,3 +290,8 @@ def test_what_was_found_is_counted(
     monkeypatch.setattr(doctor, "examine", lambda *_, **__: found)
     ended = CliRunner().invoke(build_app(), ["doctor", "--home", str(tmp_path)])
     assert (ended.exit_code, ended.stdout.splitlines()[-1]) == (min(wrong, 1), f"{tmp_path}: {said}")
+
+
+def test_a_wrong_variable_is_told_and_ends_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_MAX_ACTIONS", "abc")
+    assert any("WATCHKEEPER_MAX_ACTIONS" in found.what for found in wrong(home))

@@ -8,9 +8,12 @@ import pytest
 from rich.console import Console
 
 from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
-from watchkeeper.cli.run import handle, say_what_sandbox_is_missing, say_what_solo_cannot_change
+from watchkeeper import Settings
+from watchkeeper.cli.run import handle, keep_options, say_what_sandbox_is_missing, say_what_solo_cannot_change
 from watchkeeper.cli.view import EventView
+from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.events import DecisionMade, EvidenceGathered, Option
+from watchkeeper.runtime.runs import RunFile
 from watchkeeper.tools import sandbox
 from watchkeeper.tools.findings import Finding, Severity
 
@@ -116,3 +119,18 @@ def test_a_sandbox_that_is_missing_is_told_in_one_line(monkeypatch: pytest.Monke
     monkeypatch.setattr(sandbox, "find_sandbox", lambda: sandbox.Sandbox("/usr/bin/bwrap", "x", ""))
     say_what_sandbox_is_missing(console)
     assert written(console).count("\n") == 1
+
+
+def test_an_incident_keeps_what_it_was_begun_with(tmp_path: Path) -> None:
+    first = Settings(home=tmp_path, solo=True)
+    keep_options(first, "INC-0000")
+    keep_options(Settings(home=tmp_path, solo=False), "INC-0000")
+    kept = RunFile.read(tmp_path, "INC-0000")
+    assert kept == RunFile.of(first)
+
+
+def test_an_alert_that_joins_what_only_observes_does_not_make_it_act(tmp_path: Path) -> None:
+    keep_options(Settings(home=tmp_path, observe_only=True), "INC-0000")
+    with pytest.raises(ConfigurationError, match=r"begun only to observe .*--resume INC-0000"):
+        keep_options(Settings(home=tmp_path), "INC-0000")
+    keep_options(Settings(home=tmp_path, observe_only=True), "INC-0000")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from watchkeeper.models.home import home_folder
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.settings import Settings, load_settings
 from watchkeeper.tools.inventory import Registered
@@ -114,3 +115,15 @@ def test_a_predictor_is_named_by_its_folder_or_in_the_registry(
     for value, found in (('{"registry": "logs"}', Registered(registry="logs")), ("/p/logs", Path("/p/logs"))):
         monkeypatch.setenv("WATCHKEEPER_LOG_PREDICTOR", value)
         assert load_settings().log_predictor == found
+
+
+def test_a_variable_that_should_hold_a_list_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_TOOLS", "own:tools")
+    with pytest.raises(ConfigurationError, match=r"WATCHKEEPER_TOOLS: a list .* as JSON.*got 'own:tools'"):
+        load_settings()
+
+
+def test_an_empty_variable_for_the_home_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHKEEPER_HOME", "")
+    assert load_settings().home == home_folder()
+    assert load_settings().home != Path()

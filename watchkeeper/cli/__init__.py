@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 _MISTAKE = 2
-_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 """What a file system refuses for a reason that its owner can mend."""
 
 

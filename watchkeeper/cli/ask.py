@@ -83,6 +83,8 @@ class TerminalAnswerer:
         unexplained: Answer | None = None
         try:
             while orchestrator.journal.approvals.get(approval.id).waits(orchestrator.journal.now()):
+                if orchestrator.journal.halts.current() is not None:
+                    return  # everything was stopped: the run says so, and asks again when it goes on
                 ready, _, _ = select.select([sys.stdin], [], [], 0.5)
                 if not ready:
                     continue

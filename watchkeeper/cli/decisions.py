@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,7 +135,7 @@ def review(
 
         reviews = Reviews(store, AuditLog(settings.home))
         needed = Permission.REVIEW, "review decisions"
-        one = target if target and "-D" in target else None
+        one = target if target and re.search(r"-D\d+$", target) else None
         if verdict is not None:
             if one is None:
                 fail("--verdict needs a decision, for example INC-7K3Q-D1; see `watchkeeper decisions list`")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from watchkeeper.cli.output import INTERRUPTED
 from watchkeeper.cli.records import Json, opened, plain, print_json, print_pairs, print_table, upper, when
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def logs(
                     return
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
-            return
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _last_lines(folder: JobFolder, count: int) -> tuple[list[str], int]:

@@ -107,10 +107,15 @@ def beside(worker: Worker, *, threads: int, once: bool) -> Iterator[Callable[[],
     """Have a worker train in the background until the block ends; yields the way to stop it."""
     from watchkeeper.runtime.errors import HaltedError
 
+    failed: list[Exception] = []
+
     def run() -> None:
         # Whoever runs the block is told of a halt, too.
-        with contextlib.suppress(HaltedError):
-            worker.run(threads=threads, once=once)
+        try:
+            with contextlib.suppress(HaltedError):
+                worker.run(threads=threads, once=once)
+        except Exception as error:  # noqa: BLE001 (it is raised where the block ends)
+            failed.append(error)
 
     if not threads:
         yield lambda: None
@@ -126,6 +131,8 @@ def beside(worker: Worker, *, threads: int, once: bool) -> Iterator[Callable[[],
         if not once:
             worker.stop()
         thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _this_machine(hosts: Inventory) -> str | None:

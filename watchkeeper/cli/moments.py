@@ -24,11 +24,11 @@ def moment(text: str | None) -> datetime | None:
         if ago:
             return datetime.now(UTC) - timedelta(**{_UNIT[ago[2]]: int(ago[1])})
         found = datetime.fromisoformat(text.strip())
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
             f"{text!r} is no moment: write 2026-11-01, 2026-11-01T12:30 or 30d (ago; s, m, h, d or w)"
         ) from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def given(text: str) -> datetime:

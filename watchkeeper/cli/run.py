@@ -88,10 +88,13 @@ def handle(
     again: str = "watchkeeper run",
 ) -> None:
     """Run an incident to its end or to a question that waits, and show it; ``again`` goes on after Ctrl-C."""
+    from watchkeeper.cli.ask import TerminalAnswerer
     from watchkeeper.cli.view import EventView
     from watchkeeper.runtime.events import ApprovalRequested, IncidentOpened
 
     answerer = answerer_of(approve, console)
+    # Who is asked here is waited for: an answer that nobody goes on with would be none.
+    wait = wait or isinstance(answerer, TerminalAnswerer)
     view = EventView(console)
     known = orchestrator.journal.incidents.events(incident_id)
     before = known[-1].seq if any(not isinstance(event, IncidentOpened) for event in known) else 0
@@ -110,6 +113,25 @@ def handle(
         console.print(f"\nstopped; go on with: {again} --resume {incident_id}")
         raise typer.Exit(130) from None
     say_who_makes_the_next_call(orchestrator, incident_id, console)
+
+
+def keep_options(settings: Settings, incident_id: str) -> None:
+    """Keep what an incident is run with; one that the alert joined keeps what it was begun with.
+
+    Raises:
+        ConfigurationError: If it was begun only to observe, and this run would act.
+    """
+    from watchkeeper.runtime.errors import ConfigurationError
+    from watchkeeper.runtime.runs import RunFile
+
+    before = RunFile.read(settings.home, incident_id)
+    if before is None:
+        RunFile.of(settings).write(settings.home, incident_id)
+    elif before.observe_only and not settings.observe_only:
+        raise ConfigurationError(
+            f"this alert is that of {incident_id}, which was begun only to observe and stays so: "
+            f"`watchkeeper run --resume {incident_id}` brings it to its end, and the next one may act"
+        )
 
 
 def say_who_makes_the_next_call(orchestrator: Orchestrator, incident_id: str, console: Console) -> None:
@@ -255,7 +277,7 @@ def run(
                 # One that does not answer leaves no incident behind that nobody works on.
                 engine.open()
             incident_id = orchestrator.open(raised).id
-            RunFile.of(settings).write(settings.home, incident_id)
+            keep_options(settings, incident_id)
         else:
             incident_id = orchestrator.journal.incidents.get(str(resume)).id
             ensure_pulled(settings.model, console)
