@@ -31,6 +31,7 @@ from watchkeeper.runtime.schema import ENDED
 from watchkeeper.runtime.settings import Settings
 
 DATABASE = "watchkeeper.db"
+_ENDINGS = ("", "-wal", "-shm", "-journal")
 _MAGIC = b"SQLite format 3\0"
 MODELS = "models"
 _SUFFIX = ".tar.gz"
@@ -256,16 +257,17 @@ def _name_in(home: Path, database: Path | str) -> str:
 
 
 def _copy_tree(home: Path, kept: Path, *, without: Path) -> None:
+    left_out = {without.with_name(f"{without.name}{ending}") for ending in _ENDINGS}
     for top in sorted(home.iterdir()):
         if top.name in _APART or top.name.startswith((DATABASE, _STAGING)):
             continue
-        paths = [path for path in _files(top) if not str(path).startswith(str(without))]
+        paths = [path for path in _files(top) if path not in left_out]
         databases = [path for path in paths if path.suffix == ".db" and _is_sqlite(path)]
         # Databases first: files that they speak of are there before they speak of them.
         for path in databases:
             with _copied(path, kept / path.relative_to(home)):
                 pass
-        beside = {f"{path}{ending}" for path in databases for ending in ("", "-wal", "-shm", "-journal")}
+        beside = {f"{path}{ending}" for path in databases for ending in _ENDINGS}
         for path in paths:
             if str(path) in beside:
                 continue

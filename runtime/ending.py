@@ -69,5 +69,5 @@ class Ending:
             context.site.home / "reports",
         )
         if verdict == "resolved":
-            keep_after_resolved(context.site, incident.alert.host)
+            keep_after_resolved(context.site, incident.alert)
         return {}

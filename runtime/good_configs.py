@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.clock import Clock, utc_now
 from watchkeeper.runtime.site import Site
 from watchkeeper.tools.archive import record_good_configs
@@ -38,7 +39,7 @@ class Kept:
     reason: str = ""
 
 
-def keep_good_configs(site: Site, host: str | None = None) -> tuple[Kept, ...]:
+def keep_good_configs(site: Site, host: str | None = None, service: str | None = None) -> tuple[Kept, ...]:
     """Keep the configuration files of services that are well, as their last good versions.
 
     A service is well while every check that the inventory gives it passes. Of its files those count that it
@@ -47,17 +48,18 @@ def keep_good_configs(site: Site, host: str | None = None) -> tuple[Kept, ...]:
     Args:
         site: The hosts and the tools.
         host: The host to look at; all of the inventory by default.
+        service: The service of it to look at; all that have configuration by default.
 
     Raises:
         UnknownHostError: If the host is not in the inventory.
     """
     names = [host] if host is not None else [spec.name for spec in site.inventory.hosts]
-    return tuple(kept for name in names for kept in _of_host(site, site.target(name)))
+    return tuple(kept for name in names for kept in _of_host(site, site.target(name), service))
 
 
-def _of_host(site: Site, target: Target) -> Iterator[Kept]:
+def _of_host(site: Site, target: Target, only: str | None) -> Iterator[Kept]:
     for service in target.spec.services:
-        if not service.config:
+        if not service.config or only not in {None, service.name}:
             continue
         if failing := _failing_check(site, target, service):
             yield Kept(target.spec.name, service.name, reason=failing)
@@ -103,10 +105,10 @@ def keeping(site: Site, *, now: Clock = utc_now) -> Callable[[], None]:
     return look
 
 
-def keep_after_resolved(site: Site, host: str) -> None:
-    """Keep what a host's services run with after an incident on it was resolved.
+def keep_after_resolved(site: Site, alert: Alert) -> None:
+    """Keep what the service of an alert runs with after its incident was resolved.
 
     The incident has ended: what cannot be looked at now is looked at another time.
     """
     with suppress(ToolError, OSError):
-        keep_good_configs(site, host)
+        keep_good_configs(site, alert.host, alert.service)

@@ -30,9 +30,10 @@ from watchkeeper.runtime.backup_files import (
     read_archive,
 )
 from watchkeeper.runtime.clock import Clock, utc_now
-from watchkeeper.runtime.errors import AuditError, BackupError, IdentityError
+from watchkeeper.runtime.errors import AuditError, BackupError, ConfigurationError, IdentityError
 from watchkeeper.runtime.halt import Halt, Halts
 from watchkeeper.runtime.restoring_records import MadeSafe, make_safe
+from watchkeeper.runtime.settings import load_settings
 from watchkeeper.runtime.store import Store
 from watchkeeper.runtime.users import FILE as USERS
 from watchkeeper.runtime.users import load_users
@@ -54,6 +55,8 @@ class Restored(BaseModel):
         safe: What was live in it, and what became of that.
         new_key: Whether a new audit log was begun, since nobody has the key of the restored one.
         elsewhere: Configuration from outside the home: where it lies now, by where it lay.
+        other_store: The database that its configuration names, where that is not the restored one: it was
+            neither restored nor made safe.
         archive_sha256: SHA-256 of the archive.
     """
 
@@ -67,6 +70,7 @@ class Restored(BaseModel):
     safe: MadeSafe
     new_key: bool
     elsewhere: dict[str, str]
+    other_store: str = ""
     archive_sha256: str
 
 
@@ -154,8 +158,29 @@ def restore(
         safe=safe,
         new_key=new_key,
         elsewhere=moved,
+        other_store=_other_store(home, manifest),
         archive_sha256=sha256,
     )
+
+
+def _database_of(home: Path) -> Path:
+    """The database that lies in a home: the one that its configuration names, if that does."""
+    with contextlib.suppress(ConfigurationError):
+        place = load_settings(home=home).store_place
+        if isinstance(place, Path) and place.is_relative_to(home):
+            return place
+    return home / DATABASE
+
+
+def _other_store(home: Path, manifest: BackupManifest) -> str:
+    """The database that is used from now on, where that is not the restored one; empty where it is."""
+    try:
+        place = load_settings(home=home).store_place
+    except ConfigurationError:
+        return ""  # nothing is opened with it; whoever begins anything is told of it
+    if not manifest.database or place == home / manifest.store:
+        return ""
+    return str(place) if isinstance(place, Path) else "one on a server"
 
 
 def _check_readable(archive: Path) -> None:
@@ -197,8 +222,9 @@ def _unused(home: Path) -> Iterator[None]:
                     f"home {str(home)!r} is in use: process {holder} runs incident {lock.stem!r}; "
                     "stop it first, or restore to another home with --home"
                 ) from error
-        if (home / DATABASE).is_file():
-            connection = sqlite3.connect(home / DATABASE, timeout=0, isolation_level=None)
+        database = _database_of(home)
+        if database.is_file():
+            connection = sqlite3.connect(database, timeout=0, isolation_level=None)
             stack.callback(connection.close)
             try:
                 # Only who has a database alone may take it out of this mode.
@@ -307,7 +333,7 @@ def _stopped_before(home: Path) -> str:
     with contextlib.suppress(sqlite3.Error):
         # Read as it is: opening it as a store would bring it to this release.
         with contextlib.closing(
-            sqlite3.connect(f"{(home / DATABASE).as_uri()}?mode=ro", uri=True)
+            sqlite3.connect(f"{_database_of(home).as_uri()}?mode=ro", uri=True)
         ) as reading:
             found = reading.execute("SELECT by, reason FROM halts WHERE lifted_at IS NULL").fetchone()
         if found is not None:

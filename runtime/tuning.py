@@ -26,6 +26,7 @@ from watchkeeper.models.choice_evaluation import Chosen, answer_cases, paired
 from watchkeeper.models.engine import LocalEngine
 from watchkeeper.models.errors import AdapterError
 from watchkeeper.models.interface import Cancellation, ModelIdentity, Progress
+from watchkeeper.models.shipped_adapters import is_shipped
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.tuning_verdict import CARD_HEADING, TuningPlan, TuningVerdict, card, judgement
 from watchkeeper.tools.durable import private_folder, write_durably
@@ -245,7 +246,13 @@ class Tuning:
         Raises:
             AdapterError: If there is one.
         """
-        if self.name in installed_adapters(entry, home):
+        folder = installed_adapters(entry, home).get(self.name)
+        if folder is not None and is_shipped(folder):
+            raise AdapterError(
+                f"adapter {self.name!r} of {entry.id!r} comes with Watchkeeper: take another name, and "
+                "name it with `adapter:` in config.yaml"
+            )
+        if folder is not None:
             raise AdapterError(
                 f"{entry.id!r} has an adapter {self.name!r} already: remove it with "
                 f"'watchkeeper models adapters remove {self.name}', or take another name"

@@ -144,7 +144,8 @@ def _refused(name: str, error: Exception) -> str:
     if isinstance(error, CollectError):
         return str(error)
     if not isinstance(error, OSError):
-        return f"{name}: what it read cannot be understood ({type(error).__name__}: {error!s:.200})"
+        said = " ".join(str(error).split())[:200]
+        return f"{name}: what it read cannot be understood ({type(error).__name__}: {said})"
     what = f": {error.filename!r}" if error.filename else ""
     return f"{name}: {error.strerror or type(error).__name__}{what}"
 

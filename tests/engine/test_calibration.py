@@ -355,3 +355,19 @@ def test_a_choice_names_the_calibration_that_made_its_shares() -> None:
     assert first.options[0].probability != second.options[0].probability
     plain.close()
     calibrated.close()
+
+
+def test_what_agents_showed_before_is_of_the_weight_that_they_asked_with() -> None:
+    """Logprobs (-4, -5), neutral (-1, -4): 0.88 for the second option at weight 1, and 0.62 at a half."""
+    asked = [
+        ScoredCase((-4.0, -5.0), (-1.0, -4.0), (3, 3), 1, f"topic {n}", n % 3 == 2, neutral_weight=0.5)
+        for n in range(60)
+    ]
+    (before,) = {
+        round(bin_.confidence, 2)
+        for found in calibrate(asked, IDENTITY).measured
+        if found.asked == "corrected"
+        for bin_ in found.before.bins
+        if bin_.cases
+    }
+    assert before == 0.62

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.killing import killed_at
+from tests.supervised import SLEEPER, supervising, wait_for
 from watchkeeper.tools.action import Action, ActionPlan, ProbeAnswer, Reversibility
 from watchkeeper.tools.actions import ProcessEnd, ServiceRestart, ServiceStart, ServiceStop, service
 from watchkeeper.tools.archive import ConfigArchive, record_good_configs
@@ -36,7 +37,6 @@ from watchkeeper.tools.supervisord import SupervisordService
 from watchkeeper.tools.supervisors import RunState, ServiceState, supervisor_of
 from watchkeeper.tools.text import process_identity
 
-SLEEPER = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
 PROGRAMS = {
     "web": (SLEEPER, "autorestart=true\nstartsecs=0"),
@@ -50,13 +50,6 @@ PROGRAMS = {
 }
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     # A UNIX socket's path may have 107 bytes: pytest's own folders can be longer.
@@ -66,33 +59,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def supervisord(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    sections = [
-        f"[unix_http_server]\nfile={folder}/s.sock\n",
-        f"[supervisord]\nnodaemon=true\nlogfile={folder}/supervisord.log",
-        f"pidfile={folder}/supervisord.pid\nchildlogdir={folder}\n",
-        "[rpcinterface:supervisor]",
-        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
-        f"[program:missing]\ncommand={folder}/no-such-program\nautostart=false\n",
-    ]
-    for name, (script, options) in PROGRAMS.items():
-        (folder / f"{name}.py").write_text(script)
-        sections.append(f"[program:{name}]\ncommand={sys.executable} {folder}/{name}.py\n{options}\n")
-    (folder / "supervisord.conf").write_text("\n".join(sections))
-    command = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c"]
-    with (folder / "out").open("wb") as out:
-        process = subprocess.Popen(
-            [*command, str(folder / "supervisord.conf")], stdout=out, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_for((folder / "s.sock").exists)
+    with supervising(folder, PROGRAMS) as process:
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture

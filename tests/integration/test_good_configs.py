@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.supervised import SLEEPER, supervising, wait_for
 from watchkeeper.cli import build_app
 from watchkeeper.runtime.good_configs import LOOK_EVERY, keep_good_configs, keeping
 from watchkeeper.runtime.policy import Policy
@@ -23,17 +23,9 @@ from watchkeeper.runtime.site import Site
 from watchkeeper.tools.archive import ConfigArchive
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import UnknownHostError
+from watchkeeper.tools.findings import Severity
 from watchkeeper.tools.inventory import Inventory
 from watchkeeper.tools.supervisors import supervisor_of
-
-PROGRAM = "import time; time.sleep(600)"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +33,8 @@ def supervised() -> Iterator[Path]:
     """The socket of a supervisord with one program."""
     with tempfile.TemporaryDirectory(prefix="wk") as name:
         folder = Path(name)
-        (folder / "web.py").write_text(PROGRAM)
-        (folder / "supervisord.conf").write_text(
-            f"[unix_http_server]\nfile={folder}/s.sock\n\n"
-            f"[supervisord]\nnodaemon=true\nlogfile={folder}/d.log\npidfile={folder}/d.pid\n\n"
-            "[rpcinterface:supervisor]\n"
-            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n\n"
-            f"[program:web]\ncommand={sys.executable} {folder}/web.py\nstartsecs=0\n"
-        )
-        command = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c"]
-        process = subprocess.Popen([*command, str(folder / "supervisord.conf")], stdout=subprocess.DEVNULL)
-        try:
-            wait_for((folder / "s.sock").exists)
+        with supervising(folder, {"web": (SLEEPER, "startsecs=0")}):
             yield folder / "s.sock"
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
 
 
 @pytest.fixture
@@ -154,3 +132,20 @@ def test_the_command_keeps_and_lists_them(
     assert len(listed["files"][0]["versions"]) == 1
     refused = run.invoke(app, ["configs", "keep", "--host", "there"])
     assert refused.exit_code == 2
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_kept(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "app.json"
+    link = tmp_path / "a-link.json"
+    link.symlink_to(path)
+    spec = site.inventory.host("here")
+    service = spec.service("web").model_copy(update={"config": (link, path)})
+    host = spec.model_copy(update={"services": (service,)})
+    both = replace(site, inventory=Inventory(hosts=(host,)))
+    (kept,) = keep_good_configs(both, "here", "web")
+    assert kept.files == (path,)
+    assert keep_good_configs(both, "here", "another") == ()
+    # It may be well for all that is known, so nobody is told that it is invalid.
+    found = both.registry.gather("config.changes", both.target("here"), {"service": "web"}, id="E1")
+    (told,) = (finding for finding in found.findings if finding.subject == str(link))
+    assert (told.kind, told.severity) == ("custom", Severity.WARNING)

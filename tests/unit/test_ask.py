@@ -6,12 +6,15 @@ import pty
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.lamp import ALERT, Lamp, orchestrator, prefers
+from watchkeeper import Orchestrator
 from watchkeeper.cli.ask import TerminalAnswerer
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
 
@@ -32,25 +35,45 @@ def wait_for(text: str, shown: io.StringIO) -> None:
     assert text in shown.getvalue()
 
 
-def answered(tmp_path: Path, keyboard: int, *lines: tuple[str, str]) -> tuple[Approval, str]:
-    """Ask at the terminal, and type each line once its text is shown; what came of it, and all texts."""
-    lamp = Lamp.dark(tmp_path, switch="off")
+@dataclass(frozen=True)
+class Asking:
+    """A question that is being put at the terminal."""
+
+    running: Orchestrator
+    approval: Approval
+    thread: threading.Thread
+    shown: io.StringIO
+
+    def now(self) -> Approval:
+        """The question as it is kept."""
+        return self.running.journal.approvals.get(self.approval.id)
+
+
+@contextmanager
+def asking(folder: Path) -> Iterator[Asking]:
+    """Put a question at the terminal."""
     shown = io.StringIO()
-    with orchestrator(tmp_path / "home", lamp, prefers()) as running:
+    with orchestrator(folder / "home", Lamp.dark(folder, switch="off"), prefers()) as running:
         step = running.changes.propose(
             running.open(ALERT).id, host="house", action="switch.set", arguments={"position": "on"}, key="k"
         )
         running.changes.decide(step.id)
         asked = running.changes.ask(step.id)
-        answering = threading.Thread(
+        thread = threading.Thread(
             target=TerminalAnswerer(Console(file=shown, width=200)), args=(running, asked)
         )
-        answering.start()
+        thread.start()
+        yield Asking(running, asked, thread, shown)
+
+
+def answered(folder: Path, keyboard: int, *lines: tuple[str, str]) -> tuple[Approval, str]:
+    """Ask at the terminal, and type each line once its text is shown; what came of it, and all texts."""
+    with asking(folder) as question:
         for text, line in lines:
-            wait_for(text, shown)
+            wait_for(text, question.shown)
             os.write(keyboard, line.encode() + b"\n")
-        answering.join(30)
-        return running.journal.approvals.get(asked.id), shown.getvalue()
+        question.thread.join(30)
+        return question.now(), question.shown.getvalue()
 
 
 def test_what_was_typed_before_a_question_was_shown_does_not_answer_it(tmp_path: Path, keyboard: int) -> None:
@@ -85,21 +108,10 @@ def test_a_reason_is_never_taken_for_an_answer(tmp_path: Path, keyboard: int) ->
 
 
 def test_a_stop_ends_the_question(tmp_path: Path, keyboard: int) -> None:
-    lamp = Lamp.dark(tmp_path, switch="off")
-    shown = io.StringIO()
-    with orchestrator(tmp_path / "home", lamp, prefers()) as running:
-        step = running.changes.propose(
-            running.open(ALERT).id, host="house", action="switch.set", arguments={"position": "on"}, key="k"
-        )
-        running.changes.decide(step.id)
-        asked = running.changes.ask(step.id)
-        answering = threading.Thread(
-            target=TerminalAnswerer(Console(file=shown, width=200)), args=(running, asked)
-        )
-        answering.start()
-        wait_for("watchkeeper approvals approve", shown)
-        running.journal.halts.stop(by="bob", reason="enough")
-        answering.join(10)
-        assert not answering.is_alive()
+    with asking(tmp_path) as question:
+        wait_for("watchkeeper approvals approve", question.shown)
+        question.running.journal.halts.stop(by="bob", reason="enough")
+        question.thread.join(10)
+        assert not question.thread.is_alive()
         os.write(keyboard, b"yes\n")
-        assert running.journal.approvals.get(asked.id).status is ApprovalStatus.PENDING
+        assert question.now().status is ApprovalStatus.PENDING

@@ -361,6 +361,40 @@ def test_a_database_of_another_name_is_made_safe_where_the_configuration_looks(
         assert [asked.status for asked in journal.approvals.list()] == [ApprovalStatus.EXPIRED]
 
 
+def test_files_that_are_called_like_the_database_come_along(home: Path, folder: Path) -> None:
+    (home / "watchkeeper.db").rename(home / "state")
+    (home / "config.yaml").write_text("store: state\n")
+    (home / "state-of-things.txt").write_text("well")
+    made = back_up(load_settings(home=home), folder / "one.tar.gz", by="ann", version="0")
+    restore(made.path, folder / "new", by="bob")
+    assert (folder / "new" / "state-of-things.txt").read_text() == "well"
+
+
+def test_a_database_that_the_configuration_has_elsewhere_is_told(home: Path, folder: Path) -> None:
+    outside = folder / "data" / "live.db"
+    outside.parent.mkdir()
+    (home / "watchkeeper.db").rename(outside)
+    (home / "config.yaml").write_text(f"store: {outside}\n")
+    made = back_up(load_settings(home=home), folder / "one.tar.gz", by="ann", version="0")
+    done = restore(made.path, folder / "new", by="bob")
+    assert done.other_store == str(outside)
+    (folder / "new" / "config.yaml").unlink()
+    with Journal(folder / "new") as journal, pytest.raises(HaltedError):
+        journal.halts.check()
+
+
+def test_a_home_whose_database_has_another_name_is_not_replaced_while_it_is_open(
+    home: Path, folder: Path
+) -> None:
+    made = save(home, folder / "one.tar.gz", with_key=True)
+    (home / "watchkeeper.db").rename(home / "state.db")
+    (home / "config.yaml").write_text("store: state.db\n")
+    with Journal(home, store=home / "state.db") as journal:
+        journal.incidents.list()
+        with pytest.raises(BackupError, match="has its database open"):
+            restore(made.path, home, by="bob", replace=True)
+
+
 def test_run_files_name_all_files_of_the_new_home(home: Path, folder: Path) -> None:
     (home / "runs").mkdir(exist_ok=True)
     named = {name: str(home / f"{name}.yaml") for name in ("inventory", "policy", "escalation")}

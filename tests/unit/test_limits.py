@@ -177,6 +177,18 @@ def test_an_action_that_keeps_failing_is_stopped_and_people_get_its_history(home
     assert world.changes.apply(world.step("bulb.replace").id).ok
 
 
+def test_a_breaker_that_nothing_but_a_doubt_opened_is_listed_too(home: Path) -> None:
+    world = World(home, Limits.model_validate({"breaker": {"failures": 1}}))
+    step = world.step()
+    world.journal.ledger.intend(
+        incident_id=world.incident, step_id=step.id, digest=step.digest, target=SWITCH
+    )
+    assert world.breaker.list() == ()
+    world.end(IncidentStatus.ESCALATED)
+    assert world.state() is BreakerState.OPEN
+    assert [status.target for status in world.breaker.list()] == [SWITCH]
+
+
 def test_failures_far_apart_and_successes_between_open_nothing_and_something(home: Path) -> None:
     world = World(home)
     for _ in range(4):

@@ -286,8 +286,13 @@ def test_a_line_of_a_megabyte_is_read_in_seconds() -> None:
 
 
 def test_texts_under_the_name_of_a_secret_are_taken_out_and_types_stay() -> None:
-    given = {"password": "hunter2x", "db": {"token": "abcd", "prompt_tokens": 5}, "tokens": 3, "secret": ""}
-    assert redact_looks(given) == {  # type: ignore[arg-type]
+    given: JsonValue = {
+        "password": "hunter2x",
+        "db": {"token": "abcd", "prompt_tokens": 5},
+        "tokens": 3,
+        "secret": "",
+    }
+    assert redact_looks(given) == {
         "password": REDACTED,
         "db": {"token": REDACTED, "prompt_tokens": 5},
         "tokens": 3,

@@ -136,6 +136,7 @@ def test_the_commands(
     assert reviews.list(ids[1])[0].should_be == 2
     assert "'maybe' is none" in run("review", ids[1], "--verdict", "maybe")[2]
     assert "needs a decision" in run("review", ids[1].partition("-D")[0], "--verdict", "right")[2]
+    assert "needs a decision" in run("review", "INC-D7K3", "--verdict", "right")[2]
     assert "options 1 to 2, not 9" in run("review", ids[0], "--verdict", "wrong", "--should-be", "9")[2]
     assert json.loads(run("review", "--json")[1])[0]["id"] == ids[2]
     assert json.loads(run("summary", "--json")[1])[0]["accuracy"] == 0.0

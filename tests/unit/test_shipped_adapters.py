@@ -16,10 +16,11 @@ from watchkeeper.models.lazy import LazyEngine
 from watchkeeper.models.scripted import ScriptedEngine
 from watchkeeper.models.shipped_adapters import DEFAULT_ADAPTER, shipped_adapters
 from watchkeeper.runtime.orchestrator import team_of
+from watchkeeper.runtime.settings import load_settings
 
 
 def settings(tmp_path: Path, **values: str) -> Settings:
-    return Settings(home=tmp_path, **values)  # type: ignore[arg-type]
+    return load_settings(home=tmp_path, **values)
 
 
 def test_the_default_model_brings_one_that_was_judged_better() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from watchkeeper.models.adapter_files import CONFIG_NAME, WEIGHTS_NAME
-from watchkeeper.models.catalog import find_model
+from watchkeeper.models.catalog import DEFAULT_MODEL, find_model
 from watchkeeper.models.choice_evaluation import paired
 from watchkeeper.models.errors import AdapterError
 from watchkeeper.models.interface import (
@@ -23,6 +23,7 @@ from watchkeeper.models.interface import (
     ToolCall,
     Usage,
 )
+from watchkeeper.models.shipped_adapters import DEFAULT_ADAPTER
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.tuning import Tuning
 from watchkeeper.runtime.tuning_verdict import TuningPlan, judgement
@@ -153,6 +154,13 @@ def test_lost_tool_calls_outweigh_any_gain() -> None:
     earned, reason = judgement(better, many_lost)
     assert not earned
     assert reason == "tool calls lose: 1.000 right before and 0.917 after"
+
+
+def test_the_name_of_an_adapter_that_comes_along_is_not_to_be_had(tmp_path: Path) -> None:
+    entry = find_model(DEFAULT_MODEL)
+    tuning = Tuning.open(tmp_path, DEFAULT_ADAPTER, PLAN)
+    with pytest.raises(AdapterError, match="comes with Watchkeeper: take another name"):
+        tuning.refuse_taken_name(entry, tmp_path)
 
 
 def test_a_name_that_is_taken_is_told_before_anything_is_computed(tmp_path: Path) -> None:

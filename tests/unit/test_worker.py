@@ -9,9 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from tests.lamp import ALERT, INVENTORY, Lamp, orchestrator, prefers
 from watchkeeper import Inventory, Orchestrator
+from watchkeeper.cli.jobs_work import beside
 from watchkeeper.models.errors import BusyError, CancelledError, RemoteError
 from watchkeeper.runtime.errors import ApprovalError, AuditError, HaltedError, OperationError, StoreError
 from watchkeeper.runtime.escalation_states import EscalationStatus
@@ -578,3 +580,11 @@ def test_an_idle_worker_tidies_up_now_and_then(journal: Journal, jobs: Jobs) -> 
     finally:
         idle.stop()
         thread.join()
+
+
+def test_what_ends_training_beside_other_work_is_raised_where_that_ends(journal: Journal, jobs: Jobs) -> None:
+    with journal.store.transaction() as connection:
+        connection.execute(text("DROP TABLE halts"))
+    worker = Worker(jobs, journal.halts, {})
+    with pytest.raises(StoreError, match="no such table: halts"), beside(worker, threads=1, once=True):
+        pass

@@ -134,7 +134,6 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
             },
             details={
                 "room": str(room.path),
-                "need": need,
                 "files": [
                     {
                         "path": path,

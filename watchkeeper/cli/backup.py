@@ -138,6 +138,13 @@ def restore(
             print_json(done)
             return
         typer.echo(f"{done.home} is as it was at {when(done.made_at)} UTC")
+        if done.other_store:
+            typer.echo(
+                f"BUT ITS CONFIGURATION NAMES ANOTHER DATABASE ({done.other_store}), WHICH WAS NEITHER "
+                "RESTORED NOR STOPPED: before anything runs, have `store:` in config.yaml and "
+                "WATCHKEEPER_STORE name the one in this home",
+                err=True,
+            )
         if done.aside:
             models = done.aside / MODELS
             left = "; its models could not be moved and lie there, too" if models.exists() else ""

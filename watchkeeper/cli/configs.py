@@ -29,7 +29,7 @@ def keep(host: Host = None, inventory: Inventory = None, as_json: Json = False) 
 
     A service is well while its checks of the inventory pass; a file counts if the service was started after
     its last change. `watchkeeper serve` does this every five minutes, and every incident that was resolved
-    does it for its host.
+    does it for its service.
     """
     from watchkeeper.runtime.good_configs import keep_good_configs
 
