@@ -15,9 +15,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.lamp import ALLOW
 from tests.supervised import SLEEPER, supervising, wait_for
+from watchkeeper import Alert, Orchestrator, Settings
 from watchkeeper.cli import build_app
+from watchkeeper.models.scripted import ScriptedEngine
+from watchkeeper.runtime.alerts import Condition
 from watchkeeper.runtime.good_configs import LOOK_EVERY, keep_good_configs, keeping
+from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.policy import Policy
 from watchkeeper.runtime.site import Site
 from watchkeeper.tools.archive import ConfigArchive
@@ -149,3 +154,29 @@ def test_a_file_that_cannot_be_read_keeps_no_other_from_being_kept(site: Site, t
     found = both.registry.gather("config.changes", both.target("here"), {"service": "web"}, id="E1")
     (told,) = (finding for finding in found.findings if finding.subject == str(link))
     assert (told.kind, told.severity) == ("custom", Severity.WARNING)
+
+
+def test_an_incident_that_was_resolved_leaves_its_service_known_to_be_good(
+    site: Site, tmp_path: Path
+) -> None:
+    archive, service = ConfigArchive.of(site.target("here")), supervisor_of(site.target("here"), "web")
+    service.stop()
+    alert = Alert(
+        title="web is down",
+        host="here",
+        service="web",
+        condition=Condition(
+            fact="service.status", arguments={"service": "web"}, firing=("service-not-running",)
+        ),
+    )
+    (site.home / "policy.yaml").write_text(ALLOW)
+    with Orchestrator(
+        inventory=site.inventory,
+        engine=ScriptedEngine(choose=lambda _: 0, generate=lambda _: {"service": "web"}),
+        settings=Settings(home=site.home, solo=True, settle_seconds=5),
+    ) as o:
+        incident = o.open(alert).id
+        for _ in o.resume(incident):
+            assert archive.last_good(tmp_path / "app.json") is None
+        assert o.journal.incidents.get(incident).status is IncidentStatus.RESOLVED
+    assert archive.last_good(tmp_path / "app.json") is not None

@@ -29,6 +29,7 @@ from tests.lifecycles import (
     request,
     to_the_end,
     train,
+    write_rows,
 )
 from tests.predictor_homes import empty_home
 from tests.threshold import make
@@ -244,6 +245,17 @@ def test_one_wrong_answer_of_one_label_takes_nothing_back(base: Path) -> None:
         report = o.report(incident)
     assert "0.0% of 1 labelled answer right" in report.summary
     assert "were wanted, and the time is over" in report.summary
+
+
+@pytest.mark.parametrize(("held_out", "end"), [(30, "promoted"), (200, "rolled-back")])
+def test_few_held_out_rows_promise_too_little_to_take_anything_back(
+    base: Path, held_out: int, end: str
+) -> None:
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        asked = request(base, live={"labels": 100})
+        write_rows(asked.held_out, cut=0.6, count=held_out, seed=4)
+        incident = o.retrain(asked).id
+        assert to_the_end(o, incident, asked=lambda role: answer(o, right=0.85, count=100, role=role)) == end
 
 
 def test_a_version_that_fails_is_taken_back_long_before_any_label_could_say_so(base: Path) -> None:

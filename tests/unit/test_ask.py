@@ -16,7 +16,9 @@ from rich.console import Console
 from tests.lamp import ALERT, Lamp, orchestrator, prefers
 from watchkeeper import Orchestrator
 from watchkeeper.cli.ask import TerminalAnswerer
+from watchkeeper.cli.run import handle
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
+from watchkeeper.runtime.incidents import IncidentStatus
 
 
 @pytest.fixture
@@ -115,3 +117,23 @@ def test_a_stop_ends_the_question(tmp_path: Path, keyboard: int) -> None:
         assert not question.thread.is_alive()
         os.write(keyboard, b"yes\n")
         assert question.now().status is ApprovalStatus.PENDING
+
+
+def test_who_is_asked_here_is_waited_for_whatever_is_said_of_other_terminals(
+    tmp_path: Path, keyboard: int
+) -> None:
+    shown = io.StringIO()
+    lamp = Lamp.dark(tmp_path, switch="off")
+    with orchestrator(tmp_path / "home", lamp, prefers("switch"), solo=True) as running:
+        incident = running.open(ALERT).id
+        thread = threading.Thread(
+            target=handle,
+            args=(running, incident, Console(file=shown, width=200)),
+            kwargs={"approve": "ask", "wait": False},
+        )
+        thread.start()
+        wait_for("watchkeeper approvals approve", shown)
+        time.sleep(1)  # the run had time to end
+        os.write(keyboard, b"yes\n")
+        thread.join(30)
+        assert running.journal.incidents.get(incident).status is IncidentStatus.RESOLVED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -129,6 +130,8 @@ def test_a_job_is_listed_cancelled_and_resumed(home: Path, jobs: TrainingJobs) -
     assert invoke("logs", job_id, "--follow").stdout == ""
     assert invoke("remove", job_id).exit_code == 2
     other = submit(home).stdout.strip()
+    with patch("time.sleep", side_effect=KeyboardInterrupt):
+        assert invoke("logs", other, "--follow").exit_code == 130
     invoke("cancel", other)
     assert invoke("remove", other).stdout == f"{other} is removed\n"
     assert [job.id for job in jobs.list()] == [job_id]

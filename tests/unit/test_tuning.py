@@ -122,6 +122,18 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     assert second.asked == 60 - 16
 
 
+def test_an_adapter_that_was_trained_anew_is_asked_anew(tmp_path: Path) -> None:
+    tuning = Tuning.open(tmp_path, "site", PLAN)
+    tuning.judge(student(tuning, lambda request: True))
+    again = student(tuning, lambda request: True)
+    tuning.judge(again)
+    assert again.asked == 0
+    anew = student(tuning, lambda request: True)
+    (tuning.job.artefacts / WEIGHTS_NAME).write_text("other weights")
+    tuning.judge(anew)
+    assert anew.asked == 60  # with it: what was said without it stays
+
+
 def test_an_adapter_that_learned_has_earned_its_use(tmp_path: Path) -> None:
     tuning = Tuning.open(tmp_path, "site", PLAN)
     verdict = tuning.judge(student(tuning, lambda request: request.adapter is not None))
