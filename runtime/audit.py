@@ -111,7 +111,7 @@ class AuditLog:
             AuditError: If the files cannot be read, or there is no key to check with.
         """
         with self.still():
-            files = read_log(self.folder)
+            files = read_log(self.folder, self.keys)
         return check_log(files, self.folder, self.keys)
 
     @contextmanager

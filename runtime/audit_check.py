@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import JsonValue, ValidationError
 
-from watchkeeper.runtime.audit_keys import fingerprint, is_signed, load_public
+from watchkeeper.runtime.audit_keys import PUBLIC, fingerprint, is_signed, load_public
 from watchkeeper.runtime.audit_records import (
     CHECKPOINTS,
     EARLIER,
@@ -36,24 +36,32 @@ class LogFiles:
 
     Attributes:
         begun: Whether there is a log.
+        keyed: Whether there was a key before the log was looked for: it is made with the first entry.
         log: Its entries.
         checkpoints: What signs them.
         pruned: What tells of dropped entries.
     """
 
     begun: bool
+    keyed: bool
     log: Sequence[bytes]
     checkpoints: Sequence[bytes]
     pruned: Sequence[bytes]
 
 
-def read_log(folder: Path) -> LogFiles:
+def read_log(folder: Path, keys: Path) -> LogFiles:
     """Read the files of a log; the caller keeps others from writing meanwhile.
+
+    Args:
+        folder: Where the log is kept.
+        keys: Folder of the public key.
 
     Raises:
         AuditError: If they cannot be read.
     """
+    keyed = (keys / PUBLIC).exists()
     return LogFiles(
+        keyed=keyed,
         begun=(folder / LOG).exists() or (folder / CHECKPOINTS).exists(),
         log=_read(folder / LOG),
         checkpoints=_read(folder / CHECKPOINTS),
@@ -71,7 +79,7 @@ def verify_log(folder: Path, keys: Path) -> AuditReport:
     Raises:
         AuditError: If the files cannot be read, or there is no key to check with.
     """
-    return check_log(read_log(folder), folder, keys)
+    return check_log(read_log(folder, keys), folder, keys)
 
 
 def check_log(files: LogFiles, folder: Path, keys: Path) -> AuditReport:
@@ -86,7 +94,7 @@ def check_log(files: LogFiles, folder: Path, keys: Path) -> AuditReport:
         AuditError: If the earlier logs cannot be read, or there is no key to check with.
     """
     if not files.begun:
-        return AuditReport(ok=True, entries=0, head=GENESIS, checkpoints=0, signed=0, notes=("no log yet",))
+        return _nothing(files)
     public = load_public(keys)
     problems: list[AuditProblem] = []
     notes: list[str] = []
@@ -135,6 +143,27 @@ def check_log(files: LogFiles, folder: Path, keys: Path) -> AuditReport:
         key=fingerprint(public),
         problems=tuple(problems[:_SHOWN]),
         notes=tuple(notes),
+    )
+
+
+def _nothing(files: LogFiles) -> AuditReport:
+    """Report on a log that is not there: its key is made with its first entry, and may have stayed."""
+    problems: tuple[AuditProblem, ...] = ()
+    if files.keyed:
+        what = (
+            "is not there, and the key that signs it is: it was removed or moved aside (or a crash came "
+            "before its first entry); where you know of that, the next entry begins a new log"
+        )
+        problems = (AuditProblem(file=LOG, line=0, what=what),)
+    return AuditReport(
+        ok=not problems,
+        entries=0,
+        head=GENESIS,
+        checkpoints=0,
+        signed=0,
+        missing=files.keyed,
+        problems=problems,
+        notes=() if problems else ("no log yet",),
     )
 
 

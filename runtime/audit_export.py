@@ -199,7 +199,7 @@ def sound_files(log: AuditLog) -> LogFiles:
         AuditError: With the first problem, if it was changed.
     """
     with log.still():
-        files = read_log(log.folder)
+        files = read_log(log.folder, log.keys)
     report = check_log(files, log.folder, log.keys)
     if not report.ok:
         first = report.problems[0]

@@ -138,6 +138,7 @@ class AuditReport(BaseModel):
         signed: Entries that the last of them covers.
         key: SHA-256 of the public key; compare it with a copy kept elsewhere.
         anchors: Anchors that it was compared with; 0 where that was not asked for.
+        missing: Whether no log is there, though its key is.
         problems: What is not right.
         notes: What is right, but worth knowing (a line torn by a crash).
     """
@@ -152,6 +153,7 @@ class AuditReport(BaseModel):
     pruned: int = 0
     key: str = ""
     anchors: int = 0
+    missing: bool = False
     problems: tuple[AuditProblem, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -194,6 +194,8 @@ class _Doctor:
         except AuditError as error:
             yield _error("audit", log.path, str(error), "restore it from a backup")
             return
+        if report.missing:
+            advice = "find out who took it; restore it from a backup, or let the next entry begin a new log"
         for problem in report.problems:
             yield _error("audit", f"{log.folder / problem.file} line {problem.line}", problem.what, advice)
         for note in report.notes:

@@ -85,11 +85,11 @@ class Gate:
     def decide(self, state: GateState) -> dict[str, Any]:
         """Ask the policy, and write down the question to people where it says so."""
         decision = self._changes.decide(state["step"])
-        if self._changes.observe_only and decision.decision is not Verdict.DENY:
-            return {"reason": f"only observed: {self._changes.observe(state['step']).asked}"}
         refused = self._changes.refusal(state["step"])
         if refused and decision.decision is not Verdict.DENY:
             return {"reason": refused}
+        if self._changes.observe_only and decision.decision is not Verdict.DENY:
+            return {"reason": f"only observed: {self._changes.observe(state['step']).asked}"}
         if decision.decision is not Verdict.ASK:
             return {"permitted": decision.decision is Verdict.ALLOW, "reason": decision.reason}
         if self._changes.beyond_solo(state["step"]):

@@ -199,6 +199,12 @@ class Incidents:
             )
             return self.get(incident_id)
 
+    def was_removed(self, incident_id: str) -> bool:
+        """Whether there was such an incident, and it was pruned."""
+        used = select(schema.meta.c.name).where(schema.meta.c.name == f"{USED}{incident_id}")
+        with self._store.reading() as connection:
+            return connection.execute(used).first() is not None
+
     def get(self, incident_id: str) -> Incident:
         """Return an incident.
 

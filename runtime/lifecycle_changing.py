@@ -70,11 +70,11 @@ class Changing:
         decision = self._changes.decide(state["step"])
         if decision.decision is Verdict.DENY:
             return ends(Outcome.BY_POLICY, f"the policy denies it: {decision.reason}")
-        if self._changes.observe_only:
-            return self._observed(state)
         refused = self._changes.refusal(state["step"])
         if refused:
             return self._stopped(state, refused)
+        if self._changes.observe_only:
+            return self._observed(state)
         if decision.decision is Verdict.ALLOW:
             return {"approval": "", "verdict": "execute"}
         if self._changes.beyond_solo(state["step"]):
@@ -140,7 +140,8 @@ class Changing:
             of_data = change is Change.TRAIN and not isinstance(error, TermsChangedError)
             return ends(Outcome.BAD_DATA if of_data else Outcome.CHANGED, str(error))
         except ObserveOnlyError:
-            return self._observed(state)
+            refused = self._changes.refusal(state["step"])
+            return self._stopped(state, refused) if refused else self._observed(state)
         except ApprovalError as error:
             if state["approval"] and asked_anew(self._journal.approvals.get(state["approval"])):
                 return {"repeat": state["repeat"] + 1, "verdict": "propose"}

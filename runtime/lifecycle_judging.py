@@ -11,6 +11,7 @@ from watchkeeper.runtime.job_lineage import job_record
 from watchkeeper.runtime.lifecycle_rules import Retraining
 from watchkeeper.runtime.lifecycle_run import LifecycleRun
 from watchkeeper.runtime.lifecycle_scoring import (
+    Classifies,
     answers_on,
     bias_of,
     explanations_of,
@@ -21,8 +22,9 @@ from watchkeeper.runtime.lifecycle_scoring import (
 from watchkeeper.runtime.lifecycle_state import Change, LifecycleState, Outcome, Update, ends
 from watchkeeper.runtime.policy_bias import MeasuredBias
 from watchkeeper.tools.durable import write_durably
-from watchkeeper.tools.errors import ToolError
+from watchkeeper.tools.errors import MissingExtraError, ToolError
 from watchkeeper.tools.predictors import read_manifest
+from watchkeeper.tools.predictors.bias import require_fairness
 from watchkeeper.tools.predictors.bias_report import Verdict
 from watchkeeper.tools.text import counted
 from watchkeeper.tools.training.checking import check_spec
@@ -55,9 +57,14 @@ class Judging:
                 self._run.judged(state, "check data", missing, ok=False)
                 return ends(Outcome.ESCALATED, missing)
             trainer, parameters = self._trainer()
+            if isinstance(trainer, Classifies) and self._groups(parameters):
+                require_fairness()
             data = trainer.inspect(request.job.data, parameters)
             held_out = trainer.look_over(request.held_out, parameters)
             shared, of = count_shared_rows(request.job.data, request.held_out)
+        except MissingExtraError as error:
+            self._run.judged(state, "check data", str(error), ok=False)
+            return ends(Outcome.ESCALATED, str(error))
         except ValidationError as error:
             return self._bad_data(state, f"parameters: {error.errors()[0]['msg']}")
         except ToolError as error:
@@ -201,6 +208,8 @@ class Judging:
             folder, held_out = self._run.artefacts(state), self._request.held_out
             answers = answers_on(folder, held_out, self._find, named, also=limits.columns)
             found = () if answers is None else bias_of(answers, limits)
+        except MissingExtraError as error:
+            return ends(Outcome.ESCALATED, f"it cannot be tested for bias: {error}")
         except ToolError as error:
             return ends(Outcome.BAD_DATA, f"it cannot be tested for bias: {error}")
         measured = MeasuredBias.of(self._request.predictor, found, limits, {*named, *limits.columns})
@@ -289,6 +298,11 @@ class Judging:
         """Return the job's trainer and the parameters that it is given."""
         trainer = self._find(self._request.job.trainer)
         return trainer, trainer.parse_parameters(self._request.job.parameters)
+
+    def _groups(self, parameters: Any) -> set[str]:
+        """Return the columns by which groups may come to be compared."""
+        limits = self._run.context.site.policy.bias.of(self._request.predictor)
+        return {*self._request.bias.columns, *limits.columns, *getattr(parameters, "groups", ())}
 
     def _held_out_moved(self, state: LifecycleState) -> bool:
         """Whether champion and challenger may have been scored on other rows than were looked over."""

@@ -144,17 +144,15 @@ class Mitigation:
         step = self._context.journal.steps.get(state["step"])
         if decision.decision is Verdict.DENY:
             return self._give_up(state, step.action, f"the policy denies it: {decision.reason}")
-        if self._changes.observe_only:
-            return self._observed(state)
+        observing = self._changes.observe_only
         known = self._context.journal.approvals.about(step.id, step.digest)
-        if known is not None:
+        if known is not None and not observing:
             return self._asked(state, known)  # before a crash; limits are asked again before the effect
-        broken = self._changes.broken(step.id)
-        if broken:
-            return self._pass_over(state, step, broken)
-        refused = self._changes.refusal(step.id)
-        if refused:
-            return self._stopped(state, refused)
+        limited = self._limited(state, step)
+        if limited is not None:
+            return limited
+        if observing:
+            return self._observed(state)
         if decision.decision is Verdict.ALLOW:
             return {"approval": "", "verdict": "execute"}
         if self._changes.beyond_solo(step.id):
@@ -209,7 +207,7 @@ class Mitigation:
                 return {"verdict": "abandon", "reason": f"the target keeps changing: {error}"}
             return {"repeat": state["repeat"] + 1, "verdict": "propose"}
         except ObserveOnlyError:
-            return self._observed(state)
+            return self._limited(state, step) or self._observed(state)
         except ApprovalError as error:
             if state["approval"] and asked_anew(context.journal.approvals.get(state["approval"])):
                 return self._ask_anew(state)
@@ -340,6 +338,14 @@ class Mitigation:
             }
         queue = state["queue"][1:]
         return {"applied": applied, "queue": queue, "repeat": 0, "verdict": "propose" if queue else "verify"}
+
+    def _limited(self, state: IncidentState, step: Step) -> Update | None:
+        """Say how it goes on where the breaker or a limit forbids a step; None where none does."""
+        broken = self._changes.broken(step.id)
+        if broken:
+            return self._pass_over(state, step, broken)
+        refused = self._changes.refusal(step.id)
+        return self._stopped(state, refused) if refused else None
 
     def _stopped(self, state: IncidentState, reason: str) -> Update:
         """End the attempt: a limit forbids its next step, and earlier ones are taken back."""

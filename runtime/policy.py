@@ -35,7 +35,8 @@ from watchkeeper.tools.inventory import HostSpec
 from watchkeeper.tools.registry import AnyAction, Registry
 
 _RANK = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
-_IRREVERSIBLE_TIER = 2
+IRREVERSIBLE_TIER = 2
+"""The least tier at which anything irreversible is asked for, whatever a rule says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +183,12 @@ class Policy:
         vote = max(sorted(deciding, key=lambda v: v.rule.name), key=lambda v: (v.rule.tier, v.rule.people))
         reason, tier = vote.reason, vote.rule.tier
         irreversible = request.reversibility is Reversibility.IRREVERSIBLE
-        if irreversible and verdict is not Verdict.DENY and (verdict is Verdict.ALLOW or tier < 2):
-            raised = max(tier, _IRREVERSIBLE_TIER)
+        if (
+            irreversible
+            and verdict is not Verdict.DENY
+            and (verdict is Verdict.ALLOW or tier < IRREVERSIBLE_TIER)
+        ):
+            raised = max(tier, IRREVERSIBLE_TIER)
             trace.append(
                 RuleTrace(
                     rule=vote.rule.name,

@@ -35,7 +35,7 @@ class Permission(StrEnum):
     ``BACK_UP``: back up the home, and restore one.
     ``EXPORT_AUDIT``: write signed exports of the audit log.
     ``PROMOTE``: say which version of a predictor answers, and which adapters a model has.
-    ``PRUNE``: remove old incidents, and old entries of the audit log.
+    ``PRUNE``: remove old incidents, old entries of the audit log, and what was moved away to free space.
     """
 
     LOOK = "look"

@@ -20,7 +20,7 @@ from watchkeeper.tools.text import counted
 from watchkeeper.tools.training.folder import JobFolder, JobProgress
 from watchkeeper.tools.training.gpus import Gpus, gpus_here
 from watchkeeper.tools.training.record import TrainingJob, TrainingStatus
-from watchkeeper.tools.training.spec import JobSpec
+from watchkeeper.tools.training.spec import JobLimits, JobSpec
 
 TRAIN = "training.run"
 """Kind of the job of the queue that trains."""
@@ -197,23 +197,40 @@ class TrainingJobs:
             self._tell("training-cancelled", job_id, by, reason=reason)
             return self.get(job_id)
 
-    def resume(self, job_id: str, *, by: str, attended: bool = False) -> TrainingJob:
+    def resume(
+        self, job_id: str, *, by: str, attended: bool = False, limits: JobLimits | None = None
+    ) -> TrainingJob:
         """Have a failed or cancelled job go on from its last checkpoint; a live one is returned as it is.
 
         Args:
             job_id: The job.
             by: Who resumes it.
             attended: Whether a person does, so that agents may again try it by themselves.
+            limits: What it may use from now on, where that is not as before.
 
         Raises:
-            JobStateError: If there is none of that id, or it is done.
+            JobStateError: If there is none of that id, or it is done, or runs within other limits.
+            JobSpecError: If this machine lacks the GPUs that it is to have.
         """
         with self._store.transaction():
             job = self.get(job_id)
+            if job.status.live and limits not in (None, job.spec.limits):
+                raise JobStateError(
+                    f"training job {job_id!r} is {job.status.value}: cancel it to resume it within other "
+                    "limits"
+                )
             if job.status.live:
                 return job
             if job.status is TrainingStatus.DONE:
                 raise JobStateError(f"training job {job_id!r} is done: submit another one")
+            told: dict[str, JsonValue] = {}
+            if limits not in (None, job.spec.limits):
+                spec = job.spec.model_copy(update={"limits": limits})
+                refused = self.refusal(spec)
+                if refused:
+                    raise JobSpecError(f"job {spec.name!r}: {refused}")
+                self._change(job_id, spec=spec.model_dump_json())
+                told = {"limits": spec.limits.model_dump(mode="json"), "spec": spec.digest}
             self._change(
                 job_id,
                 status=TrainingStatus.QUEUED.value,
@@ -225,7 +242,7 @@ class TrainingJobs:
                 unattended=0 if attended else job.unattended + 1,
             )
             self._queue.add(TRAIN, {"training": job_id}, key=train_key(job_id))
-            self._tell("training-resumed", job_id, by)
+            self._tell("training-resumed", job_id, by, **told)
             return self.get(job_id)
 
     def begin(self, claim: Claim, machine: str, admit: Admit) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -123,6 +125,23 @@ class Tuning:
                     f"remove {folder} to begin anew"
                 )
         return cls(folder, name, plan, cases)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other process work at it meanwhile.
+
+        Raises:
+            ConfigurationError: If one does.
+        """
+        with (self.folder / "lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigurationError(
+                    f"tuning {self.name!r} is being worked at by another process: wait for it, stop it, or "
+                    "give this one another name"
+                ) from error
+            yield
 
     @property
     def judged(self) -> tuple[LabelledCase, ...]:

@@ -108,6 +108,8 @@ class Service(_Strict):
         checks: What answers while it is well.
         metrics: Series that are measured of it.
         depends_on: Other services of the host that it needs.
+        stop_seconds: Time that it is given to end. By default a little more than systemd gives one (90 s),
+            which then kills it; supervisord does after its ``stopwaitsecs`` (10 s).
     """
 
     name: Name
@@ -118,6 +120,7 @@ class Service(_Strict):
     checks: tuple[Check, ...] = ()
     metrics: tuple[Metric, ...] = ()
     depends_on: tuple[Name, ...] = ()
+    stop_seconds: float = Field(default=100.0, gt=0, le=3600)
 
 
 class KnownJob(_Strict):

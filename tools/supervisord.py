@@ -75,7 +75,7 @@ class SupervisordService:
     """
 
     def __init__(
-        self, socket_path: Path, program: str, *, timeout: float = 5.0, stop_timeout: float = 30.0
+        self, socket_path: Path, program: str, *, timeout: float = 5.0, stop_timeout: float = 100.0
     ) -> None:
         self._socket = socket_path
         self._program = program

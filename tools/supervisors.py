@@ -130,14 +130,16 @@ def supervisor_of(target: Target, service: str) -> Supervisor:
     from watchkeeper.tools.systemd import SystemdService
 
     entry = target.spec.service(service)
+    stop_timeout = entry.stop_seconds
     if isinstance(entry.supervisor, Supervisord):
         if not target.host.is_local:
             raise CollectError(
                 f"service {service!r}: supervisord listens on a UNIX socket of host {target.host.name!r}, "
                 "which can be reached from that host alone; run Watchkeeper there"
             )
-        return SupervisordService(entry.supervisor.socket, entry.supervisor.program or entry.name)
-    return SystemdService(target.host, entry.supervisor.unit or entry.name)
+        program = entry.supervisor.program or entry.name
+        return SupervisordService(entry.supervisor.socket, program, stop_timeout=stop_timeout)
+    return SystemdService(target.host, entry.supervisor.unit or entry.name, stop_timeout=stop_timeout)
 
 
 def wait_until_down(supervisor: Supervisor, name: str, *, timeout: float) -> ServiceState:
@@ -148,7 +150,10 @@ def wait_until_down(supervisor: Supervisor, name: str, *, timeout: float) -> Ser
     """
     state, down = settle(supervisor, lambda s: s.is_down, timeout=timeout)
     if not down:
-        raise ApplyError(f"service {name!r} was told to stop and is {state.state} after {timeout:g} s still")
+        raise ApplyError(
+            f"service {name!r} was told to stop and is {state.state} after {timeout:g} s still: give it "
+            "a longer stop_seconds in the inventory where it may take longer"
+        )
     return state
 
 

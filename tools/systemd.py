@@ -42,7 +42,7 @@ class SystemdService:
         stop_timeout: Seconds that the unit may take to start or to end.
     """
 
-    def __init__(self, host: Host, unit: str, *, timeout: float = 5.0, stop_timeout: float = 30.0) -> None:
+    def __init__(self, host: Host, unit: str, *, timeout: float = 5.0, stop_timeout: float = 100.0) -> None:
         self._host = host
         self._unit = unit
         self._timeout = timeout

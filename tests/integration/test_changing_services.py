@@ -234,6 +234,19 @@ def test_a_process_that_ignores_the_request_to_stop_is_waited_for(target: Target
     action.rollback(target, plan)
 
 
+def test_how_long_a_service_may_take_to_end_stands_in_the_inventory(target: Target) -> None:
+    wait_for(lambda: state(target, "stubborn").is_up)
+    time.sleep(0.3)
+    services = tuple(one.model_copy(update={"stop_seconds": 0.2}) for one in target.spec.services)
+    hasty = Target(target.host, target.spec.model_copy(update={"services": services}), target.state)
+    action = ServiceStop()
+    plan = plan_for(action, target, "stubborn")
+    with pytest.raises(ApplyError, match=r"after 0\.2 s still: give it a longer stop_seconds"):
+        action.apply(hasty, plan)
+    wait_for(lambda: state(target, "stubborn").is_down)
+    action.rollback(target, plan)
+
+
 def test_a_program_that_cannot_be_found_is_an_error_with_its_reason(target: Target) -> None:
     action = ServiceStart()
     plan = plan_for(action, target, "missing")

@@ -397,6 +397,20 @@ def test_held_out_rows_among_those_to_learn_from_are_found_in_any_order(base: Pa
         assert not o.site.jobs.list()  # type: ignore[union-attr]
 
 
+def test_without_fairlearn_nothing_is_trained_that_is_to_be_tested_for_bias(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchkeeper.tools.predictors.bias.find_spec", lambda _: None)
+    with orchestrator(base / "home", rules=ALLOW) as o:
+        incident = o.retrain(request(base, bias={"columns": ["site"]})).id
+        assert to_the_end(o, incident) == "escalated"
+        report = o.report(incident)
+        assert "pip install 'watchkeeper[fairness]'" in report.reason
+        assert report.steps == ()
+        assert o.site.jobs is not None
+        assert o.site.jobs.list() == ()
+
+
 def test_groups_that_nobody_could_compare_are_refused_where_that_is_the_rule(base: Path) -> None:
     rules = f"{ALLOW}bias: {{undecided: refuse}}\n"
     with orchestrator(base / "home", rules=rules) as o:

@@ -83,6 +83,20 @@ def test_lists_and_records_are_for_people_and_programs(looked_at: Path) -> None:
     assert "**" not in invoke("show", "busy", "2").stdout
 
 
+def test_a_damaged_version_is_told_beside_those_that_are_whole(home: Path) -> None:
+    version = Versions(home).get("busy", 1)
+    record = version.folder.with_name(f"{version.digest}.json")
+    record.write_text(record.read_text().replace('"accuracy":0.75', '"accuracy":0.99'))
+    listed = invoke("list")
+    assert listed.exit_code == 1
+    assert "accuracy 0.8 (20 rows)" in listed.stdout
+    assert "0.99" not in listed.output
+    assert "damaged: version 1 of 'busy': " in listed.stderr
+    told = json.loads(invoke("list", "--json").stdout)
+    assert [one["version"] for one in told["versions"]] == [2]
+    assert len(told["damaged"]) == 1
+
+
 def test_a_card_is_printed_and_says_where_it_is(looked_at: Path) -> None:
     assert invoke("card", "busy", "1").stdout.startswith("# busy version 1\n")
     assert "<h1>busy version 1</h1>" in invoke("card", "busy", "1", "--html").stdout

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,11 @@ def test_a_log_that_nobody_touched_is_sound(log: AuditLog) -> None:
 def test_no_log_yet_is_no_problem(tmp_path: Path) -> None:
     assert AuditLog(tmp_path).verify().ok
     assert not (tmp_path / "audit").exists()
+
+
+def test_a_log_that_was_taken_away_whole_is_missed(log: AuditLog) -> None:
+    shutil.rmtree(log.folder)
+    assert "audit.jsonl:0 is not there, and the key that signs it is" in found(log)
 
 
 def test_lines_are_canonical_and_chained(log: AuditLog) -> None:

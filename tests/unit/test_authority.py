@@ -41,6 +41,7 @@ COMMANDS = {
     "models tune": Permission.PROMOTE,
     "audit prune --before 1d --export {home}/../out.jsonl": Permission.PRUNE,
     "incidents prune --before 1d": Permission.PRUNE,
+    "reclaimed release INC-1-S1": Permission.PRUNE,
     "escalations ack ESC-1": Permission.ACKNOWLEDGE,
     "escalations release ESC-1": Permission.RELEASE,
     "escalations delegate ESC-1 --to bob": Permission.ACKNOWLEDGE,

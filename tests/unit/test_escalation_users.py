@@ -128,3 +128,28 @@ def test_a_policy_that_asks_for_people_who_are_not_there_is_told(home: Path) -> 
     change_users(home, lambda _: Users(users=(User(name="eve", roles=(Role.VIEWER,)),)))
     shown = json.loads(CliRunner().invoke(app, ["policy", "check", "--json"]).stdout)
     assert [(one["rule"], one["there"]) for one in shown["too_few_people"]] == [("low", 0), ("high", 0)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("match: {tools: [process.end]}, decision: allow", [("r", 2)]),  # it is irreversible
+        ("match: {tools: [process.*]}, decision: ask, tier: 1", [("r", 2)]),
+        ("match: {tools: [service.*]}, decision: allow", []),
+        ("match: {tools: [process.end]}, when: 'host.labels.role == \"db\"', decision: allow", []),
+        (
+            "match: {tools: [service.*]}, decision: allow, tier: 2, limit: {hosts: 1, per: 1h, beyond: ask}",
+            [("r", 2)],
+        ),
+        ("match: {tools: [service.stop]}, decision: allow, tier: 2, limit: {actions: 1, per: 1h}", []),
+    ],
+)
+def test_a_rule_that_comes_to_ask_needs_people_too(
+    home: Path, rule: str, told: list[tuple[str, int]]
+) -> None:
+    (home / "policy.yaml").write_text(f"version: 1\nrules:\n  - {{name: r, {rule}}}\n")
+    (home / "inventory.yaml").write_text("hosts: [{name: here, labels: {role: web}}]")
+    change_users(home, lambda _: Users(users=(User(name="op", roles=(Role.OPERATOR,)),)))
+    result = CliRunner().invoke(build_app(), ["policy", "check", "--json"])
+    shown = json.loads(result.stdout)
+    assert [(one["rule"], one["tier"]) for one in shown["too_few_people"]] == told

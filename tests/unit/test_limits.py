@@ -306,6 +306,21 @@ def test_an_open_breaker_gives_way_to_the_next_cause(tmp_path: Path, home: Path)
     assert steps(second) == [("bulb.replace", "refused"), ("switch.set", "verified")]
 
 
+def test_who_only_observes_does_not_say_that_what_a_breaker_forbids_would_have_been_done(
+    tmp_path: Path, home: Path
+) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off", jinx="yes")
+    limits = Limits.model_validate({"breaker": {"failures": 1}})
+    with orchestrator(home, lamp, prefers("switch"), rules=ALLOW, limits=limits) as o:
+        handle(o)
+    with orchestrator(home, lamp, prefers("switch"), rules=ALLOW, limits=limits, observe_only=True) as o:
+        report = handle(o)
+    assert report.outcome == "escalated"
+    assert report.would_have_done == ()
+    assert steps(report) == [("switch.set", "refused")]
+    assert "circuit breaker" in report.reason
+
+
 # -- loops -------------------------------------------------------------------------------------------------
 
 

@@ -105,6 +105,33 @@ def test_a_job_that_is_cancelled_and_resumed_while_it_runs_is_done_once_more(
     assert jobs.resume(job.id, by="ann").generation == 2
 
 
+def test_a_job_that_used_up_its_time_goes_on_with_more(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(seconds=60), by="ann")
+    begin(journal, jobs)
+    more = JobLimits(seconds=120)
+    with pytest.raises(JobStateError, match="is running: cancel it to resume it within other limits"):
+        jobs.resume(job.id, by="ann", limits=more)
+    jobs.end(job.id, TrainingStatus.FAILED, how="seconds", reason="too long")
+    with pytest.raises(JobSpecError, match="GPU"):
+        jobs.resume(job.id, by="ann", limits=JobLimits(gpus=9))
+    assert jobs.get(job.id).status is TrainingStatus.FAILED
+    resumed = jobs.resume(job.id, by="ann", limits=more)
+    assert (resumed.status, resumed.spec.limits) == (TrainingStatus.QUEUED, more)
+    assert resumed.spec == spec(seconds=120)
+    *_, last = journal.audit.entries()
+    assert last.kind == "training-resumed"
+    assert isinstance(last.data, dict)
+    assert last.data["spec"] == resumed.spec.digest
+
+
+def test_a_job_resumed_within_the_same_limits_keeps_its_spec(journal: Journal, jobs: TrainingJobs) -> None:
+    job = jobs.submit(spec(), by="ann")
+    jobs.cancel(job.id, by="ann")
+    assert jobs.resume(job.id, by="ann", limits=job.spec.limits).spec == job.spec
+    *_, last = journal.audit.entries()
+    assert last.data == {"job": job.id, "by": "ann"}
+
+
 def test_a_done_job_is_not_resumed(journal: Journal, jobs: TrainingJobs) -> None:
     job = jobs.submit(spec(), by="ann")
     jobs.end(job.id, TrainingStatus.DONE)

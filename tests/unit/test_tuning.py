@@ -83,6 +83,19 @@ def test_the_same_plan_goes_on_and_another_is_told_with_what_differs(tmp_path: P
     Tuning.open(tmp_path, "other", PLAN.model_copy(update={"seed": 3}))
 
 
+def test_two_processes_do_not_work_at_one_tuning(tmp_path: Path) -> None:
+    tuning = Tuning.open(tmp_path, "site", PLAN)
+    said = "'site' is being worked at by another process"
+    with (
+        tuning.held(),
+        pytest.raises(ConfigurationError, match=said),
+        Tuning.open(tmp_path, "site", PLAN).held(),
+    ):
+        pytest.fail("two at once")
+    with tuning.held():
+        pass
+
+
 def test_other_decisions_than_it_was_begun_with_are_not_mixed_in(tmp_path: Path) -> None:
     tuning = Tuning.open(tmp_path, "site", PLAN)
     data = next(tuning.folder.glob("*.jsonl"))

@@ -25,6 +25,7 @@ from watchkeeper.tools.actions.logfiles import (
 from watchkeeper.tools.actions.observed import ObservedAction
 from watchkeeper.tools.actions.quarantine import (
     BLOCK,
+    FOLDER,
     DamagedQuarantineError,
     Entry,
     Manifest,
@@ -73,6 +74,11 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
     def __init__(self, rooms: Sequence[Path] | None = None) -> None:
         self._rooms = default_rooms() if rooms is None else tuple(rooms)
 
+    @property
+    def rooms(self) -> tuple[Path, ...]:
+        """The folders that may hold what was moved away, besides the one of the host's state."""
+        return self._rooms
+
     def observe(self, target: Target, arguments: ReclaimArguments) -> Raw:
         """Look at the files, at who writes to them, and at where there is room.
 
@@ -84,7 +90,7 @@ class DiskReclaim(ObservedAction[ReclaimArguments]):
         services = target.spec.services
         return {
             "files": [look_at(Path(path)) for path in arguments.files],
-            "rooms": [room.as_json() for room in ask_rooms((target.state / "quarantine", *self._rooms))],
+            "rooms": [room.as_json() for room in ask_rooms((target.state / FOLDER, *self._rooms))],
             "logs": [str(path) for s in services for path in s.logs],
             "data": [str(path.resolve()) for s in services for path in s.data],
             "configs": [str(p) for s in services for path in s.config for p in (path, path.resolve())],

@@ -16,14 +16,19 @@ import errno
 import gzip
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from watchkeeper.tools.durable import folder_name, private_folder, sync_folder, write_durably
+
+FOLDER = "quarantine"
+"""Name of the folder of quarantines in the state of a host."""
 
 CHUNK = 1024 * 1024
 BLOCK = 4096
@@ -205,7 +210,7 @@ class Quarantine:
         return self.folder / f"{index}.gz"
 
     def discard(self) -> None:
-        """Remove the folder, after nothing was cut."""
+        """Remove the folder for good: after nothing was cut, or once nobody needs it any more."""
         for path in (*self.folder.glob("*.gz"), self.folder / "manifest.json"):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -213,6 +218,64 @@ class Quarantine:
 
     def _write(self, manifest: Manifest) -> None:
         write_durably(self.folder / "manifest.json", manifest.model_dump_json(indent=1).encode())
+
+
+class Held(NamedTuple):
+    """A quarantine that takes space.
+
+    Attributes:
+        quarantine: Its folder.
+        key: Key of its plan; the name of its folder where that cannot be read.
+        entries: What was set aside; none where that cannot be read.
+        size: Bytes of disk that it takes.
+        damage: Why it cannot be read.
+    """
+
+    quarantine: Quarantine
+    key: str
+    entries: tuple[Entry, ...]
+    size: int
+    damage: str
+
+
+def held_below(root: Path) -> Iterator[Held]:
+    """Return the quarantines of a folder that hold copies, by their names.
+
+    A folder that is not this user's alone is passed over: others may have laid it out to be read, or removed,
+    through.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    try:
+        status = root.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        return
+    for folder in sorted(root.iterdir()):
+        held = _held_in(Quarantine(root, folder.name), folder)
+        if held is not None:
+            yield held
+
+
+def _held_in(quarantine: Quarantine, folder: Path) -> Held | None:
+    """Return what a folder holds; None where it is no quarantine, is empty, or is gone by now."""
+    if quarantine.folder != folder or folder.is_symlink():
+        return None
+    try:
+        copies = [path.lstat().st_blocks * 512 for path in folder.glob("*.gz")]
+    except OSError:
+        return None
+    if not copies:
+        return None
+    try:
+        manifest = quarantine.manifest()
+    except DamagedQuarantineError as error:
+        return Held(quarantine, folder.name, (), sum(copies), str(error))
+    if manifest is None:
+        return Held(quarantine, folder.name, (), sum(copies), "its manifest is missing")
+    return Held(quarantine, manifest.key, manifest.entries, sum(copies), "")
 
 
 def punch(handle: int, begin: int, end: int) -> None:

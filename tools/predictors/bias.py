@@ -11,6 +11,7 @@ by noise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from itertools import combinations
 
 import numpy as np
@@ -27,9 +28,31 @@ from watchkeeper.tools.predictors.bias_report import (
 )
 from watchkeeper.tools.predictors.intervals import apart, newcombe, wilson
 
-__all__ = ["BiasPolicy", "BiasReport", "Disparity", "GroupRate", "Rate", "Verdict", "bias_test"]
+__all__ = [
+    "BiasPolicy",
+    "BiasReport",
+    "Disparity",
+    "GroupRate",
+    "Rate",
+    "Verdict",
+    "bias_test",
+    "require_fairness",
+]
 
 _Numbers = NDArray[np.int64]
+
+
+_MISSING = "tests of bias need the package fairlearn: pip install 'watchkeeper[fairness]'"
+
+
+def require_fairness() -> None:
+    """See to it that groups can be compared, before anything is trained for it.
+
+    Raises:
+        MissingExtraError: If fairlearn is not installed.
+    """
+    if find_spec("fairlearn") is None:
+        raise MissingExtraError(_MISSING)
 
 
 def bias_test(
@@ -123,9 +146,7 @@ def _counted(hits: _Numbers, names: NDArray[np.object_]) -> dict[str, tuple[int,
     try:
         from fairlearn.metrics import MetricFrame, count, selection_rate
     except ImportError as error:
-        raise MissingExtraError(
-            "tests of bias need the package fairlearn: pip install 'watchkeeper[fairness]'"
-        ) from error
+        raise MissingExtraError(_MISSING) from error
     frame = MetricFrame(
         metrics={"rate": selection_rate, "count": count},
         y_true=hits,

@@ -146,6 +146,22 @@ class Versions:
         aliases = self.aliases(name)
         return tuple(self._version(name, entry, aliases) for entry in self._store.entries(name))
 
+    def look_over(self, name: str) -> tuple[tuple[Version, ...], tuple[str, ...]]:
+        """Return the versions of a predictor, the oldest first, and what is wrong with those left out.
+
+        Raises:
+            VersionError: If there is no such predictor.
+        """
+        aliases = self.aliases(name)
+        found: list[Version] = []
+        wrong: list[str] = []
+        for entry in self._store.entries(name):
+            try:
+                found.append(self._version(name, entry, aliases))
+            except VersionError as error:
+                wrong.append(f"version {entry.number} of {name!r}: {error}")
+        return tuple(found), tuple(wrong)
+
     def aliases(self, name: str) -> dict[str, int]:
         """Return which version each alias of a predictor names.
 

@@ -29,6 +29,7 @@ def build_app() -> typer.Typer:
         models,
         policy,
         predictors,
+        reclaimed,
         tools,
         users,
     )
@@ -75,6 +76,7 @@ def build_app() -> typer.Typer:
     app.add_typer(audit.app, name="audit")
     app.add_typer(breaker.app, name="breaker")
     app.add_typer(configs.app, name="configs")
+    app.add_typer(reclaimed.app, name="reclaimed")
     app.add_typer(policy.app, name="policy")
     app.add_typer(tools.app, name="tools")
     app.add_typer(jobs.app, name="jobs")

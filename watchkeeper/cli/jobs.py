@@ -147,14 +147,30 @@ def cancel(
 
 
 @app.command()
-def resume(job_id: Id, wait: Wait = False, ask_token: AskToken = False, as_json: Json = False) -> None:
-    """Have a job that failed or was cancelled go on from its last checkpoint."""
+def resume(
+    job_id: Id,
+    seconds: Annotated[
+        float | None, typer.Option(help="Most seconds that it may take, those of before among them.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Most memory that it may hold from now on, such as 2GB.")
+    ] = None,
+    wait: Wait = False,
+    ask_token: AskToken = False,
+    as_json: Json = False,
+) -> None:
+    """Have a job that failed or was cancelled go on from its last checkpoint, perhaps within other limits."""
     from watchkeeper.cli.jobs_wait import wait_for
+    from watchkeeper.tools.training.spec import JobSpec
 
     with _jobs() as (settings, jobs):
         jobs.get(job_id)
         person = _person(settings, f"resume {job_id}", ask_token=ask_token)
-        job = jobs.resume(job_id, by=person, attended=True)
+        given = {"limits.seconds": seconds, "limits.memory": memory}
+        limits = None
+        if any(value is not None for value in given.values()):
+            limits = JobSpec.of_options(given, jobs.get(job_id).spec).limits
+        job = jobs.resume(job_id, by=person, attended=True, limits=limits)
         if wait:
             wait_for(jobs, job.id, as_json=as_json)
         elif as_json:

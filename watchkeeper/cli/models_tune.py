@@ -77,13 +77,13 @@ def tune(
     )
     tuning = Tuning.open(home_folder(), output, plan, own)
     tuning.refuse_taken_name(entry)
-    try:
-        verdict = _tuned(tuning, threads, None if minutes is None else time.monotonic() + 60 * minutes)
-    except KeyboardInterrupt:
-        fail("stopped; the same command goes on where it was", INTERRUPTED)
     digest = ""
-    if verdict.earned:
-        with mistakes():
+    with mistakes(), tuning.held():
+        try:
+            verdict = _tuned(tuning, threads, None if minutes is None else time.monotonic() + 60 * minutes)
+        except KeyboardInterrupt:
+            fail("stopped; the same command goes on where it was", INTERRUPTED)
+        if verdict.earned:
             digest = tuning.digest
             told: dict[str, JsonValue] = {
                 "by": person.name,

@@ -51,11 +51,11 @@ def check(
         settings = load_settings()
         registry = load_registry(settings.tools, settings.log_predictor)
         policy = _load(file, settings, registry)
-        few = too_few_people(policy.rules, load_users(settings.home))
         covered, inventory = None, None
         if strict or settings.inventory_path.exists():
             inventory = Inventory.load(settings.inventory_path)
             covered = coverage(policy, registry, inventory)
+        few = too_few_people(policy, load_users(settings.home), registry, inventory)
         doubtful = doubts(policy, registry, inventory)
         gaps = [one for one in covered or () if one.covered is Covered.NEVER]
         sometimes = [one for one in covered or () if one.covered is Covered.SOMETIMES]

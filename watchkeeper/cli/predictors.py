@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,10 +53,20 @@ def list_(
     with mistakes():
         versions = opened_versions()
         names = versions.names() if name is None else (name,)
-        found = [version for each in names for version in versions.list(each)]
+        looked_over = [versions.look_over(each) for each in names]
+    found = [version for each, _ in looked_over for version in each]
+    wrong = [one for _, each in looked_over for one in each]
     if as_json:
-        print_json({"versions": [_described(version) for version in found]})
-        return
+        print_json({"versions": [_described(version) for version in found], "damaged": wrong})
+    elif found or not wrong:
+        _print_versions(found)
+    for one in wrong:
+        typer.echo(f"damaged: {one}", err=True)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _print_versions(found: Sequence[Version]) -> None:
     rows = [
         (
             version.name,
