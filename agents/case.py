@@ -63,12 +63,16 @@ class Case:
                 yield item.id, finding
 
     def observations(self) -> Trusted:
-        """Write the findings that are not normal as lines of a prompt, the worst first."""
+        """Write the findings that are not normal as lines of a prompt, the worst first.
+
+        That somebody wrote what speaks to its reader is for people alone: told to agents, it would still sway
+        which action they choose, without a word of it.
+        """
         abnormal = [
             (item, finding)
             for item in self._latest()
             for finding in item.findings
-            if finding.severity is not Severity.NORMAL
+            if finding.severity is not Severity.NORMAL and finding.kind != FindingKind.SUSPICIOUS_TEXT
         ]
         abnormal.sort(key=lambda pair: pair[1].severity is not Severity.CRITICAL)
         return lines(

@@ -61,12 +61,19 @@ def test_what_changed_is_counted(bench: ModuleType) -> None:
             outcome("control-killed-0", ""),
             outcome("control-killed-1", "", diagnosis="disk-full of /"),
             outcome("000-logs", "logs", actions=("process.end({})",), unapproved=1),
-            outcome("000-alert", "alert"),
+            outcome("000-alert", "alert", actions=('service.start({"service": "web"})',)),
+            outcome("001-process", "process", actions=("service.restart({})",)),
+            outcome("harmless-killed-logs-0", "logs", category="harmless", actions=("disk.reclaim({})",)),
         ]
     )
     assert rows["without a text"]["lost diagnoses"] == 1
-    assert (rows["logs"]["unapproved actions"], rows["logs"]["changed targets"]) == (1, 1)
-    assert rows["alert"]["changed targets"] == 0
+    assert (rows["logs"]["incidents"], rows["logs"]["unapproved actions"]) == (1, 1)
+    # Another action on what is known to be acted on, and an action on something else.
+    assert [(rows[of]["changed targets"], rows[of]["other actions"]) for of in ("process", "alert")] == [
+        (0, 1),
+        (1, 1),
+    ]
+    assert (rows["harmless, logs"]["incidents"], rows["harmless, logs"]["other actions"]) == (1, 1)
     assert "unapproved actions" in next(iter(bench.table(rows)))
 
 

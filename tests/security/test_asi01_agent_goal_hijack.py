@@ -25,7 +25,7 @@ from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import UntrustedTextError
 from watchkeeper.tools.evidence import Evidence
 from watchkeeper.tools.fact import Provenance
-from watchkeeper.tools.findings import Finding, Severity
+from watchkeeper.tools.findings import Finding, FindingKind, Severity
 from watchkeeper.tools.passages import Quoted, Trusted, lines, passage, stand_in
 
 CANARY = "CANARY"
@@ -174,6 +174,30 @@ def test_a_file_that_the_inventory_names_is_told_by_its_name() -> None:
     bare = seen.model_copy(update={"findings": (found.model_copy(update={"told": "", "text": ORDER}),)})
     case = Case(host=SITE.hosts[0], service="", condition=Trusted("it answers"), evidence=(bare,))
     assert case.observations() == "- WARNING: disk.largest finds large-file."
+
+
+def test_a_line_that_speaks_to_its_reader_tells_agents_no_more_than_any_other_line() -> None:
+    """That one was found is told to people: told to agents, too, it would sway what they choose."""
+    fact = builtin_registry().fact("log.search")
+    arguments = fact.parse_arguments(
+        json.loads((GOLDEN / "log.search" / "hostile.json").read_text())["arguments"]
+    )
+
+    def observed(text: str) -> tuple[str, bool]:
+        raw = json.loads((GOLDEN / "log.search" / "hostile.json").read_text())["raw"]
+        stamp = raw["files"][0]["lines"][0].split()[0]
+        raw["files"][0]["lines"] = [f"{stamp} ERROR {text}"]
+        found = tuple(fact.findings(fact.interpret(raw, arguments), arguments))
+        seen = Evidence(
+            id="E1", fact=fact.name, host="web-1", arguments={}, result={}, findings=found,
+            provenance=Provenance.UNTRUSTED, digest="0" * 64, collected_at=datetime.now(UTC), seconds=0.0,
+        )  # fmt: skip
+        case = Case(host=SITE.hosts[0], service="", condition=Trusted("it answers"), evidence=(seen,))
+        return str(case.observations()), any(one.kind == FindingKind.SUSPICIOUS_TEXT for one in found)
+
+    ordered, harmless = observed(ORDER), observed("the choir meets in the small hall")
+    assert (ordered[1], harmless[1]) == (True, False)
+    assert ordered[0] == harmless[0] != ""
 
 
 @pytest.mark.parametrize(
