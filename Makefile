@@ -5,7 +5,8 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check
 # Compiled files are kept even where the caller's environment says no: tests start many interpreters.
 PYTEST  = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-QUICK   = $(PYTEST) -n logical -m "not model and not crash" tests/unit tests/security
+ALL     = $(PYTEST) -n logical --dist worksteal
+QUICK   = $(ALL) -m "not model and not crash" tests/unit tests/security
 STAMP   = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -19,8 +20,8 @@ demo: dev  ## Break a real service in a temporary folder and watch agents mend i
 
 test: check models parts  ## Check everything: format, types, rules, units, real parts, a real model, the demo
 	@$(QUICK)
-	@$(PYTEST) -n logical tests/engine
-	@$(PYTEST) -n logical -m "not model and not crash" tests/integration tests/acceptance
+	@$(ALL) tests/engine
+	@$(ALL) -m "not model and not crash" tests/integration tests/acceptance
 	@$(PYTEST) -m "model and not crash" tests/integration tests/acceptance
 
 parts:  ## Install PostgreSQL and bubblewrap for the tests, where that may be done without asking

@@ -74,6 +74,8 @@ def test_a_command_of_the_readme_exists(command: str, tmp_path: Path) -> None:
             "tools",
             "models",
             "predictors",
+            "configs",
+            "reclaimed",
         }
         name = words[1:3] if words[1] in groups else words[1:2]
         helped = python(tmp_path, "-m", "watchkeeper.cli", *name, "--help")

@@ -402,7 +402,7 @@ def test_without_fairlearn_nothing_is_trained_that_is_to_be_tested_for_bias(
 ) -> None:
     monkeypatch.setattr("watchkeeper.tools.predictors.bias.find_spec", lambda _: None)
     with orchestrator(base / "home", rules=ALLOW) as o:
-        incident = o.retrain(request(base, bias={"columns": ["site"]})).id
+        incident = o.retrain(request(base, trainer=PartialCut, bias={"columns": ["site"]})).id
         assert to_the_end(o, incident) == "escalated"
         report = o.report(incident)
         assert "pip install 'watchkeeper[fairness]'" in report.reason
