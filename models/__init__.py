@@ -5,6 +5,7 @@ torch is imported when a model is opened, not before.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from watchkeeper.models.options import EngineOptions
 
 __all__ = ["open_engine"]
+
+# bitsandbytes, which peft imports, warns of an optional package at every start: that is for whoever set
+# logging up, and not for everyone.
+logging.getLogger("bitsandbytes").addHandler(logging.NullHandler())
 
 
 def open_engine(

@@ -169,7 +169,9 @@ def _only_one(target: Path, progress: Progress | None) -> Iterator[None]:
     """Wait until no other process pulls or removes the same model; a lock dies with its holder."""
     path = target.parent / f".{target.name}.lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # The home is nobody else's, whichever command is the first to make it.
+        path.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(exist_ok=True)
         lock = path.open("a")
     except OSError as error:
         message = (

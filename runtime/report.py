@@ -183,7 +183,7 @@ def record_lines(journal: Journal, incident_id: str, *, verdict: str, reason: st
     elif diagnoses:
         last = diagnoses[-1]
         lines.append(f"The diagnosis is {last.cause} of {last.subject} ({last.status}).")
-        lines += [f"Evidence: {claim.text}." for claim in diagnoses[-1].claims[:3]]
+        lines += [f"Evidence: {claim.text.rstrip('.')}." for claim in diagnoses[-1].claims[:3]]
     for step in journal.steps.list(incident_id):
         what = {
             StepStatus.VERIFIED: "was applied and verified",

@@ -49,7 +49,9 @@ def describe_event(event: Event) -> str:
         case TriageDone():
             return f"triage: {event.severity.value}; the alert is about {event.summary}"
         case EvidenceGathered():
-            said = "; ".join(finding.text for finding in event.findings) or event.error or "nothing unusual"
+            found = [finding.text for finding in event.findings]
+            found[:-1] = [text.rstrip(".") for text in found[:-1]]
+            said = "; ".join(found) or event.error or "nothing unusual"
             return f"{event.evidence_id} {event.fact}: {said}"
         case SuspiciousText():
             return f"suspicious text in {event.evidence_id}, quoted below and not followed"

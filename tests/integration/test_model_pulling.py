@@ -51,6 +51,12 @@ def test_a_pulled_model_is_found_whole(tmp_path: Path) -> None:
     assert (installed.folder / "source" / "tiny.gguf").read_bytes() == WEIGHTS
 
 
+def test_a_home_that_a_pull_makes_is_nobody_else_s(tmp_path: Path) -> None:
+    home = tmp_path / "share" / "watchkeeper"
+    pull(TINY, home=home, convert=keep_bytes)
+    assert home.stat().st_mode & 0o077 == 0
+
+
 def test_a_second_pull_does_nothing(tmp_path: Path, index: Path) -> None:
     first = pull(TINY, home=tmp_path, convert=keep_bytes)
     shutil.rmtree(index)
