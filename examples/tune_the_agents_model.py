@@ -82,8 +82,11 @@ def finish(
 
 
 def tell(stage: str, done: int, total: int) -> None:
-    """Show how far it is."""
-    print(f"\r{stage}: {100 * done // total} %\x1b[K", end="\n" if done == total else "", file=sys.stderr)
+    """Show how far it is on a terminal; elsewhere say what is done."""
+    if sys.stderr.isatty():
+        print(f"\r{stage}: {100 * done // total} %\x1b[K", end="\n" if done == total else "", file=sys.stderr)
+    elif done == total:
+        print(f"{stage}: done", file=sys.stderr)
 
 
 if __name__ == "__main__":
