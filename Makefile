@@ -75,7 +75,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "error: $(PYTHON) is older than Python 3.11: name another, e.g. make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ echo "error: $(PYTHON) cannot make virtual environments: on Debian, apt-get install python3-venv"; exit 2; }
-	@echo "Installing watchkeeper and what it needs into $(VENV) (minutes, the first time) ..."
+	@echo "Installing watchkeeper and what it needs into $(VENV): silent for two to five minutes, the first time ..."
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
