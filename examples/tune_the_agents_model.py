@@ -25,6 +25,7 @@ from watchkeeper.runtime.tuning import Tuning
 from watchkeeper.runtime.tuning_verdict import TuningPlan, TuningVerdict
 
 NAME = "example"
+_told: set[str] = set()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,8 +86,9 @@ def tell(stage: str, done: int, total: int) -> None:
     """Show how far it is on a terminal; elsewhere say what is done."""
     if sys.stderr.isatty():
         print(f"\r{stage}: {100 * done // total} %\x1b[K", end="\n" if done == total else "", file=sys.stderr)
-    elif done == total:
-        print(f"{stage}: done", file=sys.stderr)
+    elif done == total and stage not in _told:
+        _told.add(stage)
+        print(f"{stage}: all of it", file=sys.stderr)
 
 
 if __name__ == "__main__":
