@@ -125,7 +125,7 @@ def _held(site: Site) -> Iterator[Held]:
 
 def _described(site: Site, journal: Journal, held: Held) -> Reclaimed:
     folder = held.quarantine.folder
-    since = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    since = datetime.fromtimestamp(held.changed, UTC)
     step = _step(journal, held.key)
     kept = held.damage
     if not folder.is_relative_to(site.home):

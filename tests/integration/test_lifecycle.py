@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -400,7 +401,7 @@ def test_held_out_rows_among_those_to_learn_from_are_found_in_any_order(base: Pa
 def test_without_fairlearn_nothing_is_trained_that_is_to_be_tested_for_bias(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watchkeeper.tools.predictors.bias.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "fairlearn", None)  # as if it were not installed
     with orchestrator(base / "home", rules=ALLOW) as o:
         incident = o.retrain(request(base, trainer=PartialCut, bias={"columns": ["site"]})).id
         assert to_the_end(o, incident) == "escalated"

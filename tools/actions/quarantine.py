@@ -228,6 +228,7 @@ class Held(NamedTuple):
         key: Key of its plan; the name of its folder where that cannot be read.
         entries: What was set aside; none where that cannot be read.
         size: Bytes of disk that it takes.
+        changed: When something of it was written or removed last, in seconds since 1970.
         damage: Why it cannot be read.
     """
 
@@ -235,6 +236,7 @@ class Held(NamedTuple):
     key: str
     entries: tuple[Entry, ...]
     size: int
+    changed: float
     damage: str
 
 
@@ -265,17 +267,23 @@ def _held_in(quarantine: Quarantine, folder: Path) -> Held | None:
         return None
     try:
         copies = [path.lstat().st_blocks * 512 for path in folder.glob("*.gz")]
+        changed = folder.stat().st_mtime
     except OSError:
         return None
     if not copies:
         return None
+    key, damage = folder.name, ""
+    entries: tuple[Entry, ...] = ()
     try:
         manifest = quarantine.manifest()
     except DamagedQuarantineError as error:
-        return Held(quarantine, folder.name, (), sum(copies), str(error))
-    if manifest is None:
-        return Held(quarantine, folder.name, (), sum(copies), "its manifest is missing")
-    return Held(quarantine, manifest.key, manifest.entries, sum(copies), "")
+        damage = str(error)
+    else:
+        if manifest is None:
+            damage = "its manifest is missing"
+        else:
+            key, entries = manifest.key, manifest.entries
+    return Held(quarantine, key, entries, sum(copies), changed, damage)
 
 
 def punch(handle: int, begin: int, end: int) -> None:
