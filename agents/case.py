@@ -44,6 +44,8 @@ class Case:
         names: What others named, in the order in which it was found: `stand_in` numbers it.
         worded: Key of the fact and arguments that the alert words with values that are not in the
             inventory; empty where it has none. Of what it finds only the kinds are told.
+        alarm: Key of the fact and arguments of the alert's own condition.
+        firing: Kinds of findings of that fact for which the alert fires.
         answers: What people who were asked about an action answered in words.
     """
 
@@ -54,6 +56,8 @@ class Case:
     attempts: tuple[Attempt, ...] = ()
     names: tuple[str, ...] = ()
     worded: str = ""
+    alarm: str = ""
+    firing: frozenset[str] = frozenset()
     answers: tuple[Trusted, ...] = ()
 
     def findings(self) -> Iterator[tuple[str, Finding]]:
@@ -61,6 +65,16 @@ class Case:
         for item in self._latest():
             for finding in item.findings:
                 yield item.id, finding
+
+    def alarms(self) -> frozenset[tuple[str, Finding]]:
+        """Return the findings, with their evidence's id, for which the alert fires as it was read last."""
+        return frozenset(
+            (item.id, finding)
+            for item in self._latest()
+            if call_key(item.fact, item.arguments) == self.alarm
+            for finding in item.findings
+            if finding.kind in self.firing
+        )
 
     def observations(self) -> Trusted:
         """Write the findings that are not normal as lines of a prompt, the worst first.

@@ -41,6 +41,8 @@ class Cause:
         requires: Kinds of which at least one of each must have been found, whatever the subject.
         excluded_by: Kinds about the same subject that contradict it.
         of_alerted: Whether its subject can only be the service that the alert names.
+        may_follow: Whether it may itself be the consequence of another cause, as a stopped process may be of
+            a full disk. Any other cause has its turn first where the alert's own condition shows it.
         gives_way_to: Ids of causes whose remedies change less: where evidence supports one of them too,
             it has its turn before this one. (No file is restored while a stopped process may explain it.)
         remedies: Actions that may mend it; none means that a person must.
@@ -55,6 +57,7 @@ class Cause:
     requires: tuple[str, ...] = ()
     excluded_by: tuple[str, ...] = ()
     of_alerted: bool = False
+    may_follow: bool = False
     gives_way_to: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
     examine: Examination = _nothing
@@ -97,6 +100,7 @@ PROCESS_STOPPED = Cause(
     id="process-stopped",
     text="service {subject} was killed or stopped",
     supported_by=(FindingKind.SERVICE_NOT_RUNNING,),
+    may_follow=True,
     remedies=("service.start", "service.restart"),
 )
 PROCESS_HUNG = Cause(
@@ -106,6 +110,7 @@ PROCESS_HUNG = Cause(
     requires=(FindingKind.CHECK_FAILING,),
     excluded_by=(FindingKind.SERVICE_NOT_RUNNING,),
     of_alerted=True,
+    may_follow=True,
     remedies=("service.restart",),
 )
 DISK_FULL = Cause(
@@ -138,6 +143,7 @@ CPU_SATURATED = Cause(
     text="the processors of {subject} are busy",
     supported_by=(FindingKind.CPU_BUSY,),
     strengthened_by=(FindingKind.PROCESS_HEAVY,),
+    gives_way_to=("process-stopped", "process-hung", "config-broken", "disk-full"),
     remedies=("process.end", "service.restart"),
     examine=heaviest_processes,
 )
@@ -163,6 +169,7 @@ JOB_CRASHED = Cause(
     id="job-crashed",
     text="the process of training job {subject} was killed or failed",
     supported_by=(FindingKind.JOB_CRASHED,),
+    may_follow=True,
     remedies=("job.resume",),
 )
 JOB_WRONG = Cause(
@@ -170,6 +177,7 @@ JOB_WRONG = Cause(
     text="training job {subject} cannot end well as it is",
     supported_by=(FindingKind.JOB_FAILED,),
     excluded_by=(FindingKind.JOB_CRASHED,),
+    may_follow=True,
 )
 NOTHING_WRONG = Cause(
     id="nothing-wrong",

@@ -80,3 +80,44 @@ def supported(causes: Sequence[Cause], case: Case, *, without: Iterable[str] = (
             if hypothesis.key not in tried and not elsewhere:
                 hypotheses.append(hypothesis)
     return tuple(hypotheses)
+
+
+def foremost(hypotheses: Sequence[Hypothesis], case: Case) -> tuple[Hypothesis, ...]:
+    """Return the hypotheses that have their turn first.
+
+    They are those that the alert's own condition shows, unless their causes may follow from others: a machine
+    is busy, and a file was changed an hour ago, beside whatever else is wrong with it. Where the condition
+    shows none, as a failing check does, all are equal.
+    """
+    alarms = case.alarms()
+    shown = tuple(
+        hypothesis
+        for hypothesis in hypotheses
+        if not hypothesis.cause.may_follow
+        and any(
+            (item.evidence, item.finding) in alarms and item.finding.kind in hypothesis.cause.supported_by
+            for item in hypothesis.support
+        )
+    )
+    return shown or tuple(hypotheses)
+
+
+def giving_way(chosen: int, hypotheses: Sequence[Hypothesis], probabilities: Sequence[float]) -> int:
+    """Return the index of what has its turn in place of the chosen: the cause whose remedies change less.
+
+    Args:
+        chosen: Index of the most probable hypothesis.
+        hypotheses: What the evidence supports.
+        probabilities: One for each of them.
+    """
+    passed = {chosen}
+    while True:
+        smaller = [
+            number
+            for number, hypothesis in enumerate(hypotheses)
+            if number not in passed and hypothesis.cause.id in hypotheses[chosen].cause.gives_way_to
+        ]
+        if not smaller:
+            return chosen
+        chosen = max(smaller, key=lambda number: probabilities[number])
+        passed.add(chosen)

@@ -79,6 +79,8 @@ class Context:
             names=self._names(evidence),
             answers=self._answers(incident_id) if answered else (),
             worded="" if self.site.is_of_inventory(host, condition) else self.site.call_of(condition),
+            alarm=self.site.call_of(condition),
+            firing=frozenset(condition.firing),
         )
 
     def _names(self, evidence: tuple[Evidence, ...]) -> tuple[str, ...]:

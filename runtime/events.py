@@ -161,6 +161,14 @@ class RuledOut(Record):
     result: str
 
 
+class CausesPutOff(BaseEvent):
+    """Causes that evidence supports have their turn later, by a rule and not by the model's choice."""
+
+    kind: Literal["causes-put-off"] = "causes-put-off"
+    causes: tuple[str, ...]
+    reason: str
+
+
 class CausesRuledOut(BaseEvent):
     """No cause is left that evidence supports; the diagnosis is inconclusive."""
 
@@ -484,6 +492,7 @@ Event = Annotated[
     | SuspiciousText
     | DecisionMade
     | DiagnosisMade
+    | CausesPutOff
     | CausesRuledOut
     | PlanProposed
     | PlanRefused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from langgraph.types import Send
@@ -10,20 +11,20 @@ from langgraph.types import Send
 from watchkeeper.agents import Decision, Diagnosis, FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.agents.diagnostician import diagnosis_of
-from watchkeeper.agents.hypotheses import key_of
+from watchkeeper.agents.hypotheses import Hypothesis, foremost, giving_way, key_of
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.budgets import exhausted, remaining_calls, unread
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import (
     Call,
+    CausesPutOff,
     CausesRuledOut,
     Claim,
     DiagnosisMade,
     DiagnosisStatus,
     EvidenceGathered,
     FactsChosen,
-    PlanRefused,
     RuledOut,
     StageEntered,
     SuspiciousText,
@@ -241,13 +242,19 @@ class Investigation:
             )
             return {"verdict": "settle" if stale else "escalate", "reason": reason}
         threshold = context.settings.min_confidence
-        chosen, diagnosis, decision = context.team.diagnose(case, hypotheses, min_confidence=threshold)
+        first = foremost(hypotheses, case)
+        later = [hypothesis for hypothesis in hypotheses if hypothesis not in first]
+        chosen, diagnosis, decision = context.team.diagnose(case, first, min_confidence=threshold)
         doubtful = diagnosis.probability < threshold
         key = f"diagnose:{turn}:{state['round']}"
         with context.journal.store.transaction():
             context.journal.decide(
                 state["incident"], decision, key=key, accepted=not doubtful, threshold=threshold
             )
+            if later:
+                self._put_off(
+                    state, later, f"the alert's own condition shows another cause: {chosen.text}", key
+                )
             self._tell_diagnosis(state, diagnosis, key)
         if doubtful:
             if more:
@@ -259,25 +266,22 @@ class Investigation:
                 "verdict": "escalate",
                 "reason": f"INCONCLUSIVE: {best}",
             }
-        smaller = [
-            (decision.probabilities[number], hypothesis)
-            for number, hypothesis in enumerate(hypotheses)
-            if hypothesis.cause.id in chosen.cause.gives_way_to
-        ]
-        if smaller:
-            probability, first = max(smaller, key=lambda item: item[0])
-            context.journal.record(
-                state["incident"],
-                PlanRefused(
-                    action=chosen.cause.remedies[0] if chosen.cause.remedies else "",
-                    reason=f"what changes less has its turn first: {first.text}",
-                ),
-                key=f"{key}:smaller",
+        instead = giving_way(first.index(chosen), first, decision.probabilities)
+        if first[instead] is not chosen:
+            self._put_off(
+                state, [chosen], f"what changes less has its turn first: {first[instead].text}", key
             )
-            diagnosis = diagnosis_of(first, probability, min_confidence=0.0)
+            diagnosis = diagnosis_of(first[instead], decision.probabilities[instead], min_confidence=0.0)
             self._tell_diagnosis(state, diagnosis, key)
         update: Update = {"diagnosis": diagnosis.model_dump(mode="json"), "reason": ""}
         return update | {"verdict": "settle" if diagnosis.cause == NOTHING_WRONG.id else "plan"}
+
+    def _put_off(self, state: IncidentState, hypotheses: Sequence[Hypothesis], reason: str, key: str) -> None:
+        """Say of causes that have their turn later what stands before them."""
+        texts = tuple(hypothesis.text for hypothesis in hypotheses)
+        self._context.journal.record(
+            state["incident"], CausesPutOff(causes=texts, reason=reason), key=f"later:{key}:{texts}"
+        )
 
     def _tell_diagnosis(self, state: IncidentState, diagnosis: Diagnosis, key: str) -> None:
         found = {

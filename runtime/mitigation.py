@@ -160,11 +160,7 @@ class Mitigation:
                 f"{step.plan.summary}: this needs another person (tier {decision.tier}: {decision.reason}), "
                 "and one person alone runs this"
             )
-            self._context.journal.record(
-                state["incident"], PlanRefused(action=step.action, reason=reason), key=f"alone:{step.id}"
-            )
-            self._refuse(step.id, reason)
-            return {"verdict": "abandon", "reason": reason}
+            return self._pass_over(state, step, reason)
         return self._asked(state, self._changes.ask(step.id))
 
     def approve(self, state: IncidentState) -> Update:

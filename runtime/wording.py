@@ -6,6 +6,7 @@ from watchkeeper.runtime.events import (
     Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
+    CausesPutOff,
     CausesRuledOut,
     Delegated,
     DiagnosisMade,
@@ -58,6 +59,8 @@ def describe_event(event: Event) -> str:
         case DiagnosisMade():
             sure = f"{event.status.value} (p = {event.probability:.2f})"
             return f"diagnosis: {event.cause} of {event.subject}, {sure}"
+        case CausesPutOff():
+            return f"later: {'; '.join(event.causes)}: {event.reason}"
         case CausesRuledOut():
             return "diagnosis: inconclusive, no cause is left that evidence supports"
         case PlanProposed():

@@ -21,8 +21,9 @@ from watchkeeper.agents import (
     Team,
     supported,
 )
+from watchkeeper.agents.case import call_key
 from watchkeeper.agents.decision import prompt_digest
-from watchkeeper.agents.hypotheses import Support
+from watchkeeper.agents.hypotheses import Support, foremost, giving_way
 from watchkeeper.agents.reader import MOST_LINES, THEMES
 from watchkeeper.agents.remediator import Remedial
 from watchkeeper.agents.reporter import faithful
@@ -131,6 +132,67 @@ def test_a_hypothesis_has_its_turn_once() -> None:
     both = case(evidence(1, ("bad", "api"), ("bad", "mail")))
     assert keys(supported([cause()], both, without=["c:api"])) == ["c:mail"]
     assert supported([cause()], both, without=["c:api", "c:mail"]) == ()
+
+
+def alerted(*items: Evidence, firing: str = "bad") -> Case:
+    return case(*items, alarm=call_key("fact.1", {}), firing=frozenset({firing}))
+
+
+def test_what_the_alert_s_own_condition_shows_has_its_turn_first() -> None:
+    busy = cause(id="busy", supported_by=("load",), strengthened_by=("bad",))
+    now = alerted(evidence(1, ("bad", "api")), evidence(2, ("load", "web-1"), ("bad", "mail")))
+    found = supported([busy, cause()], now)
+    assert keys(found) == ["busy:web-1", "c:api", "c:mail"]
+    # Neither what the condition only strengthens, nor another subject that another fact found.
+    assert keys(foremost(found, now)) == ["c:api"]
+    assert keys(foremost(found[:1], now)) == ["busy:web-1"]
+
+
+@pytest.mark.parametrize("different", [{"firing": frozenset({"other"})}, {"alarm": call_key("fact.2", {})}])
+def test_what_the_condition_does_not_fire_for_is_no_reason_to_go_first(different: dict[str, Any]) -> None:
+    busy = cause(id="busy", supported_by=("load",))
+    now = replace(alerted(evidence(1, ("bad", "api")), evidence(2, ("load", "web-1"))), **different)
+    found = supported([busy, cause()], now)
+    assert foremost(found, now) == found
+
+
+def test_what_may_follow_from_another_cause_does_not_go_before_it() -> None:
+    now = alerted(
+        evidence(1, ("service-not-running", "api")),
+        evidence(2, ("filesystem-full", "/srv")),
+        firing="service-not-running",
+    )
+    found = supported(BUILTIN_CAUSES, now)
+    assert keys(found) == ["process-stopped:api", "disk-full:/srv"]
+    assert foremost(found, now) == found
+
+
+def test_a_condition_that_was_read_again_shows_what_it_shows_now() -> None:
+    busy = cause(id="busy", supported_by=("load",))
+    before, after = evidence(1, ("bad", "api")), evidence(3, ("good", "api"), fact="fact.1")
+    found = supported([busy, cause()], alerted(before, evidence(2, ("load", "web-1"))))
+    assert keys(foremost(found, alerted(before))) == ["c:api"]
+    assert foremost(found, alerted(before, after)) == found
+
+
+def test_what_changes_less_goes_before_what_changes_more() -> None:
+    now = case(
+        evidence(1, ("cpu-busy", "web-1"), ("config-changed", "/etc/api"), ("service-not-running", "api"))
+    )
+    found = supported(BUILTIN_CAUSES, now)
+    assert keys(found) == ["process-stopped:api", "config-broken:/etc/api", "cpu-saturated:web-1"]
+    # A stopped service before a file that was changed, and that before a process that is ended for good.
+    assert giving_way(2, found, (0.1, 0.2, 0.7)) == 0
+    assert giving_way(1, found[1:], (0.2, 0.8)) == 0
+    assert giving_way(0, found, (0.7, 0.2, 0.1)) == 0
+
+
+def test_causes_that_give_way_to_each_other_come_to_an_end() -> None:
+    found = supported(
+        [cause(id="a", gives_way_to=("b",)), cause(id="b", gives_way_to=("a",))],
+        case(evidence(1, ("bad", "api"))),
+    )
+    assert giving_way(0, found, (0.9, 0.1)) == 1
 
 
 def test_a_newer_reading_of_the_same_fact_replaces_the_older() -> None:

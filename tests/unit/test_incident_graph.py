@@ -31,6 +31,7 @@ from watchkeeper.runtime.approvals import Approval, ApprovalStatus
 from watchkeeper.runtime.errors import ApprovalError, ConfigurationError, IncidentBusyError
 from watchkeeper.runtime.events import (
     ApprovalRequested,
+    CausesPutOff,
     DecisionMade,
     EffectDone,
     Event,
@@ -140,6 +141,40 @@ def test_what_cannot_be_undone_is_not_even_asked_where_one_person_is_alone(
     assert "another person (tier 2" in report.reason
     assert (report.approvals, steps(report)) == ((), [("fuse.bridge", "refused")])
     assert lamp.parts()["fuse"] == "blown"
+
+
+def test_what_nobody_may_approve_gives_way_to_a_cause_that_is_left(tmp_path: Path, home: Path) -> None:
+    lamp = Lamp.dark(tmp_path, fuse="blown", switch="off", power="cut")
+    with orchestrator(home, lamp, prefers("fuse", "switch"), solo=True) as o:
+        report = handle(o, says("approve", by="ann"))
+    assert steps(report) == [("fuse.bridge", "refused"), ("switch.set", "rolled-back")]
+    assert [approval.tier for approval in report.approvals] == [1]
+    # It is handed over with what was not ruled out, and why nothing was done about it.
+    assert report.outcome == "escalated"
+    assert [cause for cause, _ in diagnosed(report)] == ["fuse-blown", "switch-off", "fuse-blown"]
+    assert "another person (tier 2" in report.reason
+    assert (lamp.parts()["fuse"], lamp.parts()["switch"]) == ("blown", "off")
+
+
+def test_what_the_alert_s_own_condition_shows_goes_before_what_a_model_prefers(
+    tmp_path: Path, home: Path
+) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off", bulb="dusty", fuse="blown")
+    alert = Alert.model_validate(
+        {
+            "title": "the switch is off",
+            "host": "house",
+            "condition": {"fact": "switch.position", "firing": ["switch-odd"]},
+        }
+    )
+    with orchestrator(home, lamp, prefers("bulb")) as o:
+        report = handle(o, alert=alert)
+    assert report.outcome == "resolved"
+    assert steps(report) == [("switch.set", "verified")]
+    assert lamp.parts() == {"switch": "on", "bulb": "dusty", "fuse": "blown"}
+    (later,) = events_of(report, CausesPutOff)
+    assert later.causes == ("the bulb does not shine any more", "the fuse has blown")
+    assert later.reason == "the alert's own condition shows another cause: the switch was turned off"
 
 
 def test_what_did_not_help_and_cannot_be_undone_is_handed_over(tmp_path: Path, home: Path) -> None:
@@ -430,7 +465,7 @@ def test_the_facts_of_a_round_are_read_at_once_and_joined(home: Path) -> None:
         return Seen()
 
     names = ["look.one", "look.two", "look.three"]
-    causes = (Cause(id="odd", text="{subject} is odd", supported_by=("odd",)),)
+    causes = (Cause(id="odd", text="{subject} is odd", supported_by=("odd",), may_follow=True),)
     alert = Alert.model_validate(
         {"title": "odd", "host": "house", "condition": {"fact": "the.condition", "firing": ["odd"]}}
     )

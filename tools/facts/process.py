@@ -167,37 +167,37 @@ class ProcessList(Fact[ProcessListArguments, ProcessListResult]):
         arguments: ProcessListArguments,  # noqa: ARG002 (not needed)
     ) -> Iterator[Finding]:
         """Say which processes are heavy; never this program itself."""
-        heavy: dict[int, list[str]] = {}
-        critical: set[int] = set()
-        names: dict[int, str] = {}
-        for process in (*result.by_cpu, *result.by_memory):
-            if process.own or process.pid in heavy:
-                continue
-            uses = []
-            if process.cpu_percent >= HEAVY_CPU:
-                uses.append(f"{process.cpu_percent:.0f} % of a processor core")
-            if process.memory_percent >= HEAVY_MEMORY:
-                size = size_text(process.memory_bytes)
-                uses.append(f"{process.memory_percent:.0f} % of the memory ({size})")
-            if process.memory_percent >= HUGE_MEMORY:
-                critical.add(process.pid)
-            if uses:
-                heavy[process.pid] = uses
-                names[process.pid] = shown_name(process.name)
-        for pid, uses in heavy.items():
+        for process in _heavy(result):
+            uses = " and ".join(_uses(process))
+            huge = process.memory_percent >= HUGE_MEMORY
             yield Finding(
                 kind=FindingKind.PROCESS_HEAVY,
-                subject=str(pid),
-                text=f"Process {pid} (named {names[pid]}) uses {' and '.join(uses)}.",
-                severity=Severity.CRITICAL if pid in critical else Severity.WARNING,
-                told=f"Process {pid} uses {' and '.join(uses)}.",
+                subject=str(process.pid),
+                text=f"Process {process.pid} (named {shown_name(process.name)}) uses {uses}.",
+                severity=Severity.CRITICAL if huge else Severity.WARNING,
+                told=f"Process {process.pid} uses {uses}.",
             )
 
     def offers(self, result: ProcessListResult) -> dict[str, list[str]]:
-        """Offer the processes that were seen, but for this program's own, to actions that take one."""
-        seen = [item for item in (*result.by_cpu, *result.by_memory) if not item.own]
-        identities = [process_identity(item.pid, item.start_time) for item in seen]
-        return {"process": list(dict.fromkeys(identities))}
+        """Offer the heavy processes to actions that take one; nothing is gained by ending any other."""
+        return {"process": [process_identity(item.pid, item.start_time) for item in _heavy(result)]}
+
+
+def _heavy(result: ProcessListResult) -> tuple[ProcessUse, ...]:
+    """Return those that use much of the machine, each once; never this program itself."""
+    listed = {process.pid: process for process in (*result.by_cpu, *result.by_memory)}
+    return tuple(process for process in listed.values() if not process.own and _uses(process))
+
+
+def _uses(process: ProcessUse) -> list[str]:
+    """Say what a process uses much of; empty if nothing."""
+    uses = []
+    if process.cpu_percent >= HEAVY_CPU:
+        uses.append(f"{process.cpu_percent:.0f} % of a processor core")
+    if process.memory_percent >= HEAVY_MEMORY:
+        size = size_text(process.memory_bytes)
+        uses.append(f"{process.memory_percent:.0f} % of the memory ({size})")
+    return uses
 
 
 def sample_processes(seconds: float, *, details: bool) -> Sample:

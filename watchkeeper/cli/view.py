@@ -11,6 +11,7 @@ from watchkeeper.runtime.events import (
     Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
+    CausesPutOff,
     CausesRuledOut,
     DecisionMade,
     Delegated,
@@ -80,6 +81,8 @@ class EventView:
                 self._line(
                     "magenta", "suspicious", f"quoted, not followed: {event.quote!r}", event.evidence_id
                 )
+            case CausesPutOff():
+                self._line("cyan", "later", describe_event(event).removeprefix("later: "))
             case DiagnosisMade() | CausesRuledOut():
                 self._line("bold cyan", "diagnosis", describe_event(event).removeprefix("diagnosis: "))
             case PlanProposed():
