@@ -61,6 +61,10 @@ class Condition(_Strict):
         return value
 
 
+DEMO_LABEL = "demo"
+"""Label of the alerts that the demo raises about faults of its own."""
+
+
 class Alert(_Strict):
     """One signal that something may be wrong.
 

@@ -42,7 +42,7 @@ from watchkeeper.runtime.users import FILE as USERS
 from watchkeeper.runtime.users import FIRST_ADMIN
 from watchkeeper.tools.builtin import builtin_registry
 from watchkeeper.tools.errors import PluginError, ToolError
-from watchkeeper.tools.inventory import Inventory
+from watchkeeper.tools.inventory import Inventory, Supervisord
 from watchkeeper.tools.plugins import AGENTS, load_plugins, load_registry
 from watchkeeper.tools.sandbox import find_sandbox
 
@@ -171,6 +171,8 @@ class _Doctor:
             yield _note("inventory", path, "is not there: no host can be touched", "run `watchkeeper init`")
         else:
             yield from _loaded("inventory", path, lambda: Inventory.load(path))
+            with contextlib.suppress(ToolError):
+                yield from _missing_paths(path, Inventory.load(path))
         if (policy := settings.policy_path) is not None:
             yield from _loaded("policy", policy, lambda: Policy.load(policy, registry))
         if (rules := settings.escalation_path) is not None:
@@ -285,6 +287,27 @@ class _Doctor:
             except (ModelError, OSError) as error:
                 advice = f"watchkeeper models remove {entry.id}, and pull it again"
                 yield _error("models", entry.id, str(error), advice)
+
+
+def _missing_paths(path: Path, inventory: Inventory) -> Iterator[Found]:
+    """What an inventory names and this machine does not have; a log may be written later, its folder not."""
+    for host in inventory.hosts:
+        for service in host.services:
+            named: list[tuple[str, Path, bool]] = []
+            named += [("log", log, log.parent.is_dir()) for log in service.logs]
+            named += [("configuration", file, False) for file in service.config]
+            named += [("data", folder, False) for folder in service.data]
+            if isinstance(service.supervisor, Supervisord):
+                named.append(("socket of supervisord", service.supervisor.socket, False))
+            for kind, place, later in named:
+                with contextlib.suppress(PermissionError):
+                    if place.exists():
+                        continue
+                    said = f"names {str(place)!r}, {kind} of service {service.name}, which is not there"
+                    if later:
+                        yield _note("inventory", path, f"{said} yet")
+                    else:
+                        yield _warning("inventory", path, said, "correct it, or look why it is missing")
 
 
 _RESTORE = "restore a backup with `watchkeeper restore`, or move it aside to start anew"

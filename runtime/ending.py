@@ -57,6 +57,9 @@ class Ending:
             summary = ""
         # What is not faithful gives way to the record itself.
         summary = summary or " ".join(lines)
+        if verdict != "resolved" and not context.journal.ledger.list(incident.id):
+            # A model writes of what was proposed as if it were done.
+            summary = f"Nothing was changed. {summary}"
         with context.journal.store.transaction():
             context.journal.incidents.set_status(incident.id, _STATUS[verdict], summary=summary)
             context.journal.record(

@@ -94,6 +94,7 @@ class TriageDone(BaseEvent):
     kind: Literal["triage-done"] = "triage-done"
     severity: Severity
     summary: str
+    note: str = ""
 
 
 class FactsChosen(BaseEvent):

@@ -73,11 +73,9 @@ class Investigation:
         )
         # The model may raise what the sender said, not lower it.
         rank = {"info": 0, Severity.NORMAL: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
-        severity = max(
-            incident.alert.severity,
-            Severity.NORMAL if found.severity == "info" else Severity(found.severity),
-            key=lambda s: rank[s],
-        )
+        thought = Severity.NORMAL if found.severity == "info" else Severity(found.severity)
+        severity = max(incident.alert.severity, thought, key=lambda s: rank[s])
+        note = "" if severity is thought else f"as its sender says; the model thinks {found.severity}"
         with self._context.journal.store.transaction():
             for number, decision in enumerate(decisions):
                 self._context.journal.decide(incident.id, decision, key=f"triage:{number}")
@@ -90,7 +88,7 @@ class Investigation:
                         key=f"suspicious:alert:{number}",
                     )
             self._context.journal.record(
-                incident.id, TriageDone(severity=severity, summary=found.symptom), key="triage"
+                incident.id, TriageDone(severity=severity, summary=found.symptom, note=note), key="triage"
             )
         return {}
 

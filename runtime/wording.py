@@ -48,7 +48,8 @@ def describe_event(event: Event) -> str:
         case IncidentOpened():
             return f"alert: {event.title} ({event.host}{f', {event.service}' if event.service else ''})"
         case TriageDone():
-            return f"triage: {event.severity.value}; the alert is about {event.summary}"
+            why = f" ({event.note})" if event.note else ""
+            return f"triage: {event.severity.value}{why}; the alert is about {event.summary}"
         case EvidenceGathered():
             found = [finding.text for finding in event.findings]
             found[:-1] = [text.rstrip(".") for text in found[:-1]]

@@ -27,7 +27,7 @@ from watchkeeper.models.loading import load
 from watchkeeper.models.replies import parse_json
 
 SMALL = "smollm2-135m-instruct"
-COUNT = int(os.environ.get("WATCHKEEPER_SCHEMAS", "60"))
+COUNT = int(os.environ.get("WATCHKEEPER_SCHEMAS", "30"))
 TOGETHER = 8
 BYTES = LLTokenizer("byte")
 COMPILER = GrammarCompiler(BYTES)

@@ -17,6 +17,7 @@ from tests.lamp import ALERT, Lamp, orchestrator, prefers
 from watchkeeper import Orchestrator
 from watchkeeper.cli.ask import TerminalAnswerer
 from watchkeeper.cli.run import handle
+from watchkeeper.cli.terminal import MARK, Terminal
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalStatus
 from watchkeeper.runtime.incidents import IncidentStatus
 
@@ -62,7 +63,7 @@ def asking(folder: Path) -> Iterator[Asking]:
         running.changes.decide(step.id)
         asked = running.changes.ask(step.id)
         thread = threading.Thread(
-            target=TerminalAnswerer(Console(file=shown, width=200)), args=(running, asked)
+            target=TerminalAnswerer(Terminal(Console(file=shown, width=200))), args=(running, asked)
         )
         thread.start()
         yield Asking(running, asked, thread, shown)
@@ -128,7 +129,7 @@ def test_who_is_asked_here_is_waited_for_whatever_is_said_of_other_terminals(
         incident = running.open(ALERT).id
         thread = threading.Thread(
             target=handle,
-            args=(running, incident, Console(file=shown, width=200)),
+            args=(running, incident, Terminal(Console(file=shown, width=200))),
             kwargs={"approve": "ask", "wait": False},
         )
         thread.start()
@@ -137,3 +138,32 @@ def test_who_is_asked_here_is_waited_for_whatever_is_said_of_other_terminals(
         os.write(keyboard, b"yes\n")
         thread.join(30)
         assert running.journal.incidents.get(incident).status is IncidentStatus.RESOLVED
+
+
+def test_where_to_type_is_marked_until_it_is_answered(tmp_path: Path, keyboard: int) -> None:
+    given, shown = answered(tmp_path, keyboard, (f"\n{MARK}", "perhaps"), (f"WHY\n{MARK}", "yes"))
+    assert given.status is ApprovalStatus.APPROVED
+    assert shown.count(MARK) == 2
+    assert shown.endswith(MARK)
+
+
+def test_an_answer_from_elsewhere_ends_the_line_that_was_begun(tmp_path: Path, keyboard: int) -> None:
+    with asking(tmp_path) as question:
+        wait_for(MARK, question.shown)
+        question.running.answer(question.approval.id, "approve", by="bob")
+        question.thread.join(10)
+        assert question.shown.getvalue().endswith(f"{MARK}\n")
+
+
+def test_who_is_called_while_a_question_waits_here_does_not_write_where_is_typed() -> None:
+    shown = io.StringIO()
+    terminal = Terminal(Console(file=shown, width=200))
+    with terminal.asking("APR-1"):
+        terminal.mark()
+        terminal.call("to everyone: APR-1 waits for an answer: set the switch (ESC-1)")
+        assert shown.getvalue() == MARK
+        terminal.call("to ann: INC-2 was handed to people: APR-1 (ESC-2)")
+        assert shown.getvalue() == f"{MARK}\nto ann: INC-2 was handed to people: APR-1 (ESC-2)\n{MARK}"
+    assert shown.getvalue().endswith(f"{MARK}\n")
+    terminal.call("to everyone: APR-1 waits for an answer")
+    assert shown.getvalue().endswith("\nto everyone: APR-1 waits for an answer\n")

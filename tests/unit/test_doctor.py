@@ -295,3 +295,24 @@ def test_what_was_found_is_counted(
 def test_a_wrong_variable_is_told_and_ends_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHKEEPER_MAX_ACTIONS", "abc")
     assert any("WATCHKEEPER_MAX_ACTIONS" in found.what for found in wrong(home))
+
+
+def test_what_an_inventory_names_and_is_not_there_is_told(home: Path, tmp_path: Path) -> None:
+    there = tmp_path / "shop.ini"
+    there.touch()
+    text = (
+        "hosts: [{name: house, services: [{name: shop,"
+        f" supervisor: {{kind: supervisord, socket: {tmp_path}/sock}},"
+        f" logs: [{tmp_path}/shop.log, {tmp_path}/logs/shop.log], config: [{there}, {tmp_path}/web.ini],"
+        f" data: [{tmp_path}, {tmp_path}/data]}}]}}]\n"
+    )
+    (home / "inventory.yaml").write_text(text)
+    told = {f.what: f.gravity for f in examine(home) if f.area == "inventory"}
+    place = f"names '{tmp_path}"
+    assert told == {
+        f"{place}/sock', socket of supervisord of service shop, which is not there": Gravity.WARNING,
+        f"{place}/shop.log', log of service shop, which is not there yet": Gravity.NOTE,
+        f"{place}/logs/shop.log', log of service shop, which is not there": Gravity.WARNING,
+        f"{place}/web.ini', configuration of service shop, which is not there": Gravity.WARNING,
+        f"{place}/data', data of service shop, which is not there": Gravity.WARNING,
+    }

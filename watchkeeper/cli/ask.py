@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from watchkeeper.cli.question import show_question
+from watchkeeper.cli.terminal import Terminal
 from watchkeeper.runtime.approval_types import WORDED
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.errors import ApprovalError
@@ -63,15 +64,24 @@ class TerminalAnswerer:
     """Shows a question with its diff and reads the answer; gives way to one that comes from elsewhere.
 
     Attributes:
-        console: Where it is shown.
+        terminal: Where it is shown.
     """
 
-    console: Console
+    terminal: Terminal
+
+    @property
+    def console(self) -> Console:
+        """Where it is written."""
+        return self.terminal.console
 
     def __call__(self, orchestrator: Orchestrator, approval: Approval) -> None:
         """Ask until the question is answered, here or elsewhere."""
         if approval.status is not ApprovalStatus.PENDING:
             return
+        with self.terminal.asking(approval.id):
+            self._ask(orchestrator, approval)
+
+    def _ask(self, orchestrator: Orchestrator, approval: Approval) -> None:
         self._show(orchestrator, approval)
         _forget_what_was_typed_before()
         doubt = approval.kind is ApprovalKind.IN_DOUBT
@@ -80,6 +90,7 @@ class TerminalAnswerer:
             f"or in another terminal: watchkeeper approvals {'done' if doubt else 'approve'} {approval.id}",
             highlight=False,
         )
+        self.terminal.mark()
         unexplained: Answer | None = None
         try:
             while orchestrator.journal.approvals.get(approval.id).waits(orchestrator.journal.now()):
@@ -89,10 +100,13 @@ class TerminalAnswerer:
                 if not ready:
                     continue
                 line = sys.stdin.readline()
+                self.terminal.typed()
                 if not line:
                     self._leave(orchestrator, approval, unexplained)
                     return
                 unexplained = self._take(orchestrator, approval, line.strip(), unexplained)
+                if orchestrator.journal.approvals.get(approval.id).waits(orchestrator.journal.now()):
+                    self.terminal.mark()
         except KeyboardInterrupt:
             if unexplained is Answer.REJECT:
                 self._try(orchestrator, approval, Answer.REJECT, "")

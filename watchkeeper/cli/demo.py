@@ -89,6 +89,7 @@ def _play(
 ) -> list[ScenarioResult]:
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.run import answerer_of, lazy_engine
+    from watchkeeper.cli.terminal import Terminal
     from watchkeeper.cli.view import EventView
     from watchkeeper.demo.runner import Player
     from watchkeeper.runtime.settings import load_settings
@@ -110,7 +111,7 @@ def _play(
         player = Player(
             engine=engine,
             settings=settings,
-            answerer=answerer_of(approve, console),
+            answerer=answerer_of(approve, Terminal(console)),
             expect_refusal=approve == "no",
             on_event=EventView(console).show,
             on_site=lambda site: _introduce(console, site),

@@ -35,6 +35,7 @@ def list_(
 ) -> None:
     """List incidents, the newest first."""
     with opened() as (_, store):
+        from watchkeeper.runtime.alerts import DEMO_LABEL
         from watchkeeper.runtime.incidents import Incidents
 
         found = Incidents(store).list(live=True if live else None, limit=limit)
@@ -51,7 +52,7 @@ def list_(
                     day(incident.opened_at),
                     incident.alert.host,
                     incident.alert.service or "-",
-                    incident.alert.title,
+                    incident.alert.title + (" (demo)" if DEMO_LABEL in incident.alert.labels else ""),
                 )
                 for incident in found
             ],
@@ -95,6 +96,7 @@ def show(
                 ("severity", incident.severity.value),
                 ("host", incident.alert.host),
                 ("service", incident.alert.service or ""),
+                ("labels", ", ".join(f"{name}={value}" for name, value in incident.alert.labels.items())),
                 ("alerts", str(incident.alert_count)),
                 ("opened", f"{when(incident.opened_at)} UTC"),
                 ("ended", f"{when(incident.ended_at)} UTC" if incident.ended_at else ""),

@@ -27,6 +27,7 @@ def init(
 
     home = home_folder()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    opened = _close(home)
     written: list[str] = []
     kept: list[str] = []
     for name in FILES:
@@ -35,11 +36,22 @@ def init(
     if as_json:
         print_json({"home": str(home), "written": written, "kept": kept})
         return
+    if opened:
+        typer.echo(f"closed {home} to others (its mode was {opened})")
     for line in written:
         typer.echo(f"wrote {line}")
     for line in kept:
         typer.echo(f"kept {line} (--force replaces it)")
     typer.echo(f"next: describe your services in {home / FILES[0]}, then `watchkeeper policy check`")
+
+
+def _close(home: Path) -> str:
+    """Take a home of one's own from others' reach; the mode it had, where that let them."""
+    there = home.stat()
+    if not there.st_mode & 0o077 or there.st_uid != os.geteuid():
+        return ""
+    home.chmod(there.st_mode & 0o700)
+    return f"{there.st_mode & 0o777:o}"
 
 
 def starter(name: str) -> str:

@@ -83,7 +83,8 @@ def retrain(
     it was refused, 3 where it waits, 4 where it was handed to people, such as after a rollback.
     """
     from watchkeeper.cli.output import stderr_console
-    from watchkeeper.cli.run import handle, lazy_engine, terminal_of
+    from watchkeeper.cli.run import handle, lazy_engine
+    from watchkeeper.cli.terminal import Terminal
 
     if (name is None) == (resume is None):
         raise typer.BadParameter("name either a predictor or --resume INCIDENT")
@@ -106,6 +107,7 @@ def retrain(
             if watch is not None:
                 live = asked.live.model_copy(update={"labels": watch})
                 asked = asked.model_copy(update={"live": live})
+        terminal = Terminal(console)
         orchestrator = stack.enter_context(
             Orchestrator(
                 inventory=hosts,
@@ -113,7 +115,7 @@ def retrain(
                 policy=settings.policy_path,
                 settings=_with_tools(settings),
                 token=token_from_environment(),
-                terminal=terminal_of(console),
+                terminal=terminal.call,
             )
         )
         orchestrator.journal.halts.check()
@@ -133,7 +135,7 @@ def retrain(
             stack.enter_context(_training(orchestrator, settings, hosts, console))
         try:
             again = "watchkeeper predictors retrain"
-            handle(orchestrator, incident_id, console, approve=approve, wait=wait, again=again)
+            handle(orchestrator, incident_id, terminal, approve=approve, wait=wait, again=again)
         finally:
             code = _tell(orchestrator, incident_id, as_json=as_json)
     if code:

@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from watchkeeper.cli.terminal import Terminal
     from watchkeeper.models.interface import Engine
     from watchkeeper.models.lazy import LazyEngine
     from watchkeeper.runtime.approvals import Approval
@@ -60,28 +61,19 @@ def lazy_engine(console: Console, settings: Settings) -> LazyEngine:
     return LazyEngine(opening, adapters=settings.adapters)
 
 
-def answerer_of(approve: str, console: Console) -> Callable[[Orchestrator, Approval], None]:
+def answerer_of(approve: str, terminal: Terminal) -> Callable[[Orchestrator, Approval], None]:
     """Return what answers questions: ``ask`` (the terminal, else nobody), ``yes`` or ``no``."""
     from watchkeeper.cli.ask import FixedAnswerer, TerminalAnswerer, nobody
 
     if approve == "ask":
-        return TerminalAnswerer(console) if sys.stdin.isatty() else nobody
+        return TerminalAnswerer(terminal) if sys.stdin.isatty() else nobody
     return FixedAnswerer(approve=approve == "yes", reason=f"--approve {approve}")
-
-
-def terminal_of(console: Console) -> Callable[[str], None]:
-    """Return what writes a line for people who are called at the terminal."""
-    from rich.text import Text
-
-    from watchkeeper.runtime.wording import visible
-
-    return lambda line: console.print(Text(visible(line), style="bold yellow"), soft_wrap=True)
 
 
 def handle(
     orchestrator: Orchestrator,
     incident_id: str,
-    console: Console,
+    terminal: Terminal,
     *,
     approve: str,
     wait: bool,
@@ -92,7 +84,8 @@ def handle(
     from watchkeeper.cli.view import EventView
     from watchkeeper.runtime.events import ApprovalRequested, IncidentOpened
 
-    answerer = answerer_of(approve, console)
+    console = terminal.console
+    answerer = answerer_of(approve, terminal)
     # Who is asked here is waited for: an answer that nobody goes on with would be none.
     wait = wait or isinstance(answerer, TerminalAnswerer)
     view = EventView(console)
@@ -216,6 +209,7 @@ def run(
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import print_json, stderr_console
     from watchkeeper.cli.records import mistakes
+    from watchkeeper.cli.terminal import Terminal
     from watchkeeper.models.endpoint import is_endpoint
     from watchkeeper.runtime.alerts import Alert
     from watchkeeper.runtime.policy import Policy
@@ -229,6 +223,7 @@ def run(
     if approve not in {"ask", "yes", "no"}:
         raise typer.BadParameter(f"--approve is ask, yes or no, not {approve!r}")
     console = stderr_console()
+    terminal = Terminal(console)
     options: dict[str, Any] = {
         "inventory": inventory,
         "policy": policy,
@@ -266,7 +261,7 @@ def run(
                 policy=rules,
                 settings=settings,
                 token=token_from_environment(),
-                terminal=terminal_of(console),
+                terminal=terminal.call,
             )
         )
         orchestrator.journal.halts.check()
@@ -285,7 +280,7 @@ def run(
                 say_what_solo_cannot_change(orchestrator, incident_id, console)
         if not orchestrator.journal.incidents.get(incident_id).status.ended:
             engine.preload()
-        handle(orchestrator, incident_id, console, approve=approve, wait=wait)
+        handle(orchestrator, incident_id, terminal, approve=approve, wait=wait)
         report = orchestrator.report(incident_id)
         if as_json:
             print_json(report.model_dump(mode="json"))

@@ -44,7 +44,8 @@ def serve(
     from watchkeeper.cli.models import ensure_pulled
     from watchkeeper.cli.output import INTERRUPTED, stderr_console
     from watchkeeper.cli.records import mistakes
-    from watchkeeper.cli.run import lazy_engine, say_what_sandbox_is_missing, terminal_of
+    from watchkeeper.cli.run import lazy_engine, say_what_sandbox_is_missing
+    from watchkeeper.cli.terminal import Terminal
     from watchkeeper.runtime.policy import Policy
     from watchkeeper.runtime.roles import Permission
     from watchkeeper.runtime.settings import load_settings
@@ -77,7 +78,7 @@ def serve(
                 settings=settings,
                 token=given_token(ask=False),
                 lease_seconds=lease,
-                terminal=terminal_of(console),
+                terminal=Terminal(console).call,
             )
         )
         journal = orchestrator.journal

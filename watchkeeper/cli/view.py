@@ -33,6 +33,7 @@ from watchkeeper.runtime.events import (
     PolicyDecided,
     Progress,
     RolledBack,
+    StageEntered,
     StageJudged,
     SuspiciousText,
     TriageDone,
@@ -65,7 +66,9 @@ class EventView:
                 known = "; joins the incident that is open for the same" if event.grouped else ""
                 self._line("bold", "alert", event.title, event.incident_id + known)
             case TriageDone():
-                self._line("cyan", "triage", f"{event.severity.value}: {event.summary}")
+                self._line("cyan", "triage", describe_event(event).removeprefix("triage: "))
+            case StageEntered(stage="report"):
+                self._line("dim", "report", "the summary is being written")
             case DecisionMade():
                 self._decision(event)
             case FactsChosen():

@@ -19,7 +19,7 @@ from watchkeeper.demo.faults import inject, unavailable
 from watchkeeper.demo.judge import OracleCheck, judge
 from watchkeeper.demo.site import Site
 from watchkeeper.models.interface import Engine
-from watchkeeper.runtime.alerts import Alert
+from watchkeeper.runtime.alerts import DEMO_LABEL, Alert
 from watchkeeper.runtime.approvals import Approval
 from watchkeeper.runtime.escalation_rules import EscalationRules
 from watchkeeper.runtime.events import ApprovalRequested, DiagnosisMade, Event
@@ -161,7 +161,7 @@ class Player:
             escalation=EscalationRules(),  # a demo calls nobody out of bed
         ) as orchestrator:
             started = time.monotonic()
-            incident = orchestrator.open(self.on_alert(environment.alert()))
+            incident = orchestrator.open(_marked(self.on_alert(environment.alert())))
             RunFile.of(self.settings, inventory=inventory).write(self.settings.home, incident.id)
             for event in orchestrator.resume(incident.id):
                 self.on_event(event)
@@ -183,6 +183,11 @@ class Player:
             report=str(self.settings.home / "reports" / f"{incident.id}.md"),
             **_summary(report, injection),
         )
+
+
+def _marked(alert: Alert) -> Alert:
+    """Mark an alert, so that its incident is told from real ones; labels are shown to people alone."""
+    return alert.model_copy(update={"labels": {**alert.labels, DEMO_LABEL: "true"}})
 
 
 def free_host(hosts: Path, seed: int) -> tuple[Path, int]:
