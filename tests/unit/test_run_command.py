@@ -10,6 +10,7 @@ from rich.console import Console
 from tests.lamp import ALERT, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper import Settings
 from watchkeeper.cli.run import handle, keep_options, say_what_sandbox_is_missing, say_what_solo_cannot_change
+from watchkeeper.cli.terminal import Terminal
 from watchkeeper.cli.view import EventView
 from watchkeeper.runtime.errors import ConfigurationError
 from watchkeeper.runtime.events import DecisionMade, EvidenceGathered, Option
@@ -74,11 +75,11 @@ def test_what_was_before_is_told_apart_and_a_question_of_a_shared_run_stays_one(
     first, second = paper(), paper()
     with orchestrator(home, lamp, prefers("switch"), requester="ann") as o:
         incident = o.open(ALERT).id
-        handle(o, incident, first, approve="ask", wait=False)
+        handle(o, incident, Terminal(first), approve="ask", wait=False)
         (asked,) = o.journal.approvals.list()
         say_what_solo_cannot_change(o, incident, second)
         o.answer(asked.id, "approve", by="bob")
-        handle(o, incident, second, approve="ask", wait=False)
+        handle(o, incident, Terminal(second), approve="ask", wait=False)
         say_what_solo_cannot_change(o, incident, second)
     assert "so far:" not in written(first)
     assert "now:" not in written(first)
@@ -100,7 +101,7 @@ def test_a_run_that_ends_says_who_makes_the_next_call(tmp_path: Path, home: Path
     lamp, console = Lamp.dark(tmp_path, switch="off"), paper()
     with orchestrator(home, lamp, prefers("switch"), escalation=rules) as o:
         incident = o.open(ALERT).id
-        handle(o, incident, console, approve="ask", wait=False)
+        handle(o, incident, Terminal(console), approve="ask", wait=False)
         (called,) = o.journal.escalations.list()
     said = [line for line in written(console).splitlines() if "is made by" in line]
     if rules is None:  # whoever is at the terminal was called, and nobody is called again

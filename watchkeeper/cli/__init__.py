@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import inspect
 import sys
 from typing import Annotated, NoReturn
 
@@ -82,7 +83,19 @@ def build_app() -> typer.Typer:
     app.add_typer(jobs.app, name="jobs")
     app.add_typer(models.app, name="models")
     app.add_typer(predictors.app, name="predictors")
+    _let_paragraphs_flow(app)
     return app
+
+
+def _let_paragraphs_flow(app: typer.Typer) -> None:
+    """Make each paragraph of a command's docstring one line of its help, which is wrapped to the terminal."""
+    for command in app.registered_commands:
+        said = inspect.getdoc(command.callback) if command.callback and not command.help else None
+        if said:
+            command.help = "\n\n".join(" ".join(part.split()) for part in said.split("\n\n"))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _let_paragraphs_flow(group.typer_instance)
 
 
 def main() -> None:
