@@ -6,6 +6,8 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check
 # Compiled files are kept even where the caller's environment says no: tests start many interpreters.
 PYTEST  = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 ALL     = $(PYTEST) -n logical --dist worksteal
+# Tests with real parts wait for them more than they compute.
+WAITING = $(PYTEST) -n $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist worksteal
 QUICK   = $(ALL) -m "not model and not crash" tests/unit tests/security
 STAMP   = $(VENV)/.installed
 
@@ -21,7 +23,7 @@ demo: dev  ## Break a real service in a temporary folder and watch agents mend i
 test: check models parts  ## Check everything: format, types, rules, units, real parts, a real model, the demo
 	@$(QUICK)
 	@$(ALL) tests/engine
-	@$(ALL) -m "not model and not crash" tests/integration tests/acceptance
+	@$(WAITING) -m "not model and not crash" tests/integration tests/acceptance
 	@$(PYTEST) -m "model and not crash" tests/integration tests/acceptance
 
 parts:  ## Install PostgreSQL and bubblewrap for the tests, where that may be done without asking
