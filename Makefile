@@ -20,7 +20,8 @@ help:  ## Show this list
 demo: dev  ## Break a real service in a temporary folder and watch agents mend it
 	@$(BIN)/watchkeeper demo
 
-test: check models parts  ## Check everything: format, types, rules, units, real parts, a real model, the demo
+test: dev  ## Check everything: format, types, rules, units, real parts, a real model, the demo
+	@$(MAKE) --no-print-directory -j 3 check models parts
 	@$(QUICK)
 	@$(ALL) tests/engine
 	@$(WAITING) -m "not model and not crash" tests/integration tests/acceptance
