@@ -67,11 +67,17 @@ class Case:
                 yield item.id, finding
 
     def alarms(self) -> frozenset[tuple[str, Finding]]:
-        """Return the findings, with their evidence's id, for which the alert fires as it was read last."""
+        """Return the findings, with their evidence's id, for which the alert fires as it was read last.
+
+        None where strangers wrote what is read, as the lines of a log, or where the alert's sender chose the
+        words of its condition: neither may decide which cause has its turn first.
+        """
         return frozenset(
             (item.id, finding)
             for item in self._latest()
             if call_key(item.fact, item.arguments) == self.alarm
+            and item.provenance is Provenance.TRUSTED
+            and not self._is_worded(item)
             for finding in item.findings
             if finding.kind in self.firing
         )

@@ -82,24 +82,23 @@ def supported(causes: Sequence[Cause], case: Case, *, without: Iterable[str] = (
     return tuple(hypotheses)
 
 
-def foremost(hypotheses: Sequence[Hypothesis], case: Case) -> tuple[Hypothesis, ...]:
-    """Return the hypotheses that have their turn first.
+def shown_by_alert(hypotheses: Sequence[Hypothesis], case: Case) -> tuple[int, ...]:
+    """Return the indices of the hypotheses that the alert's own condition shows, but for consequences.
 
-    They are those that the alert's own condition shows, unless their causes may follow from others: a machine
-    is busy, and a file was changed an hour ago, beside whatever else is wrong with it. Where the condition
-    shows none, as a failing check does, all are equal.
+    They have their turn first: a machine is busy, and a file was changed an hour ago, beside whatever else is
+    wrong with it. A condition that only says that something fails shows none, and one whose words or readings
+    are strangers' decides nothing.
     """
     alarms = case.alarms()
-    shown = tuple(
-        hypothesis
-        for hypothesis in hypotheses
+    return tuple(
+        number
+        for number, hypothesis in enumerate(hypotheses)
         if not hypothesis.cause.may_follow
         and any(
             (item.evidence, item.finding) in alarms and item.finding.kind in hypothesis.cause.supported_by
             for item in hypothesis.support
         )
     )
-    return shown or tuple(hypotheses)
 
 
 def giving_way(chosen: int, hypotheses: Sequence[Hypothesis], probabilities: Sequence[float]) -> int:

@@ -61,7 +61,10 @@ class Condition(_Strict):
         return value
 
 
-DEMO_LABEL = "demo"
+_RESERVED = "watchkeeper/"
+"""Labels that begin so are Watchkeeper's own."""
+
+DEMO_LABEL = f"{_RESERVED}demo"
 """Label of the alerts that the demo raises about faults of its own."""
 
 
@@ -180,9 +183,16 @@ class Alert(_Strict):
             raise ConfigurationError(str(error)) from error
         _check_short_form(document)
         try:
-            return cls.model_validate(document.data), document
+            alert = cls.model_validate(document.data)
         except ValidationError as error:
             raise ConfigurationError(f"alert {document.explain(error)}") from error
+        for name in alert.labels:
+            if name.startswith(_RESERVED):
+                raise ConfigurationError(
+                    f"alert {path}: label {name!r} is one of Watchkeeper's own: choose a name that does not "
+                    f"begin with {_RESERVED!r}"
+                )
+        return alert, document
 
 
 def _check_short_form(document: Document) -> None:

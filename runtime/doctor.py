@@ -293,21 +293,30 @@ def _missing_paths(path: Path, inventory: Inventory) -> Iterator[Found]:
     """What an inventory names and this machine does not have; a log may be written later, its folder not."""
     for host in inventory.hosts:
         for service in host.services:
-            named: list[tuple[str, Path, bool]] = []
-            named += [("log", log, log.parent.is_dir()) for log in service.logs]
-            named += [("configuration", file, False) for file in service.config]
-            named += [("data", folder, False) for folder in service.data]
+            named = [("log", log) for log in service.logs]
+            named += [("configuration", file) for file in service.config]
+            named += [("data", folder) for folder in service.data]
             if isinstance(service.supervisor, Supervisord):
-                named.append(("socket of supervisord", service.supervisor.socket, False))
-            for kind, place, later in named:
-                with contextlib.suppress(PermissionError):
-                    if place.exists():
-                        continue
-                    said = f"names {str(place)!r}, {kind} of service {service.name}, which is not there"
-                    if later:
-                        yield _note("inventory", path, f"{said} yet")
-                    else:
-                        yield _warning("inventory", path, said, "correct it, or look why it is missing")
+                named.append(("socket of supervisord", service.supervisor.socket))
+            for kind, place in named:
+                if not _is_missing(place):
+                    continue
+                said = f"names {str(place)!r}, {kind} of service {service.name}, which is not there"
+                if kind == "log" and not _is_missing(place.parent):
+                    yield _note("inventory", path, f"{said} yet")
+                else:
+                    yield _warning("inventory", path, said, "correct it, or look why it is missing")
+
+
+def _is_missing(place: Path) -> bool:
+    """Whether nothing is there for sure; what may not be looked at may be."""
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 _RESTORE = "restore a backup with `watchkeeper restore`, or move it aside to start anew"

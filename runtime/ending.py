@@ -12,6 +12,7 @@ from watchkeeper.runtime.good_configs import keep_after_resolved
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.report import build_report, record_lines
 from watchkeeper.runtime.report_markdown import write_report
+from watchkeeper.runtime.restoring_records import EXPIRED_BY_RESTORE
 from watchkeeper.runtime.state import IncidentState
 
 Update = dict[str, Any]
@@ -57,9 +58,9 @@ class Ending:
             summary = ""
         # What is not faithful gives way to the record itself.
         summary = summary or " ".join(lines)
-        if verdict != "resolved" and not context.journal.ledger.list(incident.id):
+        if verdict != "resolved" and self._changed_nothing(incident.id):
             # A model writes of what was proposed as if it were done.
-            summary = f"Nothing was changed. {summary}"
+            summary = f"Watchkeeper changed nothing. {summary}"
         with context.journal.store.transaction():
             context.journal.incidents.set_status(incident.id, _STATUS[verdict], summary=summary)
             context.journal.record(
@@ -74,3 +75,10 @@ class Ending:
         if verdict == "resolved":
             keep_after_resolved(context.site, incident.alert)
         return {}
+
+    def _changed_nothing(self, incident_id: str) -> bool:
+        """Whether no effect took place, as far as is known: after a restore that is not."""
+        journal = self._context.journal
+        if any(step.detail == EXPIRED_BY_RESTORE for step in journal.steps.list(incident_id)):
+            return False
+        return journal.ledger.taken(incident_id) == 0

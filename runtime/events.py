@@ -162,11 +162,11 @@ class RuledOut(Record):
     result: str
 
 
-class CausesPutOff(BaseEvent):
-    """Causes that evidence supports have their turn later, by a rule and not by the model's choice."""
+class CausePutOff(BaseEvent):
+    """The cause that the model chose has its turn later, by a rule."""
 
-    kind: Literal["causes-put-off"] = "causes-put-off"
-    causes: tuple[str, ...]
+    kind: Literal["cause-put-off"] = "cause-put-off"
+    cause: str
     reason: str
 
 
@@ -493,7 +493,7 @@ Event = Annotated[
     | SuspiciousText
     | DecisionMade
     | DiagnosisMade
-    | CausesPutOff
+    | CausePutOff
     | CausesRuledOut
     | PlanProposed
     | PlanRefused

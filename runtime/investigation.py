@@ -8,17 +8,17 @@ from typing import Any
 
 from langgraph.types import Send
 
-from watchkeeper.agents import Decision, Diagnosis, FactCall, supported
+from watchkeeper.agents import Case, Decision, Diagnosis, FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.agents.diagnostician import diagnosis_of
-from watchkeeper.agents.hypotheses import Hypothesis, foremost, giving_way, key_of
+from watchkeeper.agents.hypotheses import Hypothesis, giving_way, key_of, shown_by_alert
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.budgets import exhausted, remaining_calls, unread
 from watchkeeper.runtime.context import Context
 from watchkeeper.runtime.events import (
     Call,
-    CausesPutOff,
+    CausePutOff,
     CausesRuledOut,
     Claim,
     DiagnosisMade,
@@ -34,7 +34,7 @@ from watchkeeper.runtime.events import (
 from watchkeeper.runtime.incidents import IncidentStatus
 from watchkeeper.runtime.readings import reading_evidence, without_secrets
 from watchkeeper.runtime.state import FactTask, IncidentState, Turn
-from watchkeeper.tools.evidence import Evidence
+from watchkeeper.tools.evidence import Evidence, digest_json
 from watchkeeper.tools.fact import Provenance
 from watchkeeper.tools.findings import Severity
 from watchkeeper.tools.suspicion import suspicion
@@ -75,7 +75,7 @@ class Investigation:
         rank = {"info": 0, Severity.NORMAL: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
         thought = Severity.NORMAL if found.severity == "info" else Severity(found.severity)
         severity = max(incident.alert.severity, thought, key=lambda s: rank[s])
-        note = "" if severity is thought else f"as its sender says; the model thinks {found.severity}"
+        note = "" if severity is thought else f"as the alert has it; the model thinks {found.severity}"
         with self._context.journal.store.transaction():
             for number, decision in enumerate(decisions):
                 self._context.journal.decide(incident.id, decision, key=f"triage:{number}")
@@ -240,20 +240,21 @@ class Investigation:
             )
             return {"verdict": "settle" if stale else "escalate", "reason": reason}
         threshold = context.settings.min_confidence
-        first = foremost(hypotheses, case)
-        later = [hypothesis for hypothesis in hypotheses if hypothesis not in first]
-        chosen, diagnosis, decision = context.team.diagnose(case, first, min_confidence=threshold)
+        chosen, diagnosis, decision = context.team.diagnose(case, hypotheses, min_confidence=threshold)
         doubtful = diagnosis.probability < threshold
         key = f"diagnose:{turn}:{state['round']}"
         with context.journal.store.transaction():
             context.journal.decide(
                 state["incident"], decision, key=key, accepted=not doubtful, threshold=threshold
             )
-            if later:
-                self._put_off(
-                    state, later, f"the alert's own condition shows another cause: {chosen.text}", key
-                )
             self._tell_diagnosis(state, diagnosis, key)
+            if not doubtful:
+                number = self._whose_turn(state, case, hypotheses, decision.probabilities, key)
+                if hypotheses[number] is not chosen:
+                    diagnosis = diagnosis_of(
+                        hypotheses[number], decision.probabilities[number], min_confidence=0.0
+                    )
+                    self._tell_diagnosis(state, diagnosis, key)
         if doubtful:
             if more:
                 return {"verdict": "investigate"}
@@ -264,22 +265,38 @@ class Investigation:
                 "verdict": "escalate",
                 "reason": f"INCONCLUSIVE: {best}",
             }
-        instead = giving_way(first.index(chosen), first, decision.probabilities)
-        if first[instead] is not chosen:
-            self._put_off(
-                state, [chosen], f"what changes less has its turn first: {first[instead].text}", key
-            )
-            diagnosis = diagnosis_of(first[instead], decision.probabilities[instead], min_confidence=0.0)
-            self._tell_diagnosis(state, diagnosis, key)
         update: Update = {"diagnosis": diagnosis.model_dump(mode="json"), "reason": ""}
         return update | {"verdict": "settle" if diagnosis.cause == NOTHING_WRONG.id else "plan"}
 
-    def _put_off(self, state: IncidentState, hypotheses: Sequence[Hypothesis], reason: str, key: str) -> None:
-        """Say of causes that have their turn later what stands before them."""
-        texts = tuple(hypothesis.text for hypothesis in hypotheses)
-        self._context.journal.record(
-            state["incident"], CausesPutOff(causes=texts, reason=reason), key=f"later:{key}:{texts}"
-        )
+    def _whose_turn(
+        self,
+        state: IncidentState,
+        case: Case,
+        hypotheses: Sequence[Hypothesis],
+        probabilities: Sequence[float],
+        key: str,
+    ) -> int:
+        """Index of the hypothesis that has its turn: the most probable, unless a rule puts it off."""
+
+        def put_off(later: int, first: int, why: str) -> None:
+            places = digest_json([hypotheses[later].key, hypotheses[first].key])
+            said = f"{why}: {hypotheses[first].text}"
+            self._context.journal.record(
+                state["incident"],
+                CausePutOff(cause=hypotheses[later].text, reason=said),
+                key=f"later:{key}:{places}",
+            )
+
+        chosen = max(range(len(hypotheses)), key=lambda number: probabilities[number])
+        shown = shown_by_alert(hypotheses, case)
+        if shown and chosen not in shown:
+            first = max(shown, key=lambda number: probabilities[number])
+            put_off(chosen, first, "the alert's own condition shows another cause")
+            chosen = first
+        smaller = giving_way(chosen, hypotheses, probabilities)
+        if smaller != chosen:
+            put_off(chosen, smaller, "what changes less has its turn first")
+        return smaller
 
     def _tell_diagnosis(self, state: IncidentState, diagnosis: Diagnosis, key: str) -> None:
         found = {

@@ -54,7 +54,8 @@ class Mitigation:
         case = context.case(state)
         offered = remedies(context, spec, hypothesis, case)
         if not offered:
-            return self._give_up(state, "", "no action that the policy allows mends this: it needs a person")
+            nothing = "no action that the policy allows and that has something to act on mends this"
+            return self._give_up(state, "", f"{nothing}: it needs a person")
         key = f"remedy:{len(state.get('turns', ()))}"
         ranking, decision = context.team.choose_action(case, hypothesis, offered)
         context.journal.decide(incident.id, decision, key=f"{key}:action")
@@ -160,6 +161,8 @@ class Mitigation:
                 f"{step.plan.summary}: this needs another person (tier {decision.tier}: {decision.reason}), "
                 "and one person alone runs this"
             )
+            if state["applied"]:
+                return self._stopped(state, reason)  # what was begun well is people's to go on with
             return self._pass_over(state, step, reason)
         return self._asked(state, self._changes.ask(step.id))
 

@@ -40,9 +40,12 @@ def narrowed_vocabulary(
 
     The inventory's values and what facts offer that were read on this host (log-like files that were found,
     processes that were seen), narrowed to the hypothesis' subject where that is one of them, or to what lies
-    below it. Every vocabulary is there: one that nothing offers is empty, and never means "anything".
+    below it. Where a fact that the cause examines offers values of a kind, no other fact's are taken. Every
+    vocabulary is there: one that nothing offers is empty, and never means "anything".
     """
     values: dict[str, list[str]] = {name: [] for name in get_args(Vocabulary)} | vocabulary_of(spec)
+    examined = {name for name, _ in hypothesis.cause.examine(spec, hypothesis.subject)}
+    offered: list[tuple[bool, str, list[str]]] = []
     for item in evidence:
         if (
             item.result is None
@@ -52,6 +55,11 @@ def narrowed_vocabulary(
             continue
         fact = context.site.registry.fact(item.fact)
         for name, found in fact.offers(fact.result_type.model_validate(item.result)).items():
+            offered.append((item.fact in examined, name, found))
+    # Who holds a port is no answer to who keeps the processors busy.
+    asked_for = {name for is_examined, name, _ in offered if is_examined}
+    for is_examined, name, found in offered:
+        if is_examined or name not in asked_for:
             known = values.setdefault(name, [])
             known += [value for value in found if value not in known]
     for name, known in values.items():

@@ -6,7 +6,7 @@ from watchkeeper.runtime.events import (
     Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
-    CausesPutOff,
+    CausePutOff,
     CausesRuledOut,
     Delegated,
     DiagnosisMade,
@@ -60,8 +60,8 @@ def describe_event(event: Event) -> str:
         case DiagnosisMade():
             sure = f"{event.status.value} (p = {event.probability:.2f})"
             return f"diagnosis: {event.cause} of {event.subject}, {sure}"
-        case CausesPutOff():
-            return f"later: {'; '.join(event.causes)}: {event.reason}"
+        case CausePutOff():
+            return f"later: {event.cause}, since {event.reason}"
         case CausesRuledOut():
             return "diagnosis: inconclusive, no cause is left that evidence supports"
         case PlanProposed():

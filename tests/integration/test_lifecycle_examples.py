@@ -57,7 +57,7 @@ def test_a_live_regression_is_taken_back() -> None:
 def test_an_adapter_is_used_only_if_it_was_judged_better() -> None:
     said = run(
         "tune_the_agents_model.py",
-        *("--model", "smollm2-135m-instruct", "--decisions", "16", "--held-out", "50", "--calls", "2"),
+        *("--model", "smollm2-135m-instruct", "--decisions", "24", "--held-out", "50", "--calls", "4"),
     )
     assert "50 held-out decisions: " in said
     assert "95 % interval of the difference: " in said

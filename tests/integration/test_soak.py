@@ -31,7 +31,7 @@ from watchkeeper.models.options import EngineOptions
 pytestmark = [pytest.mark.model, pytest.mark.timeout(7200)]
 
 MODEL = os.environ.get("WATCHKEEPER_MODEL", "smollm2-135m-instruct")
-COUNT = int(os.environ.get("WATCHKEEPER_REQUESTS", "30"))
+COUNT = int(os.environ.get("WATCHKEEPER_REQUESTS", "60"))
 AT_ONCE = 6
 # Grammars are kept, up to some hundreds of them: with fewer tools they are all there after the first parts.
 TOOLS = 30

@@ -23,7 +23,7 @@ from watchkeeper.agents import (
 )
 from watchkeeper.agents.case import call_key
 from watchkeeper.agents.decision import prompt_digest
-from watchkeeper.agents.hypotheses import Support, foremost, giving_way
+from watchkeeper.agents.hypotheses import Support, giving_way, shown_by_alert
 from watchkeeper.agents.reader import MOST_LINES, THEMES
 from watchkeeper.agents.remediator import Remedial
 from watchkeeper.agents.reporter import faithful
@@ -134,29 +134,42 @@ def test_a_hypothesis_has_its_turn_once() -> None:
     assert supported([cause()], both, without=["c:api", "c:mail"]) == ()
 
 
-def alerted(*items: Evidence, firing: str = "bad") -> Case:
-    return case(*items, alarm=call_key("fact.1", {}), firing=frozenset({firing}))
+def alerted(*items: Evidence, firing: str = "bad", **changes: Any) -> Case:
+    return case(*items, alarm=call_key("fact.1", {}), firing=frozenset({firing}), **changes)
 
 
-def test_what_the_alert_s_own_condition_shows_has_its_turn_first() -> None:
-    busy = cause(id="busy", supported_by=("load",), strengthened_by=("bad",))
-    now = alerted(evidence(1, ("bad", "api")), evidence(2, ("load", "web-1"), ("bad", "mail")))
-    found = supported([busy, cause()], now)
+BUSY = cause(id="busy", supported_by=("load",), strengthened_by=("bad",))
+BAD, LOAD = evidence(1, ("bad", "api")), evidence(2, ("load", "web-1"), ("bad", "mail"))
+STRANGERS = BAD.model_copy(update={"provenance": Provenance.UNTRUSTED})
+
+
+def test_the_alert_s_own_condition_shows_some_causes() -> None:
+    now = alerted(BAD, LOAD)
+    found = supported([BUSY, cause()], now)
     assert keys(found) == ["busy:web-1", "c:api", "c:mail"]
     # Neither what the condition only strengthens, nor another subject that another fact found.
-    assert keys(foremost(found, now)) == ["c:api"]
-    assert keys(foremost(found[:1], now)) == ["busy:web-1"]
+    assert shown_by_alert(found, now) == (1,)
 
 
-@pytest.mark.parametrize("different", [{"firing": frozenset({"other"})}, {"alarm": call_key("fact.2", {})}])
-def test_what_the_condition_does_not_fire_for_is_no_reason_to_go_first(different: dict[str, Any]) -> None:
-    busy = cause(id="busy", supported_by=("load",))
-    now = replace(alerted(evidence(1, ("bad", "api")), evidence(2, ("load", "web-1"))), **different)
-    found = supported([busy, cause()], now)
-    assert foremost(found, now) == found
+@pytest.mark.parametrize(
+    ("reading", "changes"),
+    [
+        pytest.param(BAD, {"firing": frozenset({"other"})}, id="it fires for something else"),
+        pytest.param(BAD, {"alarm": call_key("fact.3", {})}, id="another fact found it"),
+        pytest.param(BAD, {"worded": call_key("fact.1", {})}, id="the sender worded it"),
+        pytest.param(STRANGERS, {}, id="strangers write it"),
+    ],
+)
+def test_what_does_not_make_the_alert_fire_or_is_in_strangers_hands_shows_none(
+    reading: Evidence, changes: dict[str, Any]
+) -> None:
+    now = replace(alerted(reading, LOAD), **changes)
+    found = supported([BUSY, cause()], now)
+    assert keys(found) == ["busy:web-1", "c:api", "c:mail"]
+    assert shown_by_alert(found, now) == ()
 
 
-def test_what_may_follow_from_another_cause_does_not_go_before_it() -> None:
+def test_what_may_follow_from_another_cause_is_no_cause_that_the_alert_shows() -> None:
     now = alerted(
         evidence(1, ("service-not-running", "api")),
         evidence(2, ("filesystem-full", "/srv")),
@@ -164,15 +177,14 @@ def test_what_may_follow_from_another_cause_does_not_go_before_it() -> None:
     )
     found = supported(BUILTIN_CAUSES, now)
     assert keys(found) == ["process-stopped:api", "disk-full:/srv"]
-    assert foremost(found, now) == found
+    assert shown_by_alert(found, now) == ()
 
 
 def test_a_condition_that_was_read_again_shows_what_it_shows_now() -> None:
-    busy = cause(id="busy", supported_by=("load",))
-    before, after = evidence(1, ("bad", "api")), evidence(3, ("good", "api"), fact="fact.1")
-    found = supported([busy, cause()], alerted(before, evidence(2, ("load", "web-1"))))
-    assert keys(foremost(found, alerted(before))) == ["c:api"]
-    assert foremost(found, alerted(before, after)) == found
+    after = evidence(3, ("good", "api"), fact="fact.1")
+    found = supported([BUSY, cause()], alerted(BAD, LOAD))
+    assert shown_by_alert(found, alerted(BAD)) == (1,)
+    assert shown_by_alert(found, alerted(BAD, after)) == ()
 
 
 def test_what_changes_less_goes_before_what_changes_more() -> None:

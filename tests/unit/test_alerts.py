@@ -49,3 +49,13 @@ def test_python_refuses_it_likewise(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="url: not an HTTP address: port out of range"):
             o.open(alert)
         assert o.journal.incidents.list() == ()
+
+
+def test_no_sender_marks_an_alert_as_one_of_the_demo(tmp_path: Path) -> None:
+    path = tmp_path / "alert.yaml"
+    path.write_text(
+        "title: t\nhost: web-1\nlabels: {watchkeeper/demo: 'true'}\n"
+        "condition: {kind: http, url: 'http://127.0.0.1/'}\n"
+    )
+    with pytest.raises(ConfigurationError, match="label 'watchkeeper/demo' is one of Watchkeeper's own"):
+        Alert.load(path)

@@ -162,6 +162,12 @@ def test_who_is_called_while_a_question_waits_here_does_not_write_where_is_typed
         terminal.mark()
         terminal.call("to everyone: APR-1 waits for an answer: set the switch (ESC-1)")
         assert shown.getvalue() == MARK
+        terminal.typed()
+        terminal.call("to everyone: APR-1 waits for an answer: set the switch (ESC-1)")  # called once more
+        assert shown.getvalue().endswith("set the switch (ESC-1)\n")
+        shown.truncate(0)
+        shown.seek(0)
+        terminal.mark()
         terminal.call("to ann: INC-2 was handed to people: APR-1 (ESC-2)")
         assert shown.getvalue() == f"{MARK}\nto ann: INC-2 was handed to people: APR-1 (ESC-2)\n{MARK}"
     assert shown.getvalue().endswith(f"{MARK}\n")

@@ -3,12 +3,13 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lamp import AGENTS, ALERT, ALLOW, INVENTORY, Lamp, folder_in_memory, orchestrator, prefers
+from tests.lamp import AGENTS, ALERT, ALLOW, CAUSES, INVENTORY, Lamp, folder_in_memory, orchestrator, prefers
 from watchkeeper import (
     Agent,
     AgentRole,
@@ -25,13 +26,14 @@ from watchkeeper import (
     fact,
 )
 from watchkeeper.agents.agent import READER, TRIAGE
+from watchkeeper.agents.causes import FollowUp
 from watchkeeper.models.errors import ModelError
 from watchkeeper.models.interface import ChoiceRequest
 from watchkeeper.runtime.approvals import Approval, ApprovalStatus
 from watchkeeper.runtime.errors import ApprovalError, ConfigurationError, IncidentBusyError
 from watchkeeper.runtime.events import (
     ApprovalRequested,
-    CausesPutOff,
+    CausePutOff,
     DecisionMade,
     EffectDone,
     Event,
@@ -172,9 +174,46 @@ def test_what_the_alert_s_own_condition_shows_goes_before_what_a_model_prefers(
     assert report.outcome == "resolved"
     assert steps(report) == [("switch.set", "verified")]
     assert lamp.parts() == {"switch": "on", "bulb": "dusty", "fuse": "blown"}
-    (later,) = events_of(report, CausesPutOff)
-    assert later.causes == ("the bulb does not shine any more", "the fuse has blown")
-    assert later.reason == "the alert's own condition shows another cause: the switch was turned off"
+    assert [(event.cause, event.reason) for event in events_of(report, CausePutOff)] == [
+        (
+            "the bulb does not shine any more",
+            "the alert's own condition shows another cause: the switch was turned off",
+        )
+    ]
+    # What the model chose is on record as its choice.
+    assert diagnosed(report)[0][0] == "bulb-bad"
+    assert report.counts.first_choice_right is False
+
+
+def test_what_changes_less_goes_first_even_before_what_the_alert_s_own_condition_shows(
+    tmp_path: Path, home: Path
+) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off", fuse="blown")
+    alert = Alert.model_validate(
+        {
+            "title": "the fuse has blown",
+            "host": "house",
+            "condition": {"fact": "fuse.state", "firing": ["fuse-odd"]},
+        }
+    )
+    switch, _, fuse = CAUSES
+    causes = (switch, replace(fuse, gives_way_to=("switch-off",)))
+    with orchestrator(home, lamp, prefers("fuse"), causes=causes) as o:
+        report = handle(o, alert=alert)
+    assert report.outcome == "resolved"
+    assert steps(report) == [("switch.set", "rolled-back"), ("fuse.bridge", "verified")]
+    assert [event.cause for event in events_of(report, CausePutOff)] == ["the fuse has blown"]
+
+
+def test_a_plan_that_comes_to_what_nobody_may_approve_goes_to_people(tmp_path: Path, home: Path) -> None:
+    lamp = Lamp.dark(tmp_path, switch="off", fuse="blown")
+    then = (("switch.set", lambda *_: (FollowUp("fuse.bridge", {}),)),)
+    causes = (replace(CAUSES[0], follow_up=then),)
+    with orchestrator(home, lamp, prefers("switch"), causes=causes, solo=True) as o:
+        report = handle(o, says("approve", by="ann"))
+    assert report.outcome == "escalated"
+    assert report.reason.startswith("make the fuse whole: this needs another person (tier 2")
+    assert steps(report) == [("switch.set", "rolled-back"), ("fuse.bridge", "refused")]
 
 
 def test_what_did_not_help_and_cannot_be_undone_is_handed_over(tmp_path: Path, home: Path) -> None:
@@ -465,7 +504,7 @@ def test_the_facts_of_a_round_are_read_at_once_and_joined(home: Path) -> None:
         return Seen()
 
     names = ["look.one", "look.two", "look.three"]
-    causes = (Cause(id="odd", text="{subject} is odd", supported_by=("odd",), may_follow=True),)
+    causes = (Cause(id="odd", text="{subject} is odd", supported_by=("odd",)),)
     alert = Alert.model_validate(
         {"title": "odd", "host": "house", "condition": {"fact": "the.condition", "firing": ["odd"]}}
     )

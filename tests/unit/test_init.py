@@ -29,3 +29,11 @@ def test_a_home_that_was_open_to_others_is_closed_and_that_is_said(home: Path) -
 def test_a_new_home_is_private_without_a_word(home: Path) -> None:
     assert "closed" not in init()
     assert home.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_holds_something_else_stays_as_open_as_it_is(home: Path) -> None:
+    home.mkdir()
+    home.chmod(0o755)
+    (home / "other").touch()
+    assert "closed" not in init()
+    assert home.stat().st_mode & 0o777 == 0o755

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import shlex
 import sys
-import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from watchkeeper.cli.question import show_question
-from watchkeeper.cli.terminal import Terminal
+from watchkeeper.cli.terminal import Terminal, forget_what_was_typed
 from watchkeeper.runtime.approval_types import WORDED
 from watchkeeper.runtime.approvals import Answer, Approval, ApprovalKind, ApprovalStatus
 from watchkeeper.runtime.errors import ApprovalError
@@ -83,7 +81,7 @@ class TerminalAnswerer:
 
     def _ask(self, orchestrator: Orchestrator, approval: Approval) -> None:
         self._show(orchestrator, approval)
-        _forget_what_was_typed_before()
+        forget_what_was_typed()
         doubt = approval.kind is ApprovalKind.IN_DOUBT
         self.console.print(_DOUBT if doubt else _QUESTION)
         self.console.print(
@@ -134,7 +132,7 @@ class TerminalAnswerer:
         """Leave a question to others; a no that was typed is one, with or without a reason."""
         if unexplained is Answer.REJECT and self._try(orchestrator, approval, Answer.REJECT, ""):
             return
-        self.console.print("(end of input: another terminal must answer)")
+        self.console.print("\n(end of input: another terminal must answer)")
 
     def _try(self, orchestrator: Orchestrator, approval: Approval, answer: Answer, rest: str) -> bool:
         """Give an answer; False where it is not taken."""
@@ -163,12 +161,6 @@ class TerminalAnswerer:
         self.console.rule(f"[bold yellow]{escape(approval.id)}[/bold yellow] tier {approval.tier}")
         show_question(self.console, view_question(orchestrator.journal.store, approval))
         self.console.rule()
-
-
-def _forget_what_was_typed_before() -> None:
-    """Drop input from before a question was shown: it answers something else, or nothing."""
-    with contextlib.suppress(termios.error, OSError, ValueError):  # there is no terminal
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 @dataclass(frozen=True, slots=True)

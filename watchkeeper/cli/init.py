@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +36,7 @@ def init(
         path = home / name
         (written if _write(path, starter(name), force=force) else kept).append(str(path))
     if as_json:
-        print_json({"home": str(home), "written": written, "kept": kept})
+        print_json({"home": str(home), "written": written, "kept": kept, "closed": bool(opened)})
         return
     if opened:
         typer.echo(f"closed {home} to others (its mode was {opened})")
@@ -46,12 +48,18 @@ def init(
 
 
 def _close(home: Path) -> str:
-    """Take a home of one's own from others' reach; the mode it had, where that let them."""
+    """Take a home of one's own from others' reach; the mode it had, where that let them.
+
+    A folder that holds something else is left as it is: `watchkeeper doctor` says what is open.
+    """
     there = home.stat()
-    if not there.st_mode & 0o077 or there.st_uid != os.geteuid():
+    known = {*FILES, "models", "audit", "keys", "watchkeeper.db"}
+    inside = {path.name for path in home.iterdir()}
+    if not there.st_mode & 0o077 or there.st_uid != os.geteuid() or (inside and not inside & known):
         return ""
-    home.chmod(there.st_mode & 0o700)
-    return f"{there.st_mode & 0o777:o}"
+    with contextlib.suppress(OSError):
+        home.chmod(stat.S_IMODE(there.st_mode) & ~0o077)
+    return "" if home.stat().st_mode & 0o077 else f"{there.st_mode & 0o777:o}"
 
 
 def starter(name: str) -> str:

@@ -11,7 +11,7 @@ from watchkeeper.runtime.events import (
     Acknowledged,
     ApprovalDecided,
     ApprovalRequested,
-    CausesPutOff,
+    CausePutOff,
     CausesRuledOut,
     DecisionMade,
     Delegated,
@@ -84,7 +84,7 @@ class EventView:
                 self._line(
                     "magenta", "suspicious", f"quoted, not followed: {event.quote!r}", event.evidence_id
                 )
-            case CausesPutOff():
+            case CausePutOff():
                 self._line("cyan", "later", describe_event(event).removeprefix("later: "))
             case DiagnosisMade() | CausesRuledOut():
                 self._line("bold cyan", "diagnosis", describe_event(event).removeprefix("diagnosis: "))
