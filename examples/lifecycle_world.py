@@ -280,12 +280,18 @@ def scripted() -> ScriptedEngine:
     return ScriptedEngine(choose=choose)
 
 
-def expect(found: object, wanted: object, what: str) -> None:
+def expect(found: object, wanted: object, what: str, *, why: str = "") -> None:
     """Look whether the world is as the example's name says.
+
+    Args:
+        found: What is so.
+        wanted: What should be.
+        what: What it is said of.
+        why: What is known of why it is so.
 
     Raises:
         SystemExit: If it is not.
     """
     print(f"{what}: {found}")
     if found != wanted:
-        sys.exit(f"{what} should be {wanted!r}")
+        sys.exit(f"{what} should be {wanted!r}" + (f": {why}" if why else ""))

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         (home / "models").symlink_to(home_folder() / "models")
         tuning = Tuning.open(home, NAME, plan)
         ending = tuning.train(threads=2, progress=tell)
-        expect(ending.how, "done", "training")
+        expect(ending.how, "done", "training", why=ending.reason)
         engine = LocalEngine(load(entry.id))
         try:
             verdict = tuning.judge(engine, progress=tell)
