@@ -77,7 +77,12 @@ def test_a_group_without_its_command_shows_its_help(tmp_path: Path) -> None:
 def test_init_writes_files_that_are_accepted(tmp_path: Path) -> None:
     home = tmp_path / "new" / "home"
     done = json.loads(run(home, "init", "--json").stdout)
-    assert done == {"home": str(home), "written": [str(home / name) for name in FILES], "kept": []}
+    assert done == {
+        "home": str(home),
+        "written": [str(home / name) for name in FILES],
+        "kept": [],
+        "closed": False,
+    }
     assert {path.name for path in home.iterdir()} == set(FILES)
     assert home.stat().st_mode & 0o077 == 0
     checked = run(home, "policy", "check")
