@@ -44,7 +44,8 @@ def init(
         typer.echo(f"wrote {line}")
     for line in kept:
         typer.echo(f"kept {line} (--force replaces it)")
-    typer.echo(f"next: describe your services in {home / FILES[0]}, then `watchkeeper policy check`")
+    typer.echo(f"next: describe your services in {home / FILES[0]},")
+    typer.echo("then `watchkeeper doctor` and `watchkeeper policy check`")
 
 
 def _close(home: Path) -> str:
