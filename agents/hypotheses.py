@@ -120,3 +120,43 @@ def giving_way(chosen: int, hypotheses: Sequence[Hypothesis], probabilities: Seq
             return chosen
         chosen = max(smaller, key=lambda number: probabilities[number])
         passed.add(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """A hypothesis that has its turn later than another, though it is more probable.
+
+    Attributes:
+        later: Which.
+        first: What has its turn before it.
+        why: In words.
+    """
+
+    later: Hypothesis
+    first: Hypothesis
+    why: str
+
+
+def put_offs(
+    chosen: Hypothesis, hypotheses: Sequence[Hypothesis], probabilities: Sequence[float], case: Case
+) -> tuple[PutOff, ...]:
+    """Apply the rules that put the model's choice off (design/0026); the last one's ``first`` has its turn.
+
+    Args:
+        chosen: What the model chose.
+        hypotheses: What the evidence supports.
+        probabilities: One for each of them.
+        case: The evidence, and the alert's condition.
+    """
+    found: list[PutOff] = []
+    turn = hypotheses.index(chosen)
+    shown = shown_by_alert(hypotheses, case)
+    if shown and turn not in shown:
+        first = max(shown, key=lambda number: probabilities[number])
+        why = "the alert's own condition shows another cause"
+        found.append(PutOff(hypotheses[turn], hypotheses[first], why))
+        turn = first
+    smaller = giving_way(turn, hypotheses, probabilities)
+    if smaller != turn:
+        found.append(PutOff(hypotheses[turn], hypotheses[smaller], "what changes less has its turn first"))
+    return tuple(found)

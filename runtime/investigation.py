@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from langgraph.types import Send
 
-from watchkeeper.agents import Case, Decision, Diagnosis, FactCall, supported
+from watchkeeper.agents import Decision, Diagnosis, FactCall, supported
 from watchkeeper.agents.causes import NOTHING_WRONG
 from watchkeeper.agents.diagnostician import diagnosis_of
-from watchkeeper.agents.hypotheses import Hypothesis, giving_way, key_of, shown_by_alert
+from watchkeeper.agents.hypotheses import PutOff, key_of, put_offs
 from watchkeeper.models.errors import CancelledError
 from watchkeeper.runtime.alerts import Alert
 from watchkeeper.runtime.budgets import exhausted, remaining_calls, unread
@@ -248,13 +247,11 @@ class Investigation:
                 state["incident"], decision, key=key, accepted=not doubtful, threshold=threshold
             )
             self._tell_diagnosis(state, diagnosis, key)
-            if not doubtful:
-                number = self._whose_turn(state, case, hypotheses, decision.probabilities, key)
-                if hypotheses[number] is not chosen:
-                    diagnosis = diagnosis_of(
-                        hypotheses[number], decision.probabilities[number], min_confidence=0.0
-                    )
-                    self._tell_diagnosis(state, diagnosis, key)
+            for put_off in () if doubtful else put_offs(chosen, hypotheses, decision.probabilities, case):
+                self._tell_put_off(state, put_off, key)
+                likely = decision.probabilities[hypotheses.index(put_off.first)]
+                diagnosis = diagnosis_of(put_off.first, likely, min_confidence=0.0)
+                self._tell_diagnosis(state, diagnosis, key)
         if doubtful:
             if more:
                 return {"verdict": "investigate"}
@@ -268,35 +265,10 @@ class Investigation:
         update: Update = {"diagnosis": diagnosis.model_dump(mode="json"), "reason": ""}
         return update | {"verdict": "settle" if diagnosis.cause == NOTHING_WRONG.id else "plan"}
 
-    def _whose_turn(
-        self,
-        state: IncidentState,
-        case: Case,
-        hypotheses: Sequence[Hypothesis],
-        probabilities: Sequence[float],
-        key: str,
-    ) -> int:
-        """Index of the hypothesis that has its turn: the most probable, unless a rule puts it off."""
-
-        def put_off(later: int, first: int, why: str) -> None:
-            places = digest_json([hypotheses[later].key, hypotheses[first].key])
-            said = f"{why}: {hypotheses[first].text}"
-            self._context.journal.record(
-                state["incident"],
-                CausePutOff(cause=hypotheses[later].text, reason=said),
-                key=f"later:{key}:{places}",
-            )
-
-        chosen = max(range(len(hypotheses)), key=lambda number: probabilities[number])
-        shown = shown_by_alert(hypotheses, case)
-        if shown and chosen not in shown:
-            first = max(shown, key=lambda number: probabilities[number])
-            put_off(chosen, first, "the alert's own condition shows another cause")
-            chosen = first
-        smaller = giving_way(chosen, hypotheses, probabilities)
-        if smaller != chosen:
-            put_off(chosen, smaller, "what changes less has its turn first")
-        return smaller
+    def _tell_put_off(self, state: IncidentState, put_off: PutOff, key: str) -> None:
+        both = digest_json([put_off.later.key, put_off.first.key])
+        event = CausePutOff(cause=put_off.later.text, reason=f"{put_off.why}: {put_off.first.text}")
+        self._context.journal.record(state["incident"], event, key=f"later:{key}:{both}")
 
     def _tell_diagnosis(self, state: IncidentState, diagnosis: Diagnosis, key: str) -> None:
         found = {
