@@ -320,7 +320,7 @@ def test_the_example_of_the_docs_does_what_the_docs_say(home: Path) -> None:
     (home / "cases.yaml").write_text(next(block for block in blocks if block.startswith("cases:")))
     (home / "inventory.yaml").write_text("hosts: [{name: web-1, labels: {environment: production}}]\n")
     assert "all is well" in run("check", "--strict").stdout
-    assert "5 cases, 0 failed" in run("test", str(home / "cases.yaml")).stdout
+    assert "7 cases, 0 failed" in run("test", str(home / "cases.yaml")).stdout
 
 
 @pytest.mark.parametrize(

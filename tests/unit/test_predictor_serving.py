@@ -477,9 +477,9 @@ async def test_how_long_an_answer_took_is_recorded_with_the_time_it_waited(
     gate = shelf.made[1] = Gate(0.5)
     async with client_of(shelf, predictions=kept, window=0.001, now=FakeClock()) as client:
         first = asyncio.create_task(ask(client, 0.5, by="first"))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
         second = asyncio.create_task(ask(client, 0.5, by="second"))
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.6)
         gate.gate.set()
         await asyncio.gather(first, second)
         await ask(client, 0.5, by="third")
