@@ -124,7 +124,7 @@ def giving_way(chosen: int, hypotheses: Sequence[Hypothesis], probabilities: Seq
 
 @dataclass(frozen=True, slots=True)
 class PutOff:
-    """A hypothesis that has its turn later than another, though it is more probable.
+    """A hypothesis that has its turn later than another, by a rule and whatever their probabilities.
 
     Attributes:
         later: Which.

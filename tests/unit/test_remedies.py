@@ -98,6 +98,18 @@ def test_who_holds_a_port_that_a_check_relies_on_can_be_ended() -> None:
     assert found["process.end"].about == f"end a process for good: {value}"
 
 
+def test_who_holds_a_port_is_no_answer_to_who_keeps_the_processors_busy() -> None:
+    both = reading("process.list", "heavy"), reading("socket.list", "another-process-holds-the-port")
+
+    def processes(cause: Cause, subject: str) -> list[str]:
+        found = offered(cause, subject, *both)["process.end"].narrowed["properties"]["process"]["enum"]
+        return list(found)
+
+    assert processes(CPU_SATURATED, "vm") == HEAVY
+    (holder,) = processes(PORT_TAKEN, "shop")
+    assert holder not in HEAVY
+
+
 def test_a_choice_never_names_a_host_where_a_process_or_a_service_stands() -> None:
     found = offered(CPU_SATURATED, "vm", reading("process.list", "heavy"))
     assert found["process.end"].about == "end a process for good"
